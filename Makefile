@@ -1,0 +1,54 @@
+# What CI calls and a laptop can call as well. Go alone builds and tests the
+# project; the targets that need more say so and fail with one clear line.
+
+GO      ?= go
+PKGS    ?= ./...
+FUZZFOR ?= 10s
+NIGHTLY ?= 10m
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
+VULNDB      = golang.org/x/vulndb@v0.0.0-20261105234957-e22db6528018
+
+.PHONY: build check format vet staticcheck test race fuzz golden bench vuln crash nightly
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -o counterseal ./cmd/counterseal
+
+check: format vet staticcheck test
+
+format:
+	@out=$$(gofmt -l cmd evtx internal rules sigma *.go); if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
+
+vet:
+	$(GO) vet $(PKGS)
+
+staticcheck:
+	$(GO) run $(STATICCHECK) $(PKGS)
+
+test:
+	$(GO) test $(PKGS)
+
+# The race detector needs a C compiler.
+race:
+	CGO_ENABLED=1 $(GO) test -race -short $(PKGS)
+
+# Each fuzz target for FUZZFOR, from its committed seeds.
+fuzz:
+	@./scripts/fuzz $(FUZZFOR)
+
+golden:
+	$(GO) test ./internal/parse -update
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem $(PKGS)
+
+# The database comes from the Go module proxy and is indexed here; where it
+# cannot be had, one line says so.
+vuln:
+	@./scripts/vuln $(GOVULNCHECK) $(VULNDB)
+
+# The long runs.
+nightly:
+	@./scripts/fuzz $(NIGHTLY)
+	COUNTERSEAL_KILLS=1000 $(GO) test -count 1 -timeout 4h -run 'Kill' ./internal/evidence ./cmd/counterseal

@@ -1,0 +1,233 @@
+package counterseal
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/counterseal/counterseal/"
+
+// layers is the house from the ground up. A package imports only from layers below
+// its own. A package that is not listed fails the test: a new room is a decision.
+var layers = [][]string{
+	{"sigma", "evtx", "internal/event", "internal/durable", "internal/packs"},
+	{"rules", "internal/keyring", "internal/query", "internal/parse", "internal/pia", "internal/state"},
+	{"internal/admit", "internal/ocsf", "internal/evidence", "internal/index", "internal/detect", "internal/collect"},
+	{"internal/pseudonym", "internal/demo"},
+	{"internal/scan", "internal/pipeline"},
+	{"internal/web"},
+	{"cmd/counterseal"},
+}
+
+// denials are promises. Each names packages that must not import others, directly
+// or through anything, with the reason.
+var denials = []struct {
+	from, never []string
+	why         string
+}{
+	{
+		[]string{"internal/parse", "internal/ocsf", "internal/query", "internal/pia", "internal/admit", "sigma", "evtx"},
+		[]string{"net", "net/http", "os", "os/exec"},
+		"what reads outside bytes is pure: it cannot reach a file, a process or the network",
+	},
+	{
+		[]string{"sigma", "evtx"},
+		[]string{module + "internal/event"},
+		"the public packages stand alone: other projects import them",
+	},
+	{
+		[]string{"internal/detect", "internal/ocsf", "internal/index", "internal/state"},
+		[]string{module + "internal/pseudonym", module + "internal/keyring"},
+		"the steps after pseudonymisation know no names and no keys",
+	},
+}
+
+// logstorage is the index library; it logs rows and exits on I/O errors, so one
+// package lives with it.
+const logstorage = "github.com/VictoriaMetrics/VictoriaMetrics/"
+
+type source struct {
+	pkg     string // directory
+	file    string
+	imports []string
+	doc     bool
+}
+
+func TestLayers(t *testing.T) {
+	files := sources(t)
+	level := map[string]int{}
+	for i, l := range layers {
+		for _, p := range l {
+			level[p] = i
+		}
+	}
+	documented := map[string]bool{}
+	for _, f := range files {
+		if f.doc {
+			documented[f.pkg] = true
+		}
+		own, listed := level[f.pkg]
+		if !listed {
+			t.Errorf("%s: package %s stands in no layer of layers_test.go", f.file, f.pkg)
+			continue
+		}
+		for _, imp := range f.imports {
+			if imp == "testing" || strings.HasPrefix(imp, "testing/") && imp != "testing/fstest" {
+				t.Errorf("%s imports %s in shipped code", f.file, imp)
+			}
+			if strings.HasPrefix(imp, logstorage) && f.pkg != "internal/index" {
+				t.Errorf("%s imports %s: only internal/index lives with that library", f.file, imp)
+			}
+			pkg, ours := strings.CutPrefix(imp, module)
+			if !ours {
+				continue
+			}
+			if pkg == "internal/packs" {
+				t.Errorf("%s imports internal/packs, which is for tests", f.file)
+			}
+			if level[pkg] >= own && pkg != f.pkg {
+				t.Errorf("%s imports %s, which is not below it", f.file, pkg)
+			}
+		}
+	}
+	for p := range level {
+		if _, err := os.Stat(p); err == nil && !documented[p] {
+			t.Errorf("%s has no package comment", p)
+		}
+	}
+}
+
+func TestPromisesOfImports(t *testing.T) {
+	direct := map[string][]string{}
+	for _, f := range sources(t) {
+		direct[f.pkg] = append(direct[f.pkg], f.imports...)
+	}
+	for _, d := range denials {
+		for _, from := range d.from {
+			for _, imp := range reach(direct, from) {
+				if slices.Contains(d.never, imp) {
+					t.Errorf("%s reaches %s: %s", from, imp, d.why)
+				}
+			}
+		}
+	}
+}
+
+func TestWebImportsNoSecrets(t *testing.T) {
+	for _, f := range sources(t) {
+		if f.pkg != "internal/web" {
+			continue
+		}
+		for _, imp := range f.imports {
+			for _, bad := range []string{"internal/pseudonym", "internal/evidence", "internal/keyring"} {
+				if imp == module+bad {
+					t.Errorf("%s imports %s: what answers people cannot undo a token, open a segment or use a key", f.file, bad)
+				}
+			}
+		}
+	}
+}
+
+// TestMakersOfEvents holds the promise that names stop at the door: an Event is
+// made from a Record by pseudonym alone.
+func TestMakersOfEvents(t *testing.T) {
+	err := walk(func(path string) error {
+		if strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		pkg := filepath.ToSlash(filepath.Dir(path))
+		if pkg == "internal/event" || pkg == "internal/pseudonym" {
+			return nil
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, bad := range []string{"event.Event{", "new(event.Event)"} {
+			if strings.Contains(string(data), bad) {
+				t.Errorf("%s makes an event itself (%s): only internal/pseudonym does", path, bad)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func reach(direct map[string][]string, from string) []string {
+	var out []string
+	seen := map[string]bool{}
+	var visit func(pkg string)
+	visit = func(pkg string) {
+		for _, imp := range direct[pkg] {
+			if seen[imp] {
+				continue
+			}
+			seen[imp] = true
+			out = append(out, imp)
+			if p, ok := strings.CutPrefix(imp, module); ok {
+				visit(p)
+			}
+		}
+	}
+	visit(from)
+	return out
+}
+
+func sources(t *testing.T) []source {
+	t.Helper()
+	var out []source
+	err := walk(func(path string) error {
+		if strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly|parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		s := source{pkg: filepath.ToSlash(filepath.Dir(path)), file: path, doc: f.Doc != nil}
+		for _, i := range f.Imports {
+			p, err := strconv.Unquote(i.Path.Value)
+			if err != nil {
+				return err
+			}
+			s.imports = append(s.imports, p)
+		}
+		out = append(out, s)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// walk visits the Go files below the root, nested modules aside.
+func walk(fn func(path string) error) error {
+	return filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if strings.HasPrefix(d.Name(), ".") && path != "." || d.Name() == "testdata" {
+				return filepath.SkipDir
+			}
+			if _, err := os.Stat(filepath.Join(path, "go.mod")); err == nil && path != "." {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if filepath.Ext(path) == ".go" && filepath.Dir(path) != "." {
+			return fn(path)
+		}
+		return nil
+	})
+}
