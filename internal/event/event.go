@@ -184,6 +184,10 @@ type Frame struct {
 	Dataset string // dataset that the sender declared, else empty
 	Header  []byte // header lines that the format needs, such as Zeek's
 	Origin  *Origin
+	// Repeat says that an equal line of the same sender was sealed in a session
+	// that broke before its acknowledgement. Card.Repeats counts those kept, so a
+	// withheld line is not counted.
+	Repeat bool
 }
 
 // Batch is what one request, one read of a connection or one piece of a file
@@ -197,6 +201,9 @@ type Batch struct {
 	Received time.Time
 	Zone     string // zone for times without one; empty: the PIA's
 	Frames   []Frame
+	// Errors are lines that the way in refused itself, such as one over MaxFrame.
+	// They go into the card and the Result beside those that the pipeline refuses.
+	Errors []LineError
 	// Final says that the source has nothing more: end of an import.
 	Final bool
 }
