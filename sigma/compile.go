@@ -1,0 +1,413 @@
+package sigma
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// Options tell Compile how to read events and what placeholders stand for.
+type Options struct {
+	// Mapping ties log sources to events; nil means DefaultMapping.
+	Mapping *Mapping
+	// Placeholders give the values of %name% under the modifier expand. They may
+	// hold wildcards. A rule with a placeholder that has no value is refused.
+	Placeholders map[string][]string
+	// Opaque returns the first opaque token in b, or -1, -1. It must be safe for
+	// concurrent use. Nil means that values hold none.
+	//
+	// A token counts as one character. Only the wildcards ? and * and, in a
+	// regular expression, a dot or a negated class take it. A literal of a rule
+	// matches a token as a whole or not at all, so equality and fieldref compare
+	// the real text. cidr on a value that is a token answers by Field.Addr. A token
+	// is not a number and not a time.
+	Opaque func(b []byte) (start, end int)
+}
+
+// Set is a compiled set of rules. It is immutable and safe for concurrent use.
+type Set struct {
+	rules    []*Rule // by id
+	filters  []*Rule
+	warnings []Warning
+	digest   [32]byte
+	mapping  *Mapping
+	opaque   func(b []byte) (start, end int)
+
+	compiled []compiled // parallel to rules
+	index    map[*Rule]int
+	fields   map[string]int32 // name to id, for every name that a rule reads
+	names    []string         // id to name
+
+	channels map[string]string // folded channel to the mapping's spelling
+	eventIDs map[string]bool   // ids that the mapping names
+
+	mu      sync.Mutex                         // serialises additions to buckets
+	buckets atomic.Pointer[map[string]*bucket] // by origin; replaced, never changed
+	pool    sync.Pool                          // of *scratch
+}
+
+// compiled is a rule ready to be asked.
+type compiled struct {
+	root *node
+	gate gate
+}
+
+type nodeOp uint8
+
+const (
+	nodeTest nodeOp = iota
+	nodeAnd
+	nodeOr
+	nodeNot
+	nodeCount // at least n of its kids
+)
+
+// node is a compiled condition. A search identifier that the condition names
+// twice is one node with two parents.
+type node struct {
+	op   nodeOp
+	n    int
+	test *fieldTest
+	kids []*node
+}
+
+// Compile builds a set. Of rules with one id the first by path and digest is
+// kept and the others are refused, so the result does not depend on their order.
+// A rule whose log source is not mapped stays in the set; see Set.Unmapped.
+func Compile(rules []*Rule, opt Options) (*Set, []*Refusal) {
+	s := &Set{
+		mapping:  opt.Mapping,
+		opaque:   opt.Opaque,
+		index:    make(map[*Rule]int),
+		fields:   make(map[string]int32),
+		channels: make(map[string]string),
+		eventIDs: make(map[string]bool),
+	}
+	if s.mapping == nil {
+		s.mapping = DefaultMapping()
+	}
+	s.buckets.Store(&map[string]*bucket{})
+	s.pool.New = func() any { return &scratch{} }
+	for _, e := range s.mapping.Entries {
+		for _, c := range e.Channels {
+			s.channels[strings.ToLower(c)] = c
+		}
+		for _, id := range e.EventIDs {
+			s.eventIDs[id] = true
+		}
+		for _, w := range e.Where {
+			s.fieldID(w.Field)
+		}
+	}
+	s.fieldID("Channel")
+	s.fieldID("EventID")
+
+	sorted := slices.Clone(rules)
+	slices.SortStableFunc(sorted, func(a, b *Rule) int {
+		return cmp.Or(cmp.Compare(a.Key(), b.Key()), cmp.Compare(a.Path, b.Path), bytes.Compare(a.Digest[:], b.Digest[:]))
+	})
+	var refused []*Refusal
+	refuse := func(r *Rule, line int, format string, args ...any) {
+		refused = append(refused, &Refusal{r.Path, line, r.ID, r.Title, fmt.Sprintf(format, args...)})
+	}
+	seen := make(map[string]*Rule, len(sorted))
+	unique := sorted[:0]
+	for _, r := range sorted {
+		key := strings.ToLower(r.Key())
+		if first := seen[key]; first != nil {
+			refuse(r, r.Line, "the id is used by %s too", first.Path)
+			continue
+		}
+		seen[key] = r
+		unique = append(unique, r)
+	}
+
+	filters := make(map[*Rule]*node)
+	for _, r := range unique {
+		if !r.Filter {
+			continue
+		}
+		root, f := s.compileRule(r, opt.Placeholders)
+		if f != nil {
+			refuse(r, f.line, "%s", f.reason)
+			continue
+		}
+		filters[r] = root
+		s.filters = append(s.filters, r)
+		s.warnings = append(s.warnings, r.Warnings...)
+	}
+	used := make(map[*Rule]bool)
+	for _, r := range unique {
+		if r.Filter {
+			continue
+		}
+		root, f := s.compileRule(r, opt.Placeholders)
+		if f != nil {
+			refuse(r, f.line, "%s", f.reason)
+			continue
+		}
+		for _, filter := range s.filters {
+			if filter.filters(r) {
+				used[filter] = true
+				root = &node{op: nodeAnd, kids: []*node{root, filters[filter]}}
+			}
+		}
+		g := gate{r.LogSource, s.mapping.entriesFor(r.LogSource)}
+		for _, e := range g.entries {
+			for _, a := range e.Aliases {
+				s.fieldID(a.Name)
+				s.fieldID(a.Native)
+			}
+		}
+		s.index[r] = len(s.rules)
+		s.rules = append(s.rules, r)
+		s.compiled = append(s.compiled, compiled{root, g})
+		s.warnings = append(s.warnings, r.Warnings...)
+	}
+	for _, filter := range s.filters {
+		if !used[filter] {
+			s.warnings = append(s.warnings, Warning{filter.Path, filter.Line, filter.ID, filter.Title, "the filter applies to no rule of the set"})
+		}
+	}
+	s.digest = s.sum(opt.Placeholders)
+	return s, refused
+}
+
+// filters reports whether the filter r is for the rule: each attribute of the
+// filter's log source is equal in the rule, and the rule is among the targets.
+func (r *Rule) filters(rule *Rule) bool {
+	a, b := r.LogSource, rule.LogSource
+	if a.Product != "" && a.Product != b.Product || a.Category != "" && a.Category != b.Category || a.Service != "" && a.Service != b.Service {
+		return false
+	}
+	if len(r.targets) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(r.targets, func(t string) bool {
+		return rule.ID != "" && strings.EqualFold(t, rule.ID) || rule.Name != "" && t == rule.Name
+	})
+}
+
+func (s *Set) fieldID(name string) int32 {
+	id, ok := s.fields[name]
+	if !ok {
+		id = int32(len(s.names))
+		s.fields[name] = id
+		s.names = append(s.names, name)
+	}
+	return id
+}
+
+func (s *Set) compileRule(r *Rule, placeholders map[string][]string) (*node, *fault) {
+	searches := make(map[string]*node, len(r.searches))
+	for i := range r.searches {
+		n, f := s.compileBlock(&r.searches[i].block, placeholders)
+		if f != nil {
+			return nil, f
+		}
+		searches[r.searches[i].name] = n
+	}
+	return r.compileCond(r.condition, searches), nil
+}
+
+func (s *Set) compileBlock(b *block, placeholders map[string][]string) (*node, *fault) {
+	and := &node{op: nodeAnd}
+	for i := range b.items {
+		ft, f := translate(&b.items[i], placeholders, false)
+		if f != nil {
+			return nil, f
+		}
+		if ft.field != "" {
+			ft.id = s.fieldID(ft.field)
+		}
+		for _, g := range ft.groups {
+			for j := range g {
+				if g[j].kind == testRef {
+					g[j].refID = s.fieldID(g[j].ref)
+				}
+			}
+		}
+		and.kids = append(and.kids, &node{op: nodeTest, test: ft})
+	}
+	if len(b.any) > 0 {
+		or := &node{op: nodeOr}
+		for i := range b.any {
+			n, f := s.compileBlock(&b.any[i], placeholders)
+			if f != nil {
+				return nil, f
+			}
+			or.kids = append(or.kids, n)
+		}
+		and.kids = append(and.kids, or)
+	}
+	if len(and.kids) == 1 {
+		return and.kids[0], nil
+	}
+	return and, nil
+}
+
+func (r *Rule) compileCond(c *cond, searches map[string]*node) *node {
+	switch c.op {
+	case condName:
+		return searches[c.name]
+	case condOf:
+		n := &node{op: nodeCount, n: c.n}
+		for _, s := range r.searches {
+			if selects(c.name, s.name) {
+				n.kids = append(n.kids, searches[s.name])
+			}
+		}
+		switch {
+		case c.n == 0 || c.n == len(n.kids):
+			n.op = nodeAnd
+		case c.n == 1:
+			n.op = nodeOr
+		}
+		if len(n.kids) == 1 {
+			return n.kids[0]
+		}
+		return n
+	}
+	n := &node{op: map[condOp]nodeOp{condNot: nodeNot, condAnd: nodeAnd, condOr: nodeOr}[c.op]}
+	for _, k := range c.kids {
+		n.kids = append(n.kids, r.compileCond(k, searches))
+	}
+	return n
+}
+
+// sum digests what the answers of the set depend on: documents, placeholders
+// and mapping.
+func (s *Set) sum(placeholders map[string][]string) [32]byte {
+	digests := make([][32]byte, 0, len(s.rules)+len(s.filters))
+	for _, r := range s.rules {
+		digests = append(digests, r.Digest)
+	}
+	for _, r := range s.filters {
+		digests = append(digests, r.Digest)
+	}
+	slices.SortFunc(digests, func(a, b [32]byte) int { return bytes.Compare(a[:], b[:]) })
+	h := sha256.New()
+	h.Write([]byte("sigma rule set 1\n"))
+	for _, d := range digests {
+		h.Write(d[:])
+	}
+	for _, name := range slices.Sorted(maps.Keys(placeholders)) {
+		fmt.Fprintf(h, "\n%q=%q", name, placeholders[name])
+	}
+	fmt.Fprintf(h, "\n%s", s.mapping)
+	return [32]byte(h.Sum(nil))
+}
+
+// Rules returns the rules in the order of their ids, without filters.
+func (s *Set) Rules() []*Rule { return slices.Clone(s.rules) }
+
+// Filters returns the filters that Compile took.
+func (s *Set) Filters() []*Rule { return slices.Clone(s.filters) }
+
+// Warnings returns what the authors of rules and filters probably did not mean.
+func (s *Set) Warnings() []Warning { return slices.Clone(s.warnings) }
+
+// Digest identifies the set: two sets with one digest give the same answers on
+// events without opaque tokens. It does not depend on the order of the rules.
+func (s *Set) Digest() [32]byte { return s.digest }
+
+// Unmapped returns the rules for Windows whose log source no entry of the
+// mapping answers. They match only an event whose Source names that log source.
+func (s *Set) Unmapped() []*Rule {
+	var out []*Rule
+	for i, r := range s.rules {
+		if s.compiled[i].gate.unmapped() {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// FieldsOf returns, sorted, every field that a rule may read, in native names:
+// the fields of its tests and of filters on it, those that the mapping reads in
+// their place, and those that the mapping needs to know the log source. A rule
+// with keywords reads every field and has "*" in the list. It returns nil for a
+// rule that is not in the set.
+func (s *Set) FieldsOf(r *Rule) []string {
+	i, ok := s.index[r]
+	if !ok {
+		return nil
+	}
+	names := make(map[string]bool)
+	var walk func(n *node)
+	walk = func(n *node) {
+		if n.test != nil {
+			if n.test.field == "" {
+				names["*"] = true
+			} else {
+				names[n.test.field] = true
+			}
+			for _, g := range n.test.groups {
+				for _, t := range g {
+					if t.kind == testRef {
+						names[t.ref] = true
+					}
+				}
+			}
+		}
+		for _, k := range n.kids {
+			walk(k)
+		}
+	}
+	walk(s.compiled[i].root)
+	for _, e := range s.compiled[i].gate.entries {
+		for _, a := range e.Aliases {
+			if names[a.Name] {
+				names[a.Native] = true
+			}
+		}
+		if len(e.Channels) > 0 {
+			names["Channel"] = true
+		}
+		if len(e.EventIDs) > 0 {
+			names["EventID"] = true
+		}
+		for _, w := range e.Where {
+			names[w.Field] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+// CouldFeed reports whether an event of one of the sources could reach a rule,
+// whatever its fields hold.
+func (s *Set) CouldFeed(r *Rule, sources []LogSource) bool {
+	i, ok := s.index[r]
+	if !ok {
+		return false
+	}
+	g := &s.compiled[i].gate
+	for _, src := range sources {
+		src = lowerSource(src)
+		if len(g.pass(origin{source: src})) > 0 {
+			return true
+		}
+		for _, e := range g.entries {
+			if !compatible(src.Product, e.Product) || !compatible(g.ls.Product, src.Product) || src.Product == "" && e.Product != "" {
+				continue
+			}
+			carried := s.mapping.channelsOf(src.Product, src.Service)
+			for _, c := range e.Channels {
+				if src.Service == "" || slices.ContainsFunc(carried, func(have string) bool { return strings.EqualFold(have, c) }) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+func lowerSource(s LogSource) LogSource {
+	return LogSource{strings.ToLower(s.Product), strings.ToLower(s.Category), strings.ToLower(s.Service)}
+}
