@@ -362,6 +362,58 @@ func TestFiles(t *testing.T) {
 	}
 }
 
+// TestForward refers from the first record to names and definitions that only a
+// later record holds, all of them right otherwise.
+func TestForward(t *testing.T) {
+	for _, x := range []struct {
+		what string
+		body func(w *builder, name, def int)
+	}{
+		{"name offset points forward", func(w *builder, name, _ int) {
+			w.bytes(0x01)
+			w.sized(func() { w.u32(name); w.bytes(0x03) })
+		}},
+		{"template offset points forward", func(w *builder, _, def int) { w.instance(def, nil) }},
+	} {
+		var name, def int
+		for range 2 { // the second time with the offsets that the first found
+			w := newBuilder(1)
+			w.record(testTime, func() { x.body(w, max(name, 60000), max(def, 60000)) })
+			w.record(testTime, func() {
+				def = w.instance(0, func() { w.element(true, "Event", nil) })
+				name = int(w.names["Event"])
+			})
+			b := file(0, 1, w.chunk())
+			r, err := NewReader(bytes.NewReader(b), int64(len(b)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			_ = r.Records(func(rec *Record) error {
+				what := ""
+				if rec.err != nil {
+					what = rec.err.What
+				}
+				got = append(got, what)
+				return nil
+			})
+			expect(t, x.what, got, []string{x.what, ""})
+		}
+	}
+}
+
+// TestFirstChunk honours a file header of another size.
+func TestFirstChunk(t *testing.T) {
+	chunk, _ := threeRecords(1)
+	b := append(make([]byte, 2*firstChunk), chunk...)
+	copy(b, file(0, 1)[:fileHeaderBytes])
+	binary.LittleEndian.PutUint16(b[40:], 2*firstChunk)
+	copy(b[124:], le32(crcIEEE(b[:120])))
+	chunks, records := read(t, b)
+	expect(t, "chunks", chunks, []string{"ok"})
+	expect(t, "records", records, []string{"1 ok usera", "2 ok userb", "3 ok userc"})
+}
+
 // far is a file with one chunk behind 4 GiB of zeros.
 type far struct{ head, chunk []byte }
 
@@ -495,6 +547,12 @@ func TestHostile(t *testing.T) {
 					w.element(true, "a", nil, w.sub(0))
 				}
 			}, testValue{TypeString | arrayBit, make([]byte, 20000)})
+		}},
+		{"more values than allowed", "too many values", func(w *builder) {
+			w.instance(0, func() { w.element(true, "a", nil) }, make([]testValue, maxArguments+1)...)
+		}},
+		{"as many values as allowed", "", func(w *builder) {
+			w.instance(0, func() { w.element(true, "a", nil) }, make([]testValue, maxArguments)...)
 		}},
 		{"no name", "not an XML name", func(w *builder) { w.element(false, "a b", nil) }},
 		{"markup as name", "not an XML name", func(w *builder) { w.element(false, "a><b", nil) }},
