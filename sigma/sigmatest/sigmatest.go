@@ -65,7 +65,7 @@ type want struct {
 	line    int
 	verdict string
 	rule    string
-	matched []string
+	matched string // names joined by a space
 	checked bool // matched was given
 }
 
@@ -246,7 +246,7 @@ func (c *testCase) add(d directive) error {
 			return errors.New("matched stands after no want yes")
 		}
 		w := &c.wants[len(c.wants)-1]
-		w.matched, w.checked = strings.Fields(d.rest), true
+		w.matched, w.checked = d.rest, true
 	case "want":
 		v, rule, _ := strings.Cut(d.rest, ":")
 		rule = strings.TrimSpace(rule)
@@ -321,8 +321,8 @@ func (c *testCase) run(set *sigma.Set, rep *Report, failf func(int, string, ...a
 			for _, f := range m.Matched {
 				names = append(names, f.Name)
 			}
-			if !slices.Equal(names, w.matched) {
-				failf(w.line, "event %q: rule %q matched by %v, want %v", c.name, r.Title, names, w.matched)
+			if got := strings.Join(names, " "); got != w.matched {
+				failf(w.line, "event %q: rule %q matched by %q, want %q", c.name, r.Title, got, w.matched)
 			}
 		}
 	}
