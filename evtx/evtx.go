@@ -64,6 +64,7 @@ type FileHeader struct {
 	Dirty                 bool   // the log was not closed
 	Full                  bool   // the log had reached its maximum size
 	CRCWrong              bool   // the header does not match its checksum
+	ChunksAt              int64  // where the first chunk starts; known also without a good header
 }
 
 // Reader reads one file.
@@ -85,7 +86,7 @@ func NewReader(r io.ReaderAt, size int64) (*Reader, error) {
 	if n, err := r.ReadAt(b[:], 0); n < len(b) {
 		return nil, fmt.Errorf("evtx: reading the file header: %w", err)
 	}
-	f := &Reader{r: r, size: size, first: firstChunk}
+	f := &Reader{r: r, size: size, first: firstChunk, header: FileHeader{ChunksAt: firstChunk}}
 	if string(b[:8]) != fileMagic {
 		// A destroyed header does not destroy the chunks behind it.
 		var m [8]byte
@@ -104,6 +105,7 @@ func NewReader(r io.ReaderAt, size int64) (*Reader, error) {
 	le := binary.LittleEndian
 	flags := le.Uint32(b[120:])
 	f.header = FileHeader{
+		ChunksAt:     firstChunk,
 		FirstChunk:   le.Uint64(b[8:]),
 		LastChunk:    le.Uint64(b[16:]),
 		NextRecordID: le.Uint64(b[24:]),
@@ -121,7 +123,7 @@ func NewReader(r io.ReaderAt, size int64) (*Reader, error) {
 		return nil, fmt.Errorf("%w %d.%d", ErrVersion, f.header.Major, f.header.Minor)
 	}
 	if at := int64(le.Uint16(b[40:])); at >= fileHeaderBytes {
-		f.first = at
+		f.first, f.header.ChunksAt = at, at
 	}
 	return f, nil
 }
@@ -179,6 +181,18 @@ func (r *Reader) ReadChunk(i int, c *Chunk) error {
 	clear(c.buf[n:])
 	c.reset(i, off, int(n))
 	return nil
+}
+
+// Load takes b, at most ChunkSize bytes that stand at offset off of a file, as
+// chunk place i: for callers that read a stream and not a file. b is copied; less
+// than ChunkSize bytes are a chunk that the end of the file cut.
+func (c *Chunk) Load(i int, off int64, b []byte) {
+	if c.buf == nil {
+		c.buf = make([]byte, ChunkSize)
+	}
+	n := copy(c.buf, b)
+	clear(c.buf[n:])
+	c.reset(i, off, n)
 }
 
 // DamageError says what is wrong with a record and where. It names no value.

@@ -456,6 +456,25 @@ func TestLargeFile(t *testing.T) {
 	}
 }
 
+// TestLoad reads a chunk without a file.
+func TestLoad(t *testing.T) {
+	b, at := threeRecords(1)
+	var c Chunk
+	for _, n := range []int{len(b), at[2]} { // the second time less than the first
+		c.Load(5, 1<<40, b[:n])
+		var got []string
+		_ = c.Records(func(rec *Record) error {
+			got = append(got, fmt.Sprintf("%d %d %d %v", rec.ID, rec.Chunk, rec.Offset-1<<40, rec.State))
+			return nil
+		})
+		want := []string{"1 5 512 ok", fmt.Sprintf("2 5 %d ok", at[1])}
+		if n == len(b) {
+			want = append(want, fmt.Sprintf("3 5 %d ok", at[2]))
+		}
+		expect(t, "loaded", got, want)
+	}
+}
+
 // TestStops shows that an error of the caller and of the disk ends the walk.
 func TestStops(t *testing.T) {
 	chunk, _ := threeRecords(1)
