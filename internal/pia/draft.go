@@ -28,7 +28,7 @@ type Draft struct {
 	Effective    time.Time
 	Expires      time.Time
 	MaxHazard    int
-	OriginalDays int // -1: the default of the schema
+	OriginalDays int // 0: the default of the schema; -1: none
 
 	Sources []DraftSource
 }
@@ -136,8 +136,8 @@ func (d Draft) YAML() []byte {
 		line("    disposition: crypto-shred")
 		line("    compartment: %s   # its own key, index and retention", quote(s.Compartment))
 		line("    purposes: [intrusion-detection]")
-		if d.OriginalDays >= 0 {
-			line("    original_days: %d     # bytes as received, sealed to two officers; 0 keeps none", d.OriginalDays)
+		if d.OriginalDays != 0 {
+			line("    original_days: %d     # bytes as received, sealed to two officers; 0 keeps none", max(d.OriginalDays, 0))
 		} else {
 			line("    # original_days: 30  bytes as received, sealed to two officers; 0 keeps none")
 		}

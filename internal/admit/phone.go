@@ -1,0 +1,137 @@
+package admit
+
+import "strings"
+
+// Telephone numbers are compared by digits. A number of a list has up to four
+// forms: with country code, with 00 before it, national, national with 0.
+
+const (
+	minPhone = 7
+	maxPhone = 15
+)
+
+// PhoneForms gives the digit forms under which a listed number is found, the
+// canonical one first, or nil where it has not 7 to 15 digits.
+func PhoneForms(number string) []string {
+	number = strings.TrimSpace(number)
+	var b strings.Builder
+	for _, r := range number {
+		switch {
+		case r >= '0' && r <= '9':
+			b.WriteRune(r)
+		case strings.ContainsRune("+ -./()\u00a0", r):
+		default:
+			return nil
+		}
+	}
+	d := b.String()
+	international := strings.HasPrefix(number, "+")
+	if !international && strings.HasPrefix(d, "00") {
+		international, d = true, d[2:]
+	}
+	if len(d) < minPhone || len(d) > maxPhone {
+		return nil
+	}
+	if !international {
+		if t := strings.TrimPrefix(d, "0"); t != d && len(t) >= minPhone {
+			return []string{d, t}
+		}
+		return []string{d}
+	}
+	forms := []string{d, "00" + d}
+	if national := d[countryCode(d):]; len(national) >= minPhone {
+		forms = append(forms, national, "0"+national)
+	}
+	return forms
+}
+
+// countryCode is the length of the country code that a number begins with: the
+// zones of E.164 have one, two or three digits.
+func countryCode(d string) int {
+	const two = "20 27 30 31 32 33 34 36 39 40 41 43 44 45 46 47 48 49 51 52 53 54 55 56 57 58 60 61 62 63 64 65 66 81 82 84 86 90 91 92 93 94 95 98"
+	switch {
+	case d[0] == '1' || d[0] == '7':
+		return 1
+	case strings.Contains(two, d[:2]):
+		return 2
+	}
+	return 3
+}
+
+// NumberRun is a run of digit groups in a text, such as "+1 (202) 555-0100". It is
+// reused from run to run and does not allocate.
+type NumberRun struct {
+	digits [48]byte
+	groups [20]numberGroup
+	n      int // groups
+	Plus   bool
+}
+
+type numberGroup struct{ from, to, start, end int } // digits and text
+
+func numberSeparator(c byte) bool {
+	return c == ' ' || c == '-' || c == '.' || c == '/' || c == '(' || c == ')'
+}
+
+// Next reads the first run at or after offset i and returns the offset from which
+// to go on, or -1 at the end. A letter or underscore beside a group ends the run
+// and takes the group out of it.
+func (r *NumberRun) Next(v []byte, i int) int {
+	for i < len(v) {
+		if v[i] < '0' || v[i] > '9' {
+			i++
+			continue
+		}
+		r.n, r.Plus = 0, i > 0 && v[i-1] == '+'
+		d := 0
+		for i < len(v) && r.n < len(r.groups) {
+			g := numberGroup{from: d, start: i}
+			touches := i > 0 && (v[i-1] == '_' || WordBefore(v, i))
+			for i < len(v) && v[i] >= '0' && v[i] <= '9' {
+				if d < len(r.digits) {
+					r.digits[d] = v[i]
+					d++
+				}
+				i++
+			}
+			g.to, g.end = d, i
+			if touches || i < len(v) && (v[i] == '_' || WordAfter(v, i)) {
+				d = g.from
+				break
+			}
+			r.groups[r.n] = g
+			r.n++
+			if d == len(r.digits) {
+				break
+			}
+			j := i
+			for j < len(v) && j-i < 3 && numberSeparator(v[j]) {
+				j++
+			}
+			if j == i || j == len(v) || v[j] < '0' || v[j] > '9' {
+				break
+			}
+			i = j
+		}
+		if r.n > 0 && d >= minPhone {
+			return i
+		}
+	}
+	return -1
+}
+
+// Find gives the text range of the first whole groups whose digits the set holds.
+func (r *NumberRun) Find(set map[string]bool) (start, end int, ok bool) {
+	for a := range r.n {
+		for b := a; b < r.n; b++ {
+			d := r.digits[r.groups[a].from:r.groups[b].to]
+			if len(d) > maxPhone+2 {
+				break
+			}
+			if len(d) >= minPhone && set[string(d)] {
+				return r.groups[a].start, r.groups[b].end, true
+			}
+		}
+	}
+	return 0, 0, false
+}
