@@ -1,0 +1,502 @@
+package collect
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/counterseal/counterseal/internal/event"
+)
+
+// Bounds of RELP. A transaction number and a length have at most nine digits, a
+// command at most 32 letters, says the protocol.
+const (
+	relpDigits   = 9
+	relpCommand  = 32
+	relpOpenMax  = 4 << 10  // data of an open
+	relpSkipMax  = 64 << 20 // a message longer than this ends the session
+	relpRemember = 4096     // sealed lines of a session that may come again
+	relpPeers    = 256      // senders whose broken session is remembered
+)
+
+// RELP is the listener for the Reliable Event Logging Protocol. A `syslog` command
+// is answered 200 only after its line is durable evidence, so nothing acknowledged
+// is missing. A session that breaks leaves lines that were sealed and whose answer
+// the sender may not have read; it sends those again. Such lines are known by their
+// digest and go to the sink with Frame.Repeat set: nothing is thrown away, since
+// two equal lines may both be true.
+//
+// A line that the sink refuses by itself (event.LineError) is answered 200 too: it
+// is counted in evidence, and any other answer would make the sender repeat it for
+// ever. A batch that the sink refuses as a whole is answered 500 and the session
+// ends, so the sender keeps its lines.
+type RELP struct {
+	*server
+
+	rmu     sync.Mutex // guards broken and age
+	broken  map[netip.Addr]map[lineDigest]int
+	ordered []netip.Addr // of broken, oldest first
+}
+
+type lineDigest [16]byte
+
+func digestLine(b []byte) lineDigest {
+	s := sha256.Sum256(b)
+	return lineDigest(s[:16])
+}
+
+// ListenRELP opens the listener. With Options.TLS it speaks TLS 1.3.
+func ListenRELP(addr string, o Options) (*RELP, error) {
+	s, err := listen(addr, WayRELP, o)
+	if err != nil {
+		return nil, err
+	}
+	return &RELP{server: s, broken: make(map[netip.Addr]map[lineDigest]int)}, nil
+}
+
+// Run serves until ctx ends. Each session then answers what it has sealed and says
+// serverclose.
+func (r *RELP) Run(ctx context.Context) error {
+	return r.run(ctx, r.serve, func(c net.Conn) { c.SetReadDeadline(time.Unix(1, 0)) })
+}
+
+// errRELP is wrapped by every error about what a client wrote.
+var errRELP = errors.New("not RELP")
+
+// relpFrame is one command of a client.
+type relpFrame struct {
+	txnr    uint32
+	command string
+	data    []byte // valid until the next feed
+	large   bool   // the data were over the bound and were skipped
+}
+
+// relpReader finds commands in a byte stream:
+//
+//	txnr SP command SP length [SP data] LF
+type relpReader struct {
+	max  int
+	buf  []byte
+	pos  int
+	skip int // data octets of an oversized command still to come
+	late relpFrame
+}
+
+func (r *relpReader) feed(p []byte) {
+	if r.pos > 0 {
+		r.buf = append(r.buf[:0], r.buf[r.pos:]...)
+		r.pos = 0
+	}
+	r.buf = append(r.buf, p...)
+}
+
+func (r *relpReader) partial() bool { return r.pos < len(r.buf) || r.skip > 0 }
+
+// next returns the next whole command; ok is false where more bytes are needed.
+func (r *relpReader) next() (f relpFrame, ok bool, err error) {
+	if r.skip > 0 {
+		n := min(r.skip-1, len(r.buf)-r.pos) // the last octet is the line feed
+		r.pos += n
+		r.skip -= n
+		if r.skip > 1 || r.pos == len(r.buf) {
+			return relpFrame{}, false, nil
+		}
+		if r.buf[r.pos] != '\n' {
+			return relpFrame{}, false, fmt.Errorf("%w: no line feed behind the data", errRELP)
+		}
+		r.pos++
+		r.skip = 0
+		return r.late, true, nil
+	}
+	b := r.buf[r.pos:]
+	txnr, i, err := relpNumber(b, "transaction number")
+	if err != nil || i == 0 {
+		return relpFrame{}, false, err
+	}
+	if b[i] != ' ' {
+		return relpFrame{}, false, fmt.Errorf("%w: no space behind the transaction number", errRELP)
+	}
+	j := i + 1
+	for j < len(b) && isLetter(b[j]) {
+		j++
+		if j-i-1 > relpCommand {
+			return relpFrame{}, false, fmt.Errorf("%w: a command of more than %d letters", errRELP, relpCommand)
+		}
+	}
+	if j == len(b) {
+		return relpFrame{}, false, nil
+	}
+	if j == i+1 || b[j] != ' ' {
+		return relpFrame{}, false, fmt.Errorf("%w: no command", errRELP)
+	}
+	n, k, err := relpNumber(b[j+1:], "length")
+	if err != nil || k == 0 {
+		return relpFrame{}, false, err
+	}
+	at := j + 1 + k
+	f = relpFrame{txnr: txnr, command: string(b[i+1 : j])}
+	if n == 0 {
+		// Some senders put a space here as well.
+		if b[at] == ' ' {
+			if at++; at == len(b) {
+				return relpFrame{}, false, nil
+			}
+		}
+		if b[at] != '\n' {
+			return relpFrame{}, false, fmt.Errorf("%w: data behind a length of 0", errRELP)
+		}
+		r.pos += at + 1
+		return f, true, nil
+	}
+	if b[at] != ' ' {
+		return relpFrame{}, false, fmt.Errorf("%w: no space behind the length", errRELP)
+	}
+	at++
+	limit := r.max
+	if f.command == "open" {
+		limit = relpOpenMax
+	}
+	if int(n) > limit {
+		if f.command != "syslog" || n > relpSkipMax {
+			return relpFrame{}, false, fmt.Errorf("%w: %s with %d bytes of data", errRELP, f.command, n)
+		}
+		f.large = true
+		r.late = f
+		r.pos += at
+		r.skip = int(n) + 1
+		return r.next()
+	}
+	end := at + int(n)
+	if end >= len(b) {
+		return relpFrame{}, false, nil
+	}
+	if b[end] != '\n' {
+		return relpFrame{}, false, fmt.Errorf("%w: no line feed behind the data", errRELP)
+	}
+	f.data = b[at:end]
+	r.pos += end + 1
+	return f, true, nil
+}
+
+// relpNumber reads digits; end is 0 where b ends before the number does.
+func relpNumber(b []byte, what string) (n uint32, end int, err error) {
+	for i, c := range b {
+		if c < '0' || c > '9' {
+			if i == 0 {
+				return 0, 0, fmt.Errorf("%w: no %s", errRELP, what)
+			}
+			return n, i, nil
+		}
+		if i == relpDigits {
+			return 0, 0, fmt.Errorf("%w: a %s of more than %d digits", errRELP, what, relpDigits)
+		}
+		n = n*10 + uint32(c-'0')
+	}
+	return 0, 0, nil
+}
+
+func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
+
+// relpSession adds to a session what RELP needs.
+type relpSession struct {
+	*session
+	open    bool
+	expect  map[lineDigest]int // lines of a broken session that may come again
+	recent  []lineDigest       // ring of sealed lines
+	at      int
+	out     []byte
+	clean   bool // the client said close
+	refused bool // the sink refused; the lines stay with the sender
+}
+
+func (r *RELP) serve(ctx context.Context, s *session) {
+	rs := &relpSession{session: s, expect: r.recall(s.peer)}
+	err := r.read(ctx, rs)
+	if !rs.clean {
+		r.remember(s.peer, rs.recent, rs.expect)
+	}
+	if rs.clean || !rs.open && s.sealed == 0 && err == nil || errors.Is(err, errStopped) {
+		return
+	}
+	r.c.breaks.Add(1)
+	why := "closed without a close command"
+	if err != nil {
+		why = err.Error()
+	}
+	r.o.Log.Warn("relp session broke", "conn", s.id, "source", s.source, "sealed", s.sealed, "why", why)
+}
+
+func (r *RELP) read(ctx context.Context, s *relpSession) error {
+	rd := relpReader{max: r.o.MaxMessage}
+	buf := make([]byte, 64<<10)
+	progressed := false
+	for {
+		if err := r.o.deadline(s.session, rd.partial(), progressed); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return r.goodbye(s, errStopped)
+		}
+		n, err := s.conn.Read(buf)
+		rd.feed(buf[:n])
+		var derr error
+		if progressed, derr = r.drain(ctx, s, &rd); derr != nil {
+			return r.goodbye(s, derr)
+		}
+		if s.clean {
+			return nil
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF):
+			if rd.partial() {
+				return errCut
+			}
+			return nil
+		case ctx.Err() != nil:
+			return r.goodbye(s, errStopped)
+		default:
+			return netCause(err)
+		}
+	}
+}
+
+// goodbye tells the client that the server ends the session.
+func (r *RELP) goodbye(s *relpSession, cause error) error {
+	s.out = append(s.out, "0 serverclose 0\n"...)
+	if err := s.flush(); err != nil {
+		return errors.Join(cause, netCause(err))
+	}
+	return cause
+}
+
+// drain answers every whole command that was read. Neighbouring syslog commands
+// are one batch, and their answers one write.
+func (r *RELP) drain(ctx context.Context, s *relpSession, rd *relpReader) (progressed bool, err error) {
+	var lines []relpFrame
+	size := 0
+	seal := func() error {
+		err := r.seal(ctx, s, lines)
+		lines, size = lines[:0], 0
+		return err
+	}
+	for {
+		f, ok, ferr := rd.next()
+		if !ok || f.command != "syslog" || len(lines) == batchFrames || size >= batchBytes {
+			if len(lines) > 0 {
+				if err := seal(); err != nil {
+					return true, err
+				}
+			}
+		}
+		if ferr != nil {
+			return progressed, ferr
+		}
+		if !ok {
+			return progressed, s.flush()
+		}
+		progressed = true
+		if f.command == "syslog" && s.open {
+			lines = append(lines, f)
+			size += len(f.data)
+			continue
+		}
+		if err := r.control(s, f); err != nil {
+			return true, err
+		}
+		if s.clean {
+			return true, s.flush()
+		}
+	}
+}
+
+// control answers every command but syslog.
+func (r *RELP) control(s *relpSession, f relpFrame) error {
+	switch {
+	case f.command == "open" && !s.open:
+		offers, err := relpOffers(f.data)
+		if err != nil {
+			s.answer(f.txnr, "500 "+err.Error())
+			return fmt.Errorf("%w: %v", errRELP, err)
+		}
+		s.open = true
+		s.answer(f.txnr, "200 OK\n"+offers)
+	case f.command == "close" && s.open:
+		s.answer(f.txnr, "")
+		s.out = append(s.out, "0 serverclose 0\n"...)
+		s.clean = true
+	case !s.open:
+		s.answer(f.txnr, "500 the session is not open")
+		return fmt.Errorf("%w: a command before open", errRELP)
+	default:
+		s.answer(f.txnr, "500 command not known here")
+	}
+	return nil
+}
+
+// relpOffers answers the offers of a client with those that both sides know.
+func relpOffers(data []byte) (string, error) {
+	version := -1
+	syslog := false
+	for line := range bytes.Lines(data) {
+		name, value, _ := strings.Cut(strings.TrimRight(string(line), "\r\n"), "=")
+		switch name {
+		case "relp_version":
+			n, err := strconv.Atoi(value)
+			if err != nil || n < 0 {
+				return "", errors.New("relp_version is no number")
+			}
+			version = min(n, 1)
+		case "commands":
+			for c := range strings.SplitSeq(value, ",") {
+				syslog = syslog || c == "syslog"
+			}
+		}
+	}
+	switch {
+	case version < 0:
+		return "", errors.New("no relp_version is offered")
+	case !syslog:
+		return "", errors.New("the command syslog is not offered")
+	}
+	return fmt.Sprintf("relp_version=%d\nrelp_software=counterseal\ncommands=syslog", version), nil
+}
+
+// seal hands lines to the sink and then, and only then, answers them.
+func (r *RELP) seal(ctx context.Context, s *relpSession, lines []relpFrame) error {
+	b := event.Batch{Source: s.source, Way: WayRELP, Peer: peerText(s.peer), Conn: s.id, Received: r.o.Now(), Zone: r.o.Zone}
+	digests := make([]lineDigest, 0, len(lines))
+	repeats := 0
+	for i, l := range lines {
+		if l.large {
+			b.Errors = append(b.Errors, tooLarge(i+1, r.o.MaxMessage))
+			continue
+		}
+		body := trimMessage(l.data)
+		if len(body) == 0 {
+			continue // nothing to keep, still to be answered
+		}
+		d := digestLine(body)
+		again := s.expect[d] > 0
+		if again {
+			repeats++
+			if s.expect[d]--; s.expect[d] == 0 {
+				delete(s.expect, d)
+			}
+		}
+		digests = append(digests, d)
+		b.Frames = append(b.Frames, event.Frame{Bytes: bytes.Clone(body), Line: i + 1, Repeat: again})
+	}
+	if len(b.Frames)+len(b.Errors) > 0 {
+		if _, err := r.o.accept(ctx, &r.c, b); err != nil {
+			var no *event.Refusal
+			if errors.As(err, &no) {
+				for _, l := range lines {
+					s.answer(l.txnr, "500 "+no.Code)
+				}
+			}
+			return err
+		}
+	}
+	r.c.repeats.Add(uint64(repeats))
+	s.sealed += uint64(len(b.Frames))
+	for _, d := range digests {
+		s.note(d)
+	}
+	for _, l := range lines {
+		s.answer(l.txnr, "200 OK")
+	}
+	return s.flush()
+}
+
+// note keeps the digest of a sealed line. That a write of its answer succeeded
+// does not say that the client read it, so the last relpRemember lines stay.
+func (s *relpSession) note(d lineDigest) {
+	if len(s.recent) < relpRemember {
+		s.recent = append(s.recent, d)
+		return
+	}
+	s.recent[s.at] = d
+	s.at = (s.at + 1) % relpRemember
+}
+
+func (s *relpSession) answer(txnr uint32, data string) {
+	s.out = strconv.AppendUint(s.out, uint64(txnr), 10)
+	s.out = append(s.out, " rsp "...)
+	s.out = strconv.AppendInt(s.out, int64(len(data)), 10)
+	if data != "" {
+		s.out = append(s.out, ' ')
+		s.out = append(s.out, data...)
+	}
+	s.out = append(s.out, '\n')
+}
+
+// flush writes the answers. A client that does not read them for long ends the
+// session: their lines are sealed, and remembered.
+func (s *relpSession) flush() error {
+	if len(s.out) == 0 {
+		return nil
+	}
+	if err := s.conn.SetWriteDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		return err
+	}
+	_, err := s.conn.Write(s.out)
+	s.out = s.out[:0]
+	return err
+}
+
+// remember keeps what a broken session sealed, together with what an earlier one
+// sealed and did not see again.
+func (r *RELP) remember(peer netip.Addr, recent []lineDigest, expect map[lineDigest]int) {
+	if len(recent) == 0 && len(expect) == 0 {
+		return
+	}
+	r.rmu.Lock()
+	defer r.rmu.Unlock()
+	m := r.broken[peer]
+	if m == nil {
+		if len(r.ordered) == relpPeers {
+			delete(r.broken, r.ordered[0])
+			r.ordered = r.ordered[1:]
+		}
+		m = make(map[lineDigest]int, len(recent))
+		r.broken[peer] = m
+		r.ordered = append(r.ordered, peer)
+	}
+	for _, d := range recent {
+		m[d]++
+	}
+	for d, n := range expect {
+		if len(m) >= 2*relpRemember {
+			break
+		}
+		m[d] += n
+	}
+}
+
+// recall takes what a broken session of the peer left.
+func (r *RELP) recall(peer netip.Addr) map[lineDigest]int {
+	r.rmu.Lock()
+	defer r.rmu.Unlock()
+	m := r.broken[peer]
+	if m == nil {
+		return nil
+	}
+	delete(r.broken, peer)
+	for i, p := range r.ordered {
+		if p == peer {
+			r.ordered = append(r.ordered[:i], r.ordered[i+1:]...)
+			break
+		}
+	}
+	return m
+}
