@@ -135,8 +135,9 @@ func (a *audit) body(b []byte, depth int) {
 	if (a.typ == "AVC" || a.typ == "USER_AVC" || a.typ == "1400") && depth < 2 {
 		b = a.avc(b)
 	}
-	loose := false // the last field took a bare value, which prose may continue
-	prefix := ""   // "old" or "new" before a key
+	whole := b
+	loose := -1  // where a bare value began that prose may continue, or -1
+	prefix := "" // "old" or "new" before a key
 	for len(a.r.Fields) <= event.MaxFields {
 		b = bytes.TrimLeft(b, " ,\n")
 		if len(b) == 0 {
@@ -157,8 +158,13 @@ func (a *audit) body(b []byte, depth int) {
 				prefix = s
 				continue
 			}
-			a.prose(bytes.TrimRight(word, ","), loose)
-			loose = true
+			end := len(whole) - len(b)
+			if loose < 0 {
+				loose = end - n
+				a.add("text", nil)
+			}
+			// Word by word the field grows over the bytes of the line.
+			a.r.Fields[len(a.r.Fields)-1].Value = bytes.TrimRight(whole[loose:end], ",")
 			continue
 		}
 		key := string(b[:n])
@@ -176,7 +182,7 @@ func (a *audit) body(b []byte, depth int) {
 			}
 			a.body(inner, depth+1)
 			b = rest
-			loose = false
+			loose = -1
 		case auoms && (key == "cmdline" || key == "proctitle"):
 			// The agent writes these without escaping: they end where its next key
 			// begins.
@@ -190,7 +196,7 @@ func (a *audit) body(b []byte, depth int) {
 			}
 			a.add(key, v)
 			b = b[end:]
-			loose = false
+			loose = -1
 		case auoms && len(b) > 0 && b[0] == '[':
 			end := bytes.Index(b, []byte("] "))
 			if end < 0 {
@@ -198,7 +204,7 @@ func (a *audit) body(b []byte, depth int) {
 			}
 			a.add(key, b[:end+1])
 			b = b[end+1:]
-			loose = false
+			loose = -1
 		case len(b) > 0 && b[0] == '"':
 			end := bytes.IndexByte(b[1:], '"')
 			if end < 0 {
@@ -207,19 +213,22 @@ func (a *audit) body(b []byte, depth int) {
 			}
 			a.value(key, b[1:1+end], true)
 			b = b[end+2:]
-			loose = false
+			loose = -1
 		default:
 			end := bytes.IndexByte(b, ' ')
 			if end < 0 {
 				end = len(b)
 			}
 			v := b[:end]
+			at := len(whole) - len(b)
 			b = b[end:]
 			if len(v) > 1 && v[len(v)-1] == ',' {
 				v = v[:len(v)-1]
 			}
-			a.value(key, v, false)
-			loose = true
+			loose = -1
+			if a.value(key, v, false) {
+				loose = at
+			}
 		}
 	}
 }
@@ -234,21 +243,6 @@ func pairAhead(b []byte) bool {
 		}
 	}
 	return false
-}
-
-// prose adds a word to the value before it, as in `op=changing password`, or to
-// the field `text`.
-func (a *audit) prose(word []byte, loose bool) {
-	fields := a.r.Fields
-	if loose && len(fields) > 0 {
-		last := &fields[len(fields)-1]
-		joined := make([]byte, 0, len(last.Value)+1+len(word))
-		joined = append(joined, last.Value...)
-		joined = append(joined, ' ')
-		last.Value = append(joined, word...)
-		return
-	}
-	a.add("text", word)
 }
 
 // avc reads the prose of SELinux: `avc:  denied  { getattr } for  pid=…`.
@@ -279,8 +273,8 @@ func (a *audit) avc(b []byte) []byte {
 }
 
 // value adds one pair. Text that the kernel does not trust is hexadecimal where it
-// is not quoted.
-func (a *audit) value(key string, v []byte, quoted bool) {
+// is not quoted. It reports whether one field holds the bytes as they stand.
+func (a *audit) value(key string, v []byte, quoted bool) bool {
 	if name, ok := a.split(key); ok {
 		if !quoted {
 			v = unhex(v)
@@ -290,11 +284,14 @@ func (a *audit) value(key string, v []byte, quoted bool) {
 			a.arg = name
 		}
 		a.argParts = append(a.argParts, v...)
-		return
+		return false
 	}
 	a.flushArgument()
+	asIs := true
 	if !quoted && a.encoded(key) {
-		v = unhex(v)
+		decoded := unhex(v)
+		asIs = len(decoded) == len(v)
+		v = decoded
 	}
 	switch key {
 	case "proctitle":
@@ -306,12 +303,14 @@ func (a *audit) value(key string, v []byte, quoted bool) {
 			one, rest, more := bytes.Cut(v, []byte{1})
 			a.add(key, one)
 			if !more {
-				return
+				return asIs
 			}
+			asIs = false
 			v = rest
 		}
 	}
 	a.add(key, v)
+	return asIs && len(a.r.Fields) <= event.MaxFields
 }
 
 // split tells a piece of a long argument, a1[0].

@@ -69,6 +69,10 @@ func splitSyslog(b []byte) (header, bool) {
 		if len(word) > 0 && word[len(word)-1] != ':' && word[len(word)-1] != ']' && len(word) < len(rest) {
 			h.host = word
 			rest = rest[len(word)+1:]
+			// Some appliances write their name twice.
+			if again, ok := bytes.CutPrefix(rest, word); ok && len(again) > 0 && again[0] == ' ' {
+				rest = again[1:]
+			}
 		}
 	}
 	h.app, h.proc, h.msg = splitTag(rest)
@@ -335,7 +339,7 @@ func parseSyslog(f *event.Frame, c Context, r *event.Record) error {
 // structured adds the parameters of RFC 5424 structured data as sd.ID.PARAM. An
 // element without parameters is Null.
 func structured(r *event.Record, b []byte) {
-	for len(b) > 0 && b[0] == '[' {
+	for len(b) > 0 && b[0] == '[' && len(r.Fields) <= event.MaxFields {
 		n := 1
 		for n < len(b) && b[n] != ' ' && b[n] != ']' {
 			n++
@@ -345,7 +349,7 @@ func structured(r *event.Record, b []byte) {
 		if len(b) > 0 && b[0] == ']' {
 			r.Fields = append(r.Fields, event.Field{Name: prefix, Kind: event.Null, Value: empty})
 		}
-		for len(b) > 0 && b[0] == ' ' {
+		for len(b) > 0 && b[0] == ' ' && len(r.Fields) <= event.MaxFields {
 			eq := bytes.IndexByte(b, '=')
 			if eq < 0 || eq+1 >= len(b) || b[eq+1] != '"' {
 				// Not as the standard says: the rest of the element as it is.

@@ -1,6 +1,7 @@
 package parse
 
 import (
+	"math"
 	"strconv"
 	"time"
 
@@ -195,7 +196,7 @@ func readEpoch(b []byte) (time.Time, bool) {
 
 func decimal(b []byte) (whole int64, nano int, ok bool) {
 	d := digits{b: b}
-	for d.i < len(b) && d.i < 18 && b[d.i] >= '0' && b[d.i] <= '9' {
+	for d.i < len(b) && d.i < 19 && whole < math.MaxInt64/10 && b[d.i] >= '0' && b[d.i] <= '9' {
 		whole = whole*10 + int64(b[d.i]-'0')
 		d.i++
 	}

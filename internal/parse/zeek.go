@@ -78,12 +78,23 @@ func zeekPath(b []byte) string {
 	if i < 0 {
 		return ""
 	}
-	h, _ := readZeekHeader(b)
-	return h.path
+	path, _, _ := bytes.Cut(b[i+len("#path"):], []byte("\n"))
+	path = bytes.TrimSuffix(path, []byte("\r"))
+	sep := []byte("\t")
+	if j := bytes.LastIndex(b[:i], []byte("#separator ")); j >= 0 {
+		line, _, _ := bytes.Cut(b[j+len("#separator "):], []byte("\n"))
+		if v := unescapeZeek(bytes.TrimSuffix(line, []byte("\r"))); len(v) > 0 {
+			sep = v
+		}
+	}
+	return string(unescapeZeek(bytes.TrimPrefix(path, sep)))
 }
 
+// maxHeader bounds the header, which is read anew for each line.
+const maxHeader = 64 << 10
+
 func sniffZeek(f *event.Frame, _ string) (string, bool) {
-	if len(f.Header) == 0 || !bytes.Contains(f.Header, []byte("#fields")) {
+	if len(f.Header) == 0 || len(f.Header) > maxHeader || !bytes.Contains(f.Header, []byte("#fields")) {
 		return "", false
 	}
 	return zeekDataset(zeekPath(f.Header)), true
@@ -93,12 +104,15 @@ func sniffZeek(f *event.Frame, _ string) (string, bool) {
 // an unset field is absent, T and F are booleans, sets and vectors repeat the
 // name, an empty set is Null.
 func parseZeek(f *event.Frame, c Context, r *event.Record) error {
+	if len(f.Header) > maxHeader {
+		return &Error{Format: "zeek", Offset: -1, What: "the header is longer than 64 KiB"}
+	}
 	h, ok := readZeekHeader(f.Header)
 	if !ok {
 		return &Error{Format: "zeek", Offset: -1, What: "the header names no fields"}
 	}
 	r.Format = "zeek/1"
-	r.Dataset = zeekDataset(h.path)
+	r.Dataset = zeekDataset(zeekPath(f.Header))
 	line := trimLine(f.Bytes)
 	r.Fields = make([]event.Field, 0, len(h.names)+1)
 	if h.path != "" {
@@ -139,7 +153,7 @@ func zeekColumn(r *event.Record, h *zeekHeader, name, typ string, v []byte) {
 	}
 	if inner, ok := strings.CutSuffix(typ, "]"); ok {
 		if _, elem, ok := strings.Cut(inner, "["); ok {
-			if bytes.Equal(v, h.empty) || len(v) == 0 {
+			if bytes.Equal(v, h.empty) {
 				r.Fields = append(r.Fields, event.Field{Name: name, Kind: event.Null, Value: empty})
 				return
 			}
