@@ -75,9 +75,12 @@ func (q *Query) FilterLogsQL(now time.Time) string {
 }
 
 // LogsQL prints the whole question. Relative times are taken from now.
-func (q *Query) LogsQL(now time.Time) string {
-	l := logsql{now: now}
-	l.WriteString(q.FilterLogsQL(now))
+func (q *Query) LogsQL(now time.Time) string { return q.FilterLogsQL(now) + q.PipesLogsQL() }
+
+// PipesLogsQL prints what follows the condition, " | " included; empty where
+// nothing does.
+func (q *Query) PipesLogsQL() string {
+	l := logsql{}
 	switch {
 	case q.Stats != nil:
 		l.WriteString(" | stats ")
@@ -123,12 +126,11 @@ func (q *Query) LogsQL(now time.Time) string {
 	return l.String()
 }
 
-// EventsLogsQL prints the question for events: at most n rows in the order that the
-// question asks for, newest first by default, with the named fields besides those
-// it shows.
-func (q *Query) EventsLogsQL(now time.Time, n int, also ...string) string {
-	l := logsql{now: now}
-	l.WriteString(q.FilterLogsQL(now))
+// EventPipesLogsQL prints the pipes that answer with events: at most n rows (0: all)
+// in the order that the question asks for, newest first by default, and where the
+// question names fields, those and the ones in also.
+func (q *Query) EventPipesLogsQL(n int, also ...string) string {
+	l := logsql{}
 	if len(q.Sort) > 0 {
 		l.WriteString(" | " + q.sortLogsQL())
 	} else {

@@ -246,7 +246,7 @@ func FuzzParse(f *testing.F) {
 		}
 		checkStable(t, q)
 		q.LogsQL(now)
-		q.EventsLogsQL(now, 10, "ref")
+		q.EventPipesLogsQL(10, "ref")
 		q.Range(now)
 		q.Names()
 	})
