@@ -153,8 +153,7 @@ func (p *play) desks(progs []*program) {
 			switch d.IntN(3) {
 			case 0:
 				s := pick(d, web)
-				p.resolve(h, t.Add(d.part(time.Second, 20*time.Second)), ps, s.name, s.ip)
-				p.connect(h, t.Add(d.part(20*time.Second, time.Minute)), ps, d.between(49152, 65535), s.ip, s.name, 443)
+				p.browse(d, h, t.Add(d.part(time.Second, time.Minute)), ps, s)
 			case 1:
 				p.create(h, t.Add(d.part(2*time.Second, 4*time.Minute)), ps, `C:\Users\`+w.account+`\`+pick(d, folders[:])+pick(d, files[:]))
 			}
@@ -164,12 +163,19 @@ func (p *play) desks(progs []*program) {
 			}
 			if d.IntN(2) == 0 {
 				s := pick(d, web)
-				p.resolve(h, t.Add(d.part(time.Minute, 3*time.Minute)), ps, s.name, s.ip)
-				p.connect(h, t.Add(d.part(3*time.Minute, 4*time.Minute)), ps, d.between(49152, 65535), s.ip, s.name, 443)
+				p.browse(d, h, t.Add(d.part(time.Minute, 4*time.Minute)), ps, s)
 			}
 		}
 		p.logoff(h, at.Add(length), l)
 	}
+}
+
+// browse is a visit from a monitored workstation: the host, the sensor and the
+// firewall are witnesses of one connection.
+func (p *play) browse(d *draws, h *host, at time.Time, ps *process, s site) {
+	f := p.visit(d, at, h.ip, s.name, s.ip, d.part(80*time.Millisecond, 110*time.Second), d.bytes(4200), d.bytes(52_000))
+	p.resolve(h, at.Add(time.Millisecond), ps, s.name, s.ip)
+	p.connect(h, f.at, ps, f.sport, s.ip, s.name, 443)
 }
 
 // background is what the Windows hosts do by themselves.
@@ -319,7 +325,7 @@ func (p *play) cron() {
 func (p *play) web() {
 	d := p.draws("web")
 	staff, web := p.working(), sites()
-	for range p.times(4200) {
+	for range p.times(3000) {
 		w, s := pick(d, staff), pick(d, web)
 		p.visit(d, p.rhythm.office(d), w.laptop, s.name, s.ip, d.part(80*time.Millisecond, 110*time.Second), d.bytes(4200), d.bytes(52_000))
 	}

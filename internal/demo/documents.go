@@ -112,7 +112,7 @@ func linuxSources() []sourceRule {
 			rule{"tokenise", "person", "", "user"}, rule{"tokenise", "address", "", "src_ip"}),
 		s("linux-sudo", rule{"allow", "", "", "tty runas pwd outcome reason"}, rule{"tokenise", "person", "", "user"},
 			rule{"allow", "command", "What was done with an administrator's rights on a server.", "command"}),
-		s("linux-auth", rule{"allow", "", "", "event module service uid by_uid session_id outcome"}, rule{"tokenise", "person", "", "user by"},
+		s("linux-auth", rule{"allow", "", "", "event module service session_id"}, rule{"tokenise", "person", "", "user by uid by_uid"},
 			rule{"tokenise", "address", "", "src_ip"}),
 		s("syslog", rule{"drop", "text", "Free text of many programs.", "msg"},
 			rule{"detect-only", "text", "A line that no parser takes may hide an attack on the parser: rules may read it at the door, its digest shows repeats.", "_unparsed"}),
@@ -265,6 +265,9 @@ func (a *assessment) yaml(to time.Time) []byte {
 		line("  - selector: {source: %s, dataset: %s}", s.source, s.dataset)
 		line("    default: drop")
 		line("    fields:")
+		if s.compartment != "workstations" { // their address is a desk's
+			line("      - {path: _peer, action: allow, justification: \"The sender is a server.\"}")
+		}
 		for _, r := range s.rules {
 			for path := range strings.FieldsSeq(r.paths) {
 				text := "{path: " + strconv.Quote(path) + ", action: " + r.action
@@ -333,7 +336,7 @@ channels:
 // directory joins the names of each person, so that they become one token.
 func (p *play) directory() []byte {
 	var b strings.Builder
-	b.WriteString("apiVersion: directory/v1\npeople:\n")
+	fmt.Fprintf(&b, "apiVersion: directory/v1\ndomains: [%s, %s]\npeople:\n", domain, dnsDomain)
 	for _, w := range p.people {
 		fmt.Fprintf(&b, "  - id: %s\n    names: [%q, %q]\n    mails: [%q]\n    sids: [%q]\n    phones: [%q]\n    devices: [%q, %q, %q]\n",
 			w.id, w.account, w.first+" "+w.last, w.mail, w.sid, w.phone, w.laptopID, w.phoneID, w.phoneSerial)

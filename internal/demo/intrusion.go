@@ -89,6 +89,7 @@ func (p *play) windowsPart(d *draws, v *person) {
 	services := [...][2]string{{"svc-deploy", "1520"}, {"svc-sql", "1521"}, {"svc-backup", "1522"}, {"svc-scan", "1523"}, {"svc-print", "1524"}}
 	at := p.to.Add(-11 * time.Hour)
 	for i, s := range services {
+		p.conn(&flow{at: at.Add(time.Duration(i) * 170 * time.Millisecond), length: 3 * time.Millisecond, src: p.jump.ip, dst: p.ad.ip, sport: 43120 + i*2, dport: 88, service: "krb_tcp", sent: 1_702, got: 1_655, state: "SF", history: "ShADadFf", local: true, uid: "C" + d.word(17)})
 		p.serviceTicket(at.Add(time.Duration(i)*170*time.Millisecond), v.user(), s[0], domainSID+"-"+s[1], "0x17", "0x40810010", p.jump.ip, 43120+i*2, d.guid())
 	}
 	p.step(at, Step{Title: "Service tickets with a weak cipher for five service accounts", Host: "DC01", Source: "dc", Dataset: "win-security", Technique: "T1558.003", Rule: `(?i)kerberoast|rc4|weak`})
@@ -133,6 +134,7 @@ func (p *play) windowsPart(d *draws, v *person) {
 	p.script(p.wsIT, at.Add(400*time.Millisecond), text, d.uuid(), "")
 	p.connect(p.wsIT, at.Add(900*time.Millisecond), ps, 50877, staging, "-", 80)
 	p.conn(&flow{at: at.Add(900 * time.Millisecond), length: 1400 * time.Millisecond, src: p.wsIT.ip, dst: staging, sport: 50877, dport: 80, service: "http", sent: 71, got: 48_190, state: "SF", history: "ShADadFf", uid: "C" + d.word(17)})
+	p.passed(&flow{at: at.Add(900 * time.Millisecond), length: 1400 * time.Millisecond, src: p.wsIT.ip, dst: staging, sport: 50877, dport: 80, app: "HTTP", sent: 71, got: 48_190}, 12, "lan", "wan")
 	p.step(at, Step{Title: "Encoded PowerShell fetches the next stage", Host: "WS-IT-03", Source: "workstations", Dataset: "win-sysmon", Technique: "T1059.001", Rule: `(?i)powershell`})
 
 	at = p.to.Add(-10*time.Hour - 2*time.Minute)
