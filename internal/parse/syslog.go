@@ -201,6 +201,9 @@ func isoLength(b []byte) int {
 	}
 	n := len(firstWord(b[:min(len(b), 40)]))
 	word := b[:n]
+	if n < 19 {
+		return 0
+	}
 	if word[n-1] == ':' {
 		n--
 	}
