@@ -67,6 +67,12 @@ func programs() []*program {
 		user(`C:\Windows\System32\dllhost.exe`, `C:\Windows\system32\DllHost.exe /Processid:{973D20D7-562D-44B9-B70B-5A0F49CCDF3F}`, "COM Surrogate", windows, winver),
 		user(`C:\Program Files\WindowsApps\MSTeams_25275.2601.4002.2815_x64__8wekyb3d8bbwe\ms-teams.exe`, `"C:\Program Files\WindowsApps\MSTeams_25275.2601.4002.2815_x64__8wekyb3d8bbwe\ms-teams.exe"`, "Microsoft Teams", "Microsoft Teams", "25275.2601.4002.2815"),
 	}
+	for _, i := range [...]int{0, 4, 5, 16} {
+		list[i].browses = true
+	}
+	for _, i := range [...]int{0, 1, 2, 3, 4, 7} {
+		list[i].saves = true
+	}
 	for _, p := range list[11:16] { // started by the system on the user's behalf
 		p.parent, p.parentCommand = svchost, `C:\Windows\system32\svchost.exe -k DcomLaunch -p`
 	}
@@ -150,20 +156,17 @@ func (p *play) desks(progs []*program) {
 				command = `"` + g.image + `" "C:\Users\` + w.account + `\Documents\` + pick(d, files[:8]) + `"`
 			}
 			ps := p.start(d, h, t, g, command, l)
-			switch d.IntN(3) {
-			case 0:
-				s := pick(d, web)
-				p.browse(d, h, t.Add(d.part(time.Second, time.Minute)), ps, s)
-			case 1:
+			if g.browses {
+				for range d.between(2, 5) {
+					p.browse(d, h, t.Add(d.part(time.Second, 12*time.Minute)), ps, pick(d, web))
+				}
+			}
+			if g.saves && d.IntN(4) > 0 {
 				p.create(h, t.Add(d.part(2*time.Second, 4*time.Minute)), ps, `C:\Users\`+w.account+`\`+pick(d, folders[:])+pick(d, files[:]))
 			}
 			if d.IntN(2) == 0 {
 				v := pick(d, values[:])
 				p.setValue(h, t.Add(d.part(time.Second, time.Minute)), ps, `HKU\`+w.sid+`\`+v[0], v[1])
-			}
-			if d.IntN(2) == 0 {
-				s := pick(d, web)
-				p.browse(d, h, t.Add(d.part(time.Minute, 4*time.Minute)), ps, s)
 			}
 		}
 		p.logoff(h, at.Add(length), l)
@@ -260,10 +263,10 @@ func (p *play) terminals() {
 	d := p.draws("terminals")
 	admins := p.admins()
 	commands := [...][]string{
-		{"/usr/bin/systemctl", "systemctl", "status", "nginx"}, {"/usr/bin/systemctl", "systemctl", "reload", "nginx"}, {"/usr/bin/journalctl", "journalctl", "-u", "postgresql", "-n", "100"},
+		{"/usr/bin/systemctl", "systemctl", "status", "nginx"}, {"/usr/bin/journalctl", "journalctl", "-u", "postgresql", "-n", "100"},
 		{"/usr/bin/apt-get", "apt-get", "update"}, {"/usr/bin/apt-get", "apt-get", "-y", "upgrade"}, {"/usr/bin/df", "df", "-h"}, {"/usr/bin/tail", "tail", "-n", "50", "/var/log/nginx/access.log"},
 		{"/usr/bin/ls", "ls", "-la", "/srv/www"}, {"/usr/bin/less", "less", "/var/log/postgresql/postgresql-16-main.log"}, {"/usr/bin/psql", "psql", "-l"}, {"/usr/bin/vim.basic", "vim", "/srv/www/site.conf"},
-		{"/usr/bin/git", "git", "-C", "/srv/www", "pull", "--ff-only"}, {"/usr/bin/free", "free", "-m"}, {"/usr/bin/uptime", "uptime"},
+		{"/usr/bin/git", "git", "-C", "/srv/www", "pull", "--ff-only"}, {"/usr/bin/free", "free", "-m"}, {"/usr/bin/du", "du", "-sh", "/srv/www"},
 	}
 	elevated := [...]string{"/usr/bin/systemctl reload nginx", "/usr/bin/apt-get update", "/usr/bin/journalctl -u postgresql", "/usr/bin/systemctl restart postgresql", "/usr/bin/tail /var/log/syslog", "/usr/bin/apt-get -y upgrade"}
 	session := 4100

@@ -119,7 +119,7 @@ func TestRules(t *testing.T) {
 		var near []string
 		ok := false
 		for _, h := range all {
-			if h.source != s.Source || h.at.Before(s.Time.Add(-10*time.Second)) || h.at.After(s.Time.Add(31*time.Minute)) {
+			if h.source != s.Source || h.at.Before(s.Time.Add(-10*time.Second)) || h.at.After(s.Time.Add(12*time.Minute)) {
 				continue
 			}
 			near = append(near, h.title)

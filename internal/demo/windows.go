@@ -465,6 +465,7 @@ type program struct {
 	hashes                string
 	system                bool // runs as SYSTEM
 	integrity             string
+	browses, saves        bool // goes to the web, writes documents
 }
 
 // hashesOf stands for the content of a file: one program, one digest.
