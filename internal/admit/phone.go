@@ -135,3 +135,81 @@ func (r *NumberRun) Find(set map[string]bool) (start, end int, ok bool) {
 	}
 	return 0, 0, false
 }
+
+// Shape reports whether the run is written like a telephone number: with a plus, as
+// 3-3-4 digits, or as a trunk 0 with an area code and 5 to 9 digits. Dates, versions,
+// addresses and identifiers are not.
+func (r *NumberRun) Shape(v []byte) (start, end int, ok bool) {
+	if r.n == 0 {
+		return 0, 0, false
+	}
+	first := r.groups[0]
+	if r.Plus {
+		start = first.start - 1
+		if start > 0 && (v[start-1] == '_' || v[start-1] == '+' || WordBefore(v, start)) {
+			return 0, 0, false
+		}
+		// As many groups as make a number; what follows may be another thing.
+		for b := r.n - 1; b >= 0; b-- {
+			if n := r.groups[b].to - first.from; n >= minPhone && n <= maxPhone {
+				return start, r.groups[b].end, true
+			}
+		}
+		return 0, 0, false
+	}
+	for a := range r.n {
+		if end, ok := r.national(v, a); ok {
+			start = r.groups[a].start
+			if start > 0 && v[start-1] == '(' {
+				start--
+			}
+			return start, end, true
+		}
+	}
+	return 0, 0, false
+}
+
+// national reads a number that begins with group a: 202-555-0100, (202) 555-0100,
+// 0171 1234567.
+func (r *NumberRun) national(v []byte, a int) (end int, ok bool) {
+	g := r.groups[a:r.n]
+	if len(g) < 2 {
+		return 0, false
+	}
+	open := false
+	if at := g[0].start; at > 0 {
+		switch v[at-1] {
+		case '.', '-', ':', '/', '\\', '#', '{', '+':
+			return 0, false
+		case '(':
+			open = true
+		}
+	}
+	size := func(i int) int { return g[i].to - g[i].from }
+	between := func(i int) string { return string(v[g[i].end:g[i+1].start]) }
+	// What follows must not go on with the number.
+	closed := func(i int) bool {
+		e := g[i].end
+		return e+1 >= len(v) || v[e] != '.' && v[e] != '-' && v[e] != ':' || v[e+1] == ' '
+	}
+	if len(g) >= 3 && size(0) == 3 && size(1) == 3 && size(2) == 4 && closed(2) {
+		x, y := between(0), between(1)
+		if x == y && (x == "-" || x == "." || x == " ") || open && (x == ") " || x == ")") && (y == "-" || y == " ") {
+			return g[2].end, true
+		}
+	}
+	if size(0) < 3 || size(0) > 6 || r.digits[g[0].from] != '0' || r.digits[g[0].from+1] == '0' || size(1) < 3 {
+		return 0, false
+	}
+	if x := between(0); x != " " && x != "/" && x != "-" && x != " / " && !(open && (x == ") " || x == ")")) {
+		return 0, false
+	}
+	last := 1
+	for last+1 < len(g) && (between(last) == " " || between(last) == "-") && size(last+1) >= 2 {
+		last++
+	}
+	if n := g[last].to - g[1].from; n < 5 || n > 9 || !closed(last) {
+		return 0, false
+	}
+	return g[last].end, true
+}
