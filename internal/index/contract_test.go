@@ -38,7 +38,7 @@ func row(n int) Row {
 	}
 }
 
-func ask(t *testing.T, s string) *query.Query {
+func ask(t testing.TB, s string) *query.Query {
 	t.Helper()
 	q, err := query.Parse(s)
 	if err != nil {
