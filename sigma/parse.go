@@ -69,7 +69,7 @@ type document struct {
 func documents(data []byte) []document {
 	var docs []document
 	start, startLine, line := 0, 1, 0
-	content := false
+	content, marked := false, false // of the document so far
 	for at := 0; at < len(data); {
 		line++
 		end := bytes.IndexByte(data[at:], '\n')
@@ -82,9 +82,13 @@ func documents(data []byte) []document {
 		marker := bytes.Equal(text, []byte("---")) || bytes.HasPrefix(text, []byte("--- ")) || bytes.HasPrefix(text, []byte("---\t"))
 		if marker && content {
 			docs = append(docs, document{data[start:at], startLine})
-			start, startLine, content = at, line, false
+			start, startLine, content, marked = at, line, false, false
+		}
+		if marker && marked { // an empty document before it
+			start, startLine = at, line
 		}
 		if marker {
+			marked = true
 			text = bytes.TrimLeft(text[3:], " \t")
 		}
 		if len(text) > 0 && text[0] != '#' && !bytes.Equal(text, []byte("...")) {

@@ -66,7 +66,7 @@ type want struct {
 	verdict string
 	rule    string
 	matched string // names joined by a space
-	checked bool // matched was given
+	checked bool   // matched was given
 }
 
 type testCase struct {

@@ -1,0 +1,203 @@
+package sigma
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// seedRules are the rules of the text files under testdata: whole documents.
+func seedRules(f *testing.F) []string {
+	f.Helper()
+	files, err := filepath.Glob("testdata/*.test")
+	if err != nil || len(files) == 0 {
+		f.Fatal("no seeds")
+	}
+	var out []string
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		var doc strings.Builder
+		flush := func() {
+			if strings.Contains(doc.String(), "title:") {
+				out = append(out, doc.String())
+			}
+			doc.Reset()
+		}
+		for _, line := range strings.Split(string(data), "\n") {
+			if !strings.HasPrefix(line, "    ") || strings.TrimSpace(line) == "---" {
+				flush()
+				continue
+			}
+			doc.WriteString(line[4:] + "\n")
+		}
+		flush()
+	}
+	if len(out) < 100 {
+		f.Fatalf("%d seeds", len(out))
+	}
+	return out
+}
+
+// FuzzParse: every document comes back as a rule or as a refusal with a reason,
+// and what Parse takes Compile takes too, but for placeholders and ids.
+func FuzzParse(f *testing.F) {
+	for _, s := range seedRules(f) {
+		f.Add([]byte(s))
+	}
+	f.Add([]byte("---\n---\n...\n--- x\n"))
+	f.Add([]byte("title: &a [*a]\n"))
+	f.Add([]byte("title: x\nlogsource: {product: p}\n? [a]\n: b\nx: !!set {a, b}\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		rules, refused := Parse("f", data)
+		again, refusedAgain := Parse("f", data)
+		if !reflect.DeepEqual(rules, again) || !reflect.DeepEqual(refused, refusedAgain) {
+			t.Fatal("two readings differ")
+		}
+		if len(rules)+len(refused) == 0 {
+			t.Fatal("neither rule nor refusal")
+		}
+		for _, r := range refused {
+			if r.Reason == "" {
+				t.Fatal("a refusal without a reason")
+			}
+		}
+		_, late := Compile(rules, Options{})
+		for _, r := range late {
+			if !strings.Contains(r.Reason, "placeholder") && !strings.Contains(r.Reason, "the id is used") {
+				t.Fatalf("Parse took what Compile refuses: %s", r.Reason)
+			}
+		}
+	})
+}
+
+// FuzzCondition: a condition prints to one that parses to the same tree.
+func FuzzCondition(f *testing.F) {
+	for _, s := range []string{
+		"a", "a and b or not c", "1 of sel* and not all of them", "(a or b) and (c or (d))", "ANY OF x_*", "2 of *",
+		"not not (a)", "of of of", "a | count() > 1", "((a)", "1 of", "\u00e4 or \u2028",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		c, fault := parseCondition(s, 1)
+		if fault != nil {
+			if fault.reason == "" {
+				t.Fatal("no reason")
+			}
+			return
+		}
+		again, fault := parseCondition(c.String(), 1)
+		if fault != nil {
+			if strings.Contains(fault.reason, "deep") || strings.Contains(fault.reason, "longer") {
+				return // printing writes parentheses that the author left out
+			}
+			t.Fatalf("%q prints as %q, which is refused: %s", s, c, fault.reason)
+		}
+		if again.String() != c.String() {
+			t.Fatalf("%q prints as %q and then as %q", s, c, again)
+		}
+	})
+}
+
+// FuzzMatch: a rule and its negation answer opposite, whatever the event, and
+// withholding the fields that are absent never turns a yes into a no.
+func FuzzMatch(f *testing.F) {
+	for i, s := range seedRules(f) {
+		f.Add(s, fmt.Sprintf("A\x00p1_aaaaaaaa\x01B\x00user%d\x01A\x00\x01Image\x00C:\\x.exe", i))
+	}
+	f.Fuzz(func(t *testing.T, rule, event string) {
+		rules, _ := Parse("f", []byte(rule))
+		if len(rules) != 1 || rules[0].Filter {
+			return
+		}
+		opt := Options{
+			Placeholders: map[string][]string{"admins": {"adm_*", "root"}, "host": {"srv1"}},
+			Opaque: func(b []byte) (int, int) {
+				if i := strings.Index(string(b), "p1_"); i >= 0 && i+11 <= len(b) {
+					return i, i + 11
+				}
+				return -1, -1
+			},
+		}
+		set, refused := Compile(rules, opt)
+		if len(refused) > 0 {
+			return
+		}
+		opposite := *rules[0]
+		opposite.condition = &cond{op: condNot, kids: []*cond{rules[0].condition}}
+		negated, refused := Compile([]*Rule{&opposite}, opt)
+		if len(refused) > 0 {
+			t.Fatal(refused)
+		}
+		ls := rules[0].LogSource
+		ev := &Event{Source: ls}
+		for i, pair := range strings.Split(event, "\x01") {
+			name, value, _ := strings.Cut(pair, "\x00")
+			ev.Fields = append(ev.Fields, Field{Name: name, Value: []byte(value), Kind: Kind(i % 4), Addr: AddrClass(len(value) % int(addrClasses))})
+		}
+		ask := func(s *Set) Verdict {
+			v := No
+			s.Match(ev, func(m Match) { v = m.Verdict })
+			return v
+		}
+		yes, no := ask(set), ask(negated)
+		if no != yes.not() {
+			t.Fatalf("the rule says %v and its negation %v", yes, no)
+		}
+		ev.Blind, ev.AnyBlind = func(string) bool { return true }, true
+		if v := ask(set); v != yes && v != CannotTell {
+			t.Fatalf("%v, and with fields withheld %v", yes, v)
+		}
+	})
+}
+
+// FuzzGlob compares the glob matcher with a recursive one that is too simple to
+// be wrong.
+func FuzzGlob(f *testing.F) {
+	f.Add("a*b?c", "axxbyc")
+	f.Add("*ab*ab", "ababab")
+	f.Add("*?*", "")
+	f.Add(`\*?é*`, "*xé")
+	f.Fuzz(func(t *testing.T, pattern, value string) {
+		if len(pattern) > 12 || len(value) > 24 || !utf8.ValidString(pattern) || !utf8.ValidString(value) {
+			return
+		}
+		var tt test
+		tt.place(parsePattern(pattern, false))
+		atoms := tt.atoms
+		if tt.kind != testGlob {
+			return
+		}
+		b := appendFold(nil, []byte(value))
+		if got, want := (text{b: b}).glob(atoms), slowGlob(atoms, string(b)); got != want {
+			t.Fatalf("%q on %q: %v, want %v", pattern, value, got, want)
+		}
+	})
+}
+
+func slowGlob(atoms []atom, s string) bool {
+	if len(atoms) == 0 {
+		return s == ""
+	}
+	switch a := atoms[0]; a.kind {
+	case partOne:
+		_, n := utf8.DecodeRuneInString(s)
+		return s != "" && slowGlob(atoms[1:], s[n:])
+	case partAny:
+		for i := range s {
+			if slowGlob(atoms[1:], s[i:]) {
+				return true
+			}
+		}
+		return slowGlob(atoms[1:], "")
+	default:
+		return strings.HasPrefix(s, string(a.lit)) && slowGlob(atoms[1:], s[len(a.lit):])
+	}
+}
