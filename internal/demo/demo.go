@@ -32,9 +32,10 @@ const Window = 48 * time.Hour
 type Options struct {
 	Seed uint64
 	At   time.Time // end of the two days; cut to the second
-	// NoHotline leaves out one person's contact with the inspector general.
-	NoHotline bool
-	Scale     float64 // 1 is about 50,000 benign events
+	// Hotline puts one person's contact with the inspector general into the play.
+	// Without it everything else is the same; the demo has it unless told otherwise.
+	Hotline bool
+	Scale   float64 // 1 is about 50,000 benign events
 }
 
 // Frame is one record in the form of its way in, without a line end.
@@ -138,7 +139,7 @@ func Play(o Options) *Incident {
 	p.benign()
 	p.intrusion()
 	p.bystanders()
-	if !o.NoHotline {
+	if o.Hotline {
 		p.hotline()
 	}
 	in := &Incident{Truth: p.truth}

@@ -45,20 +45,20 @@ func sortedNames(m map[string][]byte) []string {
 }
 
 func TestSameOptionsSameBytes(t *testing.T) {
-	one := digest(Play(Options{Seed: 7, At: at}))
-	if two := digest(Play(Options{Seed: 7, At: at.Add(300 * time.Millisecond)})); two != one {
+	one := digest(Play(Options{Seed: 7, At: at, Hotline: true}))
+	if two := digest(Play(Options{Seed: 7, At: at.Add(300 * time.Millisecond), Hotline: true})); two != one {
 		t.Errorf("the same options (below the second) give %s and %s", one, two)
 	}
-	if two := digest(Play(Options{Seed: 8, At: at})); two == one {
+	if two := digest(Play(Options{Seed: 8, At: at, Hotline: true})); two == one {
 		t.Error("another seed gives the same bytes")
 	}
-	if two := digest(Play(Options{Seed: 7, At: at.Add(time.Second)})); two == one {
+	if two := digest(Play(Options{Seed: 7, At: at.Add(time.Second), Hotline: true})); two == one {
 		t.Error("another end gives the same bytes")
 	}
 }
 
 func TestFramesCanBeReadTwice(t *testing.T) {
-	in := Play(Options{Seed: 7, At: at, Scale: 0.05})
+	in := Play(Options{Seed: 7, At: at, Scale: 0.05, Hotline: true})
 	for _, s := range in.Streams {
 		var first [][]byte
 		for f := range s.Frames() {
@@ -79,7 +79,7 @@ func TestFramesCanBeReadTwice(t *testing.T) {
 }
 
 func TestCounts(t *testing.T) {
-	in := Play(Options{Seed: 7, At: at})
+	in := Play(Options{Seed: 7, At: at, Hotline: true})
 	total := 0
 	for _, s := range in.Streams {
 		total += s.Len()
@@ -91,7 +91,7 @@ func TestCounts(t *testing.T) {
 		t.Errorf("%d frames, about 50,000 are due", total)
 	}
 	small := 0
-	for _, s := range Play(Options{Seed: 7, At: at, Scale: 0.1}).Streams {
+	for _, s := range Play(Options{Seed: 7, At: at, Scale: 0.1, Hotline: true}).Streams {
 		small += s.Len()
 	}
 	if small > total/5 {
@@ -106,7 +106,7 @@ func TestHotline(t *testing.T) {
 		return bytes.Contains(b, []byte("oig.example")) || bytes.Contains(b, []byte("203.0.113.200")) || bytes.Contains(b, []byte("18005550142"))
 	}
 	for _, seed := range []uint64{7, 99} {
-		with, without := Play(Options{Seed: seed, At: at}), Play(Options{Seed: seed, At: at, NoHotline: true})
+		with, without := Play(Options{Seed: seed, At: at, Hotline: true}), Play(Options{Seed: seed, At: at})
 		removed := map[string]int{}
 		for i, s := range with.Streams {
 			var rest [][]byte
@@ -163,7 +163,7 @@ func epoch(s string) (time.Time, error) {
 
 func TestTimes(t *testing.T) {
 	for _, end := range []time.Time{at, time.Date(2027, 1, 1, 3, 0, 0, 0, time.UTC), time.Date(2026, 3, 1, 23, 59, 59, 0, time.UTC)} {
-		in := Play(Options{Seed: 7, At: end, Scale: 0.25})
+		in := Play(Options{Seed: 7, At: end, Scale: 0.25, Hotline: true})
 		from := end.Add(-Window)
 		for _, s := range in.Streams {
 			last, none := time.Time{}, 0
@@ -206,7 +206,7 @@ func TestTimes(t *testing.T) {
 }
 
 func TestJSON(t *testing.T) {
-	for _, s := range Play(Options{Seed: 7, At: at}).Streams {
+	for _, s := range Play(Options{Seed: 7, At: at, Hotline: true}).Streams {
 		if s.Way != "http" {
 			continue
 		}
@@ -221,7 +221,7 @@ func TestJSON(t *testing.T) {
 }
 
 func TestFramesAreSmall(t *testing.T) {
-	for _, s := range Play(Options{Seed: 7, At: at}).Streams {
+	for _, s := range Play(Options{Seed: 7, At: at, Hotline: true}).Streams {
 		for f := range s.Frames() {
 			if len(f.Bytes) == 0 || len(f.Bytes) > 8<<10 {
 				t.Fatalf("%s: a frame of %d bytes", s.Source, len(f.Bytes))
@@ -231,7 +231,7 @@ func TestFramesAreSmall(t *testing.T) {
 }
 
 func TestArchive(t *testing.T) {
-	for _, s := range Play(Options{Seed: 7, At: at}).Streams {
+	for _, s := range Play(Options{Seed: 7, At: at, Hotline: true}).Streams {
 		if s.Way != "file" {
 			continue
 		}
@@ -258,7 +258,7 @@ func TestArchive(t *testing.T) {
 }
 
 func TestTruth(t *testing.T) {
-	in := Play(Options{Seed: 7, At: at})
+	in := Play(Options{Seed: 7, At: at, Hotline: true})
 	hosts := map[string]bool{}
 	last := time.Time{}
 	for i, s := range in.Truth.Steps {
@@ -291,7 +291,7 @@ func TestTruth(t *testing.T) {
 
 // TestGap reads the numbers that the streams really carry.
 func TestGap(t *testing.T) {
-	in := Play(Options{Seed: 7, At: at})
+	in := Play(Options{Seed: 7, At: at, Hotline: true})
 	g := in.Truth.Gap
 	if g.To.Sub(g.From) != 40*time.Minute || len(g.Holes) == 0 {
 		t.Fatalf("gap %+v", g)
@@ -340,7 +340,7 @@ func TestGap(t *testing.T) {
 func TestAuditSerials(t *testing.T) {
 	re := regexp.MustCompile(` (\w+) audisp-syslog .*audit\(\d+\.\d+:(\d+)\)`)
 	last := map[string]uint64{}
-	for _, s := range Play(Options{Seed: 7, At: at}).Streams {
+	for _, s := range Play(Options{Seed: 7, At: at, Hotline: true}).Streams {
 		if s.Source != "linux-audit" {
 			continue
 		}
@@ -381,7 +381,7 @@ func BenchmarkPlay(b *testing.B) {
 	var size int64
 	for b.Loop() {
 		size = 0
-		for _, s := range Play(Options{Seed: 7, At: at}).Streams {
+		for _, s := range Play(Options{Seed: 7, At: at, Hotline: true}).Streams {
 			for f := range s.Frames() {
 				size += int64(len(f.Bytes))
 			}

@@ -270,7 +270,7 @@ func (a *assessment) yaml(to time.Time) []byte {
 		}
 		for _, r := range s.rules {
 			for path := range strings.FieldsSeq(r.paths) {
-				text := "{path: " + strconv.Quote(path) + ", action: " + r.action
+				text := "{path: " + path + ", action: " + r.action
 				if r.category != "" {
 					text += ", category: " + r.category
 				}
@@ -309,7 +309,7 @@ func (a *assessment) yaml(to time.Time) []byte {
 	line("  digest: sha256:%s", hex.EncodeToString(digest[:]))
 	line("  published_at: %q", signed.AddDate(0, 0, 4).Format(time.RFC3339))
 	line("effective: %q", to.AddDate(0, 0, -90).Format(time.DateOnly))
-	line("expires: %q", to.AddDate(0, 0, 275).Format(time.DateOnly))
+	line("expires: %q", to.AddDate(3, 0, -91).Format(time.DateOnly)) // the longest that pia/v1 takes: an old --at still plays
 	line("review_triggers: [new source, new recipient, new join key]")
 	return []byte(b.String())
 }

@@ -34,7 +34,7 @@ func TestAssessmentsMatchTheSchema(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range Play(Options{Seed: 7, At: at, Scale: 0.01}).PIAs {
+	for name, text := range Play(Options{Seed: 7, At: at, Scale: 0.01, Hotline: true}).PIAs {
 		b, err := yaml.YAMLToJSON(text)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -77,7 +77,7 @@ func assess(t *testing.T, in *Incident) *pia.Set {
 // dataset and an assessment that opens the gate, each field of a record must be
 // decided by a line, and no line may stand for a field that no record has.
 func TestAssessmentsCoverTheRecords(t *testing.T) {
-	in := Play(Options{Seed: 7, At: at})
+	in := Play(Options{Seed: 7, At: at, Hotline: true})
 	set := assess(t, in)
 	type line struct{ source, dataset, path string }
 	used, missing := map[line]bool{}, map[line]int{}
@@ -157,12 +157,12 @@ func TestAssessmentsCoverTheRecords(t *testing.T) {
 
 // TestWithheld holds that the list takes exactly the lines of the contact.
 func TestWithheld(t *testing.T) {
-	in := Play(Options{Seed: 7, At: at})
+	in := Play(Options{Seed: 7, At: at, Hotline: true})
 	list, err := admit.ParseProtected(in.Protected)
 	if err != nil {
 		t.Fatal(err)
 	}
-	without := Play(Options{Seed: 7, At: at, NoHotline: true})
+	without := Play(Options{Seed: 7, At: at})
 	for i, s := range in.Streams {
 		withheld := 0
 		for f := range s.Frames() {

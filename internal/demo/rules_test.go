@@ -83,9 +83,9 @@ func TestRules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	in := Play(Options{Seed: 7, At: at})
+	in := Play(Options{Seed: 7, At: at, Hotline: true})
 	set := assess(t, in)
-	quiet := newPlay(Options{Seed: 7, At: at, Scale: 1})
+	quiet := newPlay(Options{Seed: 7, At: at, Scale: 1, Hotline: true})
 	quiet.benign()
 	for _, s := range quiet.streams {
 		quiet.settle(s)
