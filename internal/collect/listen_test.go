@@ -516,6 +516,35 @@ func TestRELPRepeats(t *testing.T) {
 	}
 }
 
+// A sender may be back while its old session still waits for the disk and does not
+// know yet that it broke.
+func TestRELPRepeatsBeforeTheBreakIsSeen(t *testing.T) {
+	var e evidence
+	first := make(chan struct{})
+	var n atomic.Int32
+	e.before = func(*event.Batch) error {
+		if n.Add(1) == 1 {
+			<-first
+		}
+		return nil
+	}
+	l, _ := relp(t, &e, Options{})
+	old := newRELP(t, l.Addr())
+	old.open()
+	old.send("syslog", "<13>a")
+	until(t, "the line at the sink", func() bool { return n.Load() == 1 })
+	old.c.Close()
+	c := newRELP(t, l.Addr())
+	c.open()
+	c.send("syslog", "<13>a")
+	c.recv()
+	close(first)
+	until(t, "both", func() bool { return len(e.lines()) == 2 })
+	if got := l.Stats().Repeats; got != 1 {
+		t.Errorf("%d repeats", got)
+	}
+}
+
 func TestRELPRefusedStaysWithSender(t *testing.T) {
 	var e evidence
 	e.before = func(*event.Batch) error { return &event.Refusal{Code: "pia_missing", Reason: "no PIA"} }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,7 +25,7 @@ const (
 	relpCommand  = 32
 	relpOpenMax  = 4 << 10  // data of an open
 	relpSkipMax  = 64 << 20 // a message longer than this ends the session
-	relpRemember = 4096     // sealed lines of a session that may come again
+	relpRemember = 1024     // sealed lines of a session that may come again; rsyslog has 128 under way
 	relpPeers    = 256      // senders whose broken session is remembered
 )
 
@@ -33,7 +34,10 @@ const (
 // is missing. A session that breaks leaves lines that were sealed and whose answer
 // the sender may not have read; it sends those again. Such lines are known by their
 // digest and go to the sink with Frame.Repeat set: nothing is thrown away, since
-// two equal lines may both be true.
+// two equal lines may both be true. A sender can be back before we see that its old
+// session broke, so every other session of the sender that has not said close counts
+// as broken here. Digests are kept in memory alone: a line may be one that is
+// withheld later. So after a crash of this process nothing is marked.
 //
 // A line that the sink refuses by itself (event.LineError) is answered 200 too: it
 // is counted in evidence, and any other answer would make the sender repeat it for
@@ -42,12 +46,19 @@ const (
 type RELP struct {
 	*server
 
-	rmu     sync.Mutex // guards broken and age
-	broken  map[netip.Addr]map[lineDigest]int
+	rmu     sync.Mutex // guards the rest, and what each session sealed
+	live    map[netip.Addr][]*relpSession
+	broken  map[netip.Addr]*brokenLines
 	ordered []netip.Addr // of broken, oldest first
 }
 
 type lineDigest [16]byte
+
+// brokenLines is what the broken sessions of a sender sealed.
+type brokenLines struct {
+	lines map[lineDigest]int
+	since int // lines of the sender since then
+}
 
 func digestLine(b []byte) lineDigest {
 	s := sha256.Sum256(b)
@@ -60,7 +71,7 @@ func ListenRELP(addr string, o Options) (*RELP, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &RELP{server: s, broken: make(map[netip.Addr]map[lineDigest]int)}, nil
+	return &RELP{server: s, live: make(map[netip.Addr][]*relpSession), broken: make(map[netip.Addr]*brokenLines)}, nil
 }
 
 // Run serves until ctx ends. Each session then answers what it has sealed and says
@@ -209,21 +220,21 @@ func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
 // relpSession adds to a session what RELP needs.
 type relpSession struct {
 	*session
-	open    bool
-	expect  map[lineDigest]int // lines of a broken session that may come again
-	recent  []lineDigest       // ring of sealed lines
-	at      int
-	out     []byte
-	clean   bool // the client said close
-	refused bool // the sink refused; the lines stay with the sender
+	open  bool
+	clean bool // the client said close
+	out   []byte
+
+	// The lines that were sealed last and may come again, guarded by RELP.rmu.
+	sealedLines map[lineDigest]int
+	ring        []lineDigest // of the same, to forget the oldest
+	at          int
 }
 
 func (r *RELP) serve(ctx context.Context, s *session) {
-	rs := &relpSession{session: s, expect: r.recall(s.peer)}
+	rs := &relpSession{session: s, sealedLines: make(map[lineDigest]int)}
+	r.enter(rs)
 	err := r.read(ctx, rs)
-	if !rs.clean {
-		r.remember(s.peer, rs.recent, rs.expect)
-	}
+	r.leave(rs)
 	if rs.clean || !rs.open && s.sealed == 0 && err == nil || errors.Is(err, errStopped) {
 		return
 	}
@@ -375,7 +386,6 @@ func relpOffers(data []byte) (string, error) {
 func (r *RELP) seal(ctx context.Context, s *relpSession, lines []relpFrame) error {
 	b := event.Batch{Source: s.source, Way: WayRELP, Peer: peerText(s.peer), Conn: s.id, Received: r.o.Now(), Zone: r.o.Zone}
 	digests := make([]lineDigest, 0, len(lines))
-	repeats := 0
 	for i, l := range lines {
 		if l.large {
 			b.Errors = append(b.Errors, tooLarge(i+1, r.o.MaxMessage))
@@ -385,19 +395,13 @@ func (r *RELP) seal(ctx context.Context, s *relpSession, lines []relpFrame) erro
 		if len(body) == 0 {
 			continue // nothing to keep, still to be answered
 		}
-		d := digestLine(body)
-		again := s.expect[d] > 0
-		if again {
-			repeats++
-			if s.expect[d]--; s.expect[d] == 0 {
-				delete(s.expect, d)
-			}
-		}
-		digests = append(digests, d)
-		b.Frames = append(b.Frames, event.Frame{Bytes: bytes.Clone(body), Line: i + 1, Repeat: again})
+		digests = append(digests, digestLine(body))
+		b.Frames = append(b.Frames, event.Frame{Bytes: bytes.Clone(body), Line: i + 1})
 	}
 	if len(b.Frames)+len(b.Errors) > 0 {
+		repeats := r.mark(s, digests, b.Frames)
 		if _, err := r.o.accept(ctx, &r.c, b); err != nil {
+			r.unmark(s, digests)
 			var no *event.Refusal
 			if errors.As(err, &no) {
 				for _, l := range lines {
@@ -406,27 +410,13 @@ func (r *RELP) seal(ctx context.Context, s *relpSession, lines []relpFrame) erro
 			}
 			return err
 		}
+		r.c.repeats.Add(uint64(repeats))
 	}
-	r.c.repeats.Add(uint64(repeats))
 	s.sealed += uint64(len(b.Frames))
-	for _, d := range digests {
-		s.note(d)
-	}
 	for _, l := range lines {
 		s.answer(l.txnr, "200 OK")
 	}
 	return s.flush()
-}
-
-// note keeps the digest of a sealed line. That a write of its answer succeeded
-// does not say that the client read it, so the last relpRemember lines stay.
-func (s *relpSession) note(d lineDigest) {
-	if len(s.recent) < relpRemember {
-		s.recent = append(s.recent, d)
-		return
-	}
-	s.recent[s.at] = d
-	s.at = (s.at + 1) % relpRemember
 }
 
 func (s *relpSession) answer(txnr uint32, data string) {
@@ -454,49 +444,108 @@ func (s *relpSession) flush() error {
 	return err
 }
 
-// remember keeps what a broken session sealed, together with what an earlier one
-// sealed and did not see again.
-func (r *RELP) remember(peer netip.Addr, recent []lineDigest, expect map[lineDigest]int) {
-	if len(recent) == 0 && len(expect) == 0 {
-		return
-	}
+func (r *RELP) enter(s *relpSession) {
 	r.rmu.Lock()
 	defer r.rmu.Unlock()
-	m := r.broken[peer]
-	if m == nil {
+	r.live[s.peer] = append(r.live[s.peer], s)
+}
+
+// leave ends a session. What a broken one sealed is remembered for its sender.
+func (r *RELP) leave(s *relpSession) {
+	r.rmu.Lock()
+	defer r.rmu.Unlock()
+	rest := slices.DeleteFunc(r.live[s.peer], func(o *relpSession) bool { return o == s })
+	if r.live[s.peer] = rest; len(rest) == 0 {
+		delete(r.live, s.peer)
+	}
+	if s.clean { // the sender has nothing left to repeat
+		r.forget(s.peer)
+		return
+	}
+	if len(s.sealedLines) == 0 {
+		return
+	}
+	b := r.broken[s.peer]
+	if b == nil {
 		if len(r.ordered) == relpPeers {
-			delete(r.broken, r.ordered[0])
-			r.ordered = r.ordered[1:]
+			r.forget(r.ordered[0])
 		}
-		m = make(map[lineDigest]int, len(recent))
-		r.broken[peer] = m
-		r.ordered = append(r.ordered, peer)
+		b = &brokenLines{lines: make(map[lineDigest]int)}
+		r.broken[s.peer] = b
+		r.ordered = append(r.ordered, s.peer)
 	}
-	for _, d := range recent {
-		m[d]++
+	if len(b.lines) > 4*relpRemember { // of many broken sessions; the newest counts
+		clear(b.lines)
 	}
-	for d, n := range expect {
-		if len(m) >= 2*relpRemember {
-			break
-		}
-		m[d] += n
+	b.since = 0
+	for d, n := range s.sealedLines {
+		b.lines[d] += n
 	}
 }
 
-// recall takes what a broken session of the peer left.
-func (r *RELP) recall(peer netip.Addr) map[lineDigest]int {
-	r.rmu.Lock()
-	defer r.rmu.Unlock()
-	m := r.broken[peer]
-	if m == nil {
-		return nil
+func (r *RELP) forget(peer netip.Addr) {
+	if r.broken[peer] == nil {
+		return
 	}
 	delete(r.broken, peer)
-	for i, p := range r.ordered {
-		if p == peer {
-			r.ordered = append(r.ordered[:i], r.ordered[i+1:]...)
-			break
+	r.ordered = slices.DeleteFunc(r.ordered, func(p netip.Addr) bool { return p == peer })
+}
+
+// mark says of each frame whether its line may be a repeat, and notes the lines of
+// the session before they are sealed: the sender may come back while they are.
+// That a write of their answer succeeds does not say that the sender reads it, so
+// the last relpRemember lines stay noted.
+func (r *RELP) mark(s *relpSession, digests []lineDigest, frames []event.Frame) (repeats int) {
+	r.rmu.Lock()
+	defer r.rmu.Unlock()
+	b := r.broken[s.peer]
+	for i, d := range digests {
+		again := b != nil && take(b.lines, d)
+		for _, o := range r.live[s.peer] {
+			again = again || o != s && take(o.sealedLines, d)
+		}
+		if again {
+			frames[i].Repeat = true
+			repeats++
 		}
 	}
-	return m
+	if b != nil {
+		// A sender repeats first of all; what comes later is new.
+		if b.since += len(digests); b.since > 4*relpRemember {
+			r.forget(s.peer)
+		}
+	}
+	for _, d := range digests {
+		s.sealedLines[d]++
+		if len(s.ring) < relpRemember {
+			s.ring = append(s.ring, d)
+			continue
+		}
+		take(s.sealedLines, s.ring[s.at])
+		s.ring[s.at] = d
+		s.at = (s.at + 1) % relpRemember
+	}
+	return repeats
+}
+
+// unmark forgets lines that were not sealed after all.
+func (r *RELP) unmark(s *relpSession, digests []lineDigest) {
+	r.rmu.Lock()
+	defer r.rmu.Unlock()
+	for _, d := range digests {
+		take(s.sealedLines, d)
+	}
+}
+
+// take takes one line out of a set.
+func take(m map[lineDigest]int, d lineDigest) bool {
+	switch n := m[d]; n {
+	case 0:
+		return false
+	case 1:
+		delete(m, d)
+	default:
+		m[d] = n - 1
+	}
+	return true
 }
