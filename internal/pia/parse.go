@@ -56,7 +56,7 @@ const placeholder = "FILL IN"
 // problems of level Error never opens the gate.
 func Parse(path string, data []byte) (*PIA, []Problem) {
 	c := &checker{file: path}
-	root, err := readTree(data)
+	root, err := readTree(data, maxBytes)
 	if err != nil {
 		var le *lineError
 		if errors.As(err, &le) {

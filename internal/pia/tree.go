@@ -13,11 +13,13 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// Bounds of a document. A PIA of a large organisation is some 200 kB.
+// Bounds of a document. A PIA of a large organisation is some 200 kB; a directory of
+// 100,000 people is some 30 MB.
 const (
-	maxBytes = 4 << 20
-	maxDepth = 32
-	maxNodes = 200_000
+	maxBytes      = 4 << 20
+	maxBytesOther = 128 << 20
+	maxDepth      = 32
+	bytesPerNode  = 2 // no value is shorter with what separates it from the next
 )
 
 // A node is one value of a document with its line, before anything is known of its
@@ -88,17 +90,17 @@ func fail(line int, format string, args ...any) error {
 
 // readTree reads strict YAML or JSON: one document, no anchors, aliases, tags,
 // merge keys or duplicate keys, valid UTF-8.
-func readTree(data []byte) (*node, error) {
-	if len(data) > maxBytes {
-		return nil, fail(0, "larger than %d MiB", maxBytes>>20)
+func readTree(data []byte, limit int) (*node, error) {
+	if len(data) > limit {
+		return nil, fail(0, "larger than %d MiB", limit>>20)
 	}
 	if !utf8.Valid(data) {
 		return nil, fail(badUTF8Line(data), "not valid UTF-8")
 	}
 	if t := bytes.TrimLeft(data, " \t\r\n"); len(t) > 0 && (t[0] == '{' || t[0] == '[') && json.Valid(data) {
-		return readJSON(data)
+		return readJSON(data, limit)
 	}
-	return readYAML(data)
+	return readYAML(data, limit)
 }
 
 func badUTF8Line(data []byte) int {
@@ -116,7 +118,7 @@ func badUTF8Line(data []byte) int {
 	return line
 }
 
-func readYAML(data []byte) (*node, error) {
+func readYAML(data []byte, limit int) (*node, error) {
 	d := yaml.NewDecoder(bytes.NewReader(data))
 	var doc yaml.Node
 	if err := d.Decode(&doc); err != nil {
@@ -134,7 +136,7 @@ func readYAML(data []byte) (*node, error) {
 	if len(doc.Content) != 1 {
 		return nil, fail(0, "the file is empty")
 	}
-	left := maxNodes
+	left := limit / bytesPerNode
 	return fromYAML(doc.Content[0], 0, &left)
 }
 
@@ -155,7 +157,7 @@ func yamlLine(err error) int {
 
 func fromYAML(y *yaml.Node, depth int, left *int) (*node, error) {
 	if *left--; *left < 0 {
-		return nil, fail(y.Line, "more than %d values", maxNodes)
+		return nil, fail(y.Line, "too many values")
 	}
 	if depth > maxDepth {
 		return nil, fail(y.Line, "nested deeper than %d levels", maxDepth)
@@ -212,11 +214,11 @@ func fromYAML(y *yaml.Node, depth int, left *int) (*node, error) {
 
 // readJSON reads with a token scanner, since json.Unmarshal keeps the last of two
 // equal keys and says nothing.
-func readJSON(data []byte) (*node, error) {
+func readJSON(data []byte, limit int) (*node, error) {
 	if line := loneSurrogate(data); line > 0 {
 		return nil, fail(line, "half of a surrogate pair")
 	}
-	r := jsonReader{d: json.NewDecoder(bytes.NewReader(data)), data: data, line: 1, left: maxNodes}
+	r := jsonReader{d: json.NewDecoder(bytes.NewReader(data)), data: data, line: 1, left: limit / bytesPerNode}
 	r.d.UseNumber()
 	n, err := r.value(0)
 	if err != nil {
@@ -250,7 +252,7 @@ func (r *jsonReader) value(depth int) (*node, error) {
 		return nil, fail(line, "not JSON")
 	}
 	if r.left--; r.left < 0 {
-		return nil, fail(line, "more than %d values", maxNodes)
+		return nil, fail(line, "too many values")
 	}
 	if depth > maxDepth {
 		return nil, fail(line, "nested deeper than %d levels", maxDepth)
@@ -334,12 +336,12 @@ func loneSurrogate(data []byte) int {
 	return 0
 }
 
-// DecodeStrict reads one small YAML or JSON document with the same strictness as a
+// DecodeStrict reads one YAML or JSON document with the same strictness as a
 // PIA into a struct whose yaml tags name every field: unknown keys are errors. A
 // plain scalar stays the text it was where the struct says string, so that a
 // telephone number keeps its leading zero. Errors name lines, never values.
 func DecodeStrict(data []byte, v any) error {
-	if _, err := readTree(data); err != nil {
+	if _, err := readTree(data, maxBytesOther); err != nil {
 		return err
 	}
 	d := yaml.NewDecoder(bytes.NewReader(data))
