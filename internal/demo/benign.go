@@ -405,7 +405,8 @@ func (p *play) signIns() {
 			s.ip = w.home
 		case 3:
 			if d.IntN(2) == 0 {
-				s.ok, s.mfa, s.reason = false, false, pick(d, []string{"invalid_password", "invalid_password", "mfa_timeout", "password_expired"})
+				s.ok, s.mfa, s.code = false, false, pick(d, []int{50126, 50126, 500121, 50055})
+				s.reason = map[int]string{50126: "invalid_password", 500121: "mfa_timeout", 50055: "password_expired"}[s.code]
 			}
 		}
 		p.signIn(s)
@@ -414,18 +415,13 @@ func (p *play) signIns() {
 
 func (p *play) phones() {
 	d := p.draws("phones")
-	versions := map[string]string{"iOS": "26.1", "Android": "16"}
 	for i, w := range p.people {
 		for n := range 4 {
 			at := p.from.Add(time.Duration(n)*12*time.Hour + d.part(time.Minute, 11*time.Hour)).Truncate(time.Millisecond)
-			r := &report{at: at, w: w, osVersion: versions[w.phoneOS], land: "US", compliant: true, action: "report", checkIn: at.Add(-d.part(time.Second, 20*time.Minute)).Truncate(time.Second)}
-			if i == abroadAt && n >= 1 {
-				r.land, r.compliant = "TH", false
-				if p.truth.Abroad.Time.IsZero() && p.inside(r.checkIn) {
-					p.truth.Abroad = Sighting{Person: w.id, Source: p.mdm.Source, Time: at, What: "phone " + w.phoneSerial + " reports from TH"}
-				}
+			r := &report{at: at, w: w, osVersion: w.phoneVersion(), land: "US", compliant: true, action: "report", checkIn: at.Add(-d.part(time.Second, 20*time.Minute)).Truncate(time.Second)}
+			if i != abroadAt || n == 0 {
+				p.deviceReport(r)
 			}
-			p.deviceReport(r)
 		}
 	}
 }

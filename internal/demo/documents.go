@@ -49,7 +49,7 @@ func securityRules() []rule {
 		rule{"allow", "", "", "ServiceName ServiceSid ServiceFileName ServiceType ServiceStartType ServiceAccount TicketOptions TicketEncryptionType PreAuthType"},
 		rule{"allow", "", "", "NewProcessId NewProcessName ProcessId ProcessName ParentProcessName TokenElevationType MandatoryLabel"},
 		rule{"allow", "command", whyCommand, "CommandLine"},
-		rule{"allow", "", "", "TaskName xml_name"},
+		rule{"allow", "", "", "TaskName xml_name CategoryId SubcategoryId SubcategoryGuid AuditPolicyChanges"},
 		rule{"drop", "", "Of no use to a rule.", "TransmittedServices RestrictedAdminMode TargetOutboundUserName TargetOutboundDomainName CertIssuerName CertSerialNumber CertThumbprint"},
 		rule{"drop", "", "Of no use to a rule.", "ClientProcessStartKey ClientProcessId ParentProcessId RpcCallClientLocality FQDN"},
 		rule{"detect-only", "text", "A task's content names its author.", "TaskContent"},
@@ -100,7 +100,7 @@ func linuxSources() []sourceRule {
 	}
 	audit := sourceRule{source: "linux-audit", dataset: "linux-auditd", compartment: "servers", original: 7, lateness: 10, rules: []rule{
 		{"allow", "", "", "timestamp syslog_host audit_time facility severity app_name type arch syscall success exit a0 a1 a2 a3 items ppid pid tty ses comm exe subj key"},
-		{"allow", "command", "The arguments of a program started on a server show an intrusion. Names inside become tokens.", "argc a4"},
+		{"allow", "command", "The arguments of a program started on a server show an intrusion. Names inside become tokens.", "argc a4 a5 a6"},
 		{"tokenise", "person", "", "auid uid gid euid suid fsuid egid sgid fsgid ouid ogid"},
 		{"allow", "", "", "cwd item name inode dev mode nametype"},
 		{"drop", "", "Of no use to a rule.", "rdev cap_fp cap_fi cap_fe cap_fver cap_frootid"},
@@ -174,7 +174,7 @@ func assessments() []assessment {
 			summary:      "Who signed in where, from which country and with which factor.",
 			compartments: []string{"identity"}, joins: []string{"user"}, retention: 365, schedule: "GRS 3.2 item 030",
 			sources: []sourceRule{{"idp", "signin", "identity", 7, 10, []rule{
-				{"allow", "", "", "time event country result reason mfa client_app app"},
+				{"allow", "", "", "time event country result reason error_code mfa client_app app"},
 				{"tokenise", "mail", "", "user"},
 				{"tokenise", "person", "", "user_id"},
 				{"tokenise", "address", "", "src_ip"},

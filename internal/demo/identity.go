@@ -11,6 +11,7 @@ type signin struct {
 	w        *person
 	ip, land string
 	ok       bool
+	code     int // error code, 0 for success
 	reason   string
 	mfa      bool
 	client   string
@@ -42,7 +43,9 @@ func (p *play) signIn(s *signin) {
 			b = append(b, `","result":"failure","reason":"`...)
 		}
 		b = append(b, c.reason...)
-		b = append(b, `","mfa":`...)
+		b = append(b, `","error_code":`...)
+		b = strconv.AppendInt(b, int64(c.code), 10)
+		b = append(b, `,"mfa":`...)
 		b = strconv.AppendBool(b, c.mfa)
 		b = append(b, `,"client_app":"`...)
 		b = append(b, c.client...)

