@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/pia"
@@ -22,6 +23,34 @@ type Protected struct {
 	bits6    []int
 	numbers  map[string]bool
 	digest   [32]byte
+
+	// clean holds names of fields that were looked at and name no channel. They come
+	// again with every record.
+	mu    sync.RWMutex
+	clean map[string]bool
+}
+
+// maxClean bounds the names that are remembered.
+const maxClean = 1 << 14
+
+// inName looks at the name of a field.
+func (p *Protected) inName(name string) bool {
+	p.mu.RLock()
+	clean := p.clean[name]
+	p.mu.RUnlock()
+	if clean {
+		return false
+	}
+	if p.inText([]byte(name), true) {
+		return true
+	}
+	p.mu.Lock()
+	if p.clean == nil || len(p.clean) >= maxClean {
+		p.clean = make(map[string]bool)
+	}
+	p.clean[name] = true
+	p.mu.Unlock()
+	return false
 }
 
 type wordKind uint8
@@ -199,40 +228,42 @@ func (p *Protected) Withhold(r *event.Record) bool {
 		return false
 	}
 	for i := range r.Fields {
-		if p.inText(r.Fields[i].Value) || p.inText([]byte(r.Fields[i].Name)) {
+		if p.inText(r.Fields[i].Value, false) || p.inName(r.Fields[i].Name) {
 			return true
 		}
 	}
-	return r.Peer != "" && p.inText([]byte(r.Peer))
+	return r.Peer != "" && p.inText([]byte(r.Peer), false)
 }
 
 // Mentions reports whether a text names a protected channel, for what is not a
 // record: the name of a file to import, a line refused before it was parsed.
-func (p *Protected) Mentions(text []byte) bool { return p != nil && p.inText(text) }
+func (p *Protected) Mentions(text []byte) bool { return p != nil && p.inText(text, false) }
 
-func (p *Protected) inText(v []byte) bool {
+// inText looks at a text and at what it is without escapes. A path is a dotted name,
+// where a dot ends a key of the source as well as a label of a domain.
+func (p *Protected) inText(v []byte, path bool) bool {
 	if len(v) < 3 {
 		return false
 	}
-	if p.scan(v) {
+	if p.scan(v, path) {
 		return true
 	}
 	plain, changed := unescaped(v)
-	return changed && p.scan(plain)
+	return changed && p.scan(plain, path)
 }
 
-func (p *Protected) scan(v []byte) bool {
+func (p *Protected) scan(v []byte, path bool) bool {
 	if p.words.Len() > 0 {
 		v = Composed(v)
 		var buf [8]Hit
 		for i := 0; ; {
-			start, next := NextWord(v, i)
+			start, next, hits := p.words.Next(buf[:0], v, i)
 			if start < 0 {
 				break
 			}
 			i = next
-			for _, h := range p.words.At(buf[:0], v, start) {
-				if p.stands(v, start, h) {
+			for _, h := range hits {
+				if p.stands(v, start, h, path) {
 					return true
 				}
 			}
@@ -242,14 +273,14 @@ func (p *Protected) scan(v []byte) bool {
 }
 
 // stands checks what is around a text that was found as whole words.
-func (p *Protected) stands(v []byte, start int, h Hit) bool {
+func (p *Protected) stands(v []byte, start int, h Hit, path bool) bool {
 	switch p.kinds[h.ID] {
 	case domainWord: // a dot before it is a sub-domain; a hyphen is another name
 		if start > 0 && (v[start-1] == '-' || v[start-1] == '_') {
 			return false
 		}
 	case mailWord:
-		if start > 0 && bytes.IndexByte([]byte("._%+-"), v[start-1]) >= 0 {
+		if start > 0 && bytes.IndexByte([]byte("._%+-"), v[start-1]) >= 0 && !(path && v[start-1] == '.') {
 			return false
 		}
 	default:
@@ -259,7 +290,7 @@ func (p *Protected) stands(v []byte, start int, h Hit) bool {
 	if h.End < len(v) && (v[h.End] == '-' || v[h.End] == '_') {
 		return false
 	}
-	if h.End < len(v) {
+	if h.End < len(v) && !path {
 		if r, n := decode(v[h.End:]); FoldRune(r) == '.' && WordAfter(v, h.End+n) {
 			return false
 		}

@@ -82,34 +82,41 @@ func (w *Words) Len() int {
 	return len(w.items)
 }
 
-// At appends every listed text that begins at offset i, which is the beginning of a
-// word as NextWord gives it.
-func (w *Words) At(hits []Hit, text []byte, i int) []Hit {
-	h, pos := w.seed, i
+// Next finds the first word at or after offset i, and appends every listed text that
+// begins there. start is -1 at the end of the text; next is where to go on.
+func (w *Words) Next(hits []Hit, text []byte, i int) (start, next int, _ []Hit) {
+	start = firstWord(text, i)
+	if start < 0 {
+		return -1, len(text), hits
+	}
+	if w.Len() == 0 {
+		return start, endOfWord(text, start), hits
+	}
+	h, next := hashWord(w.seed, text, start)
+	pos := next
 	for {
-		h, pos = hashWord(h, text, pos)
 		node, ok := w.nodes[h]
 		if !ok {
-			return hits
+			return start, next, hits
 		}
 		for _, id := range node.items {
-			if foldedEqual(text[i:pos], w.items[id]) {
+			if foldedEqual(text[start:pos], w.items[id]) {
 				hits = append(hits, Hit{int(id), pos})
 			}
 		}
 		if !node.more {
-			return hits
+			return start, next, hits
 		}
 		if h, pos = hashGap(h, text, pos); pos == len(text) {
-			return hits
+			return start, next, hits
 		}
+		h, pos = hashWord(h, text, pos)
 	}
 }
 
-// NextWord gives the beginning of the first word at or after i, and the offset from
-// which to ask again; start is -1 at the end of the text. i is 0 or an offset that
-// NextWord gave.
-func NextWord(text []byte, i int) (start, next int) {
+// firstWord gives the beginning of the first word at or after i, or -1. i is 0 or the
+// end of a word.
+func firstWord(text []byte, i int) int {
 	for i < len(text) {
 		c := text[i]
 		if c < utf8.RuneSelf {
@@ -117,15 +124,15 @@ func NextWord(text []byte, i int) (start, next int) {
 				i++
 				continue
 			}
-			return i, endOfWord(text, i)
+			return i
 		}
 		r, n := decode(text[i:])
 		if isWordRune(r) {
-			return i, endOfWord(text, i)
+			return i
 		}
 		i += n
 	}
-	return -1, i
+	return -1
 }
 
 func endOfWord(text []byte, i int) int {
@@ -155,17 +162,29 @@ func endOfWord(text []byte, i int) int {
 
 const prime = 0x100000001b3
 
+// hashWord hashes the word that begins at i, as endOfWord bounds it.
 func hashWord(h uint64, text []byte, i int) (uint64, int) {
-	end := endOfWord(text, i)
-	for i < end {
-		if c := text[i]; c < utf8.RuneSelf {
-			h = (h ^ uint64(asciiWord[c])) * prime
+	for first := true; i < len(text); first = false {
+		c := text[i]
+		if c < utf8.RuneSelf {
+			w := asciiWord[c]
+			if w == 0 {
+				break
+			}
+			h = (h ^ uint64(w)) * prime
 			i++
 			continue
 		}
 		r, n := decode(text[i:])
+		alone := isAlone(r)
+		if !isWordRune(r) || alone && !first {
+			break
+		}
 		h = (h ^ uint64(FoldRune(r))) * prime
 		i += n
+		if alone {
+			break
+		}
 	}
 	return h ^ h>>29, i
 }

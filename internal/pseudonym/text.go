@@ -61,10 +61,9 @@ func splice(v []byte, spans []span) []byte {
 // words finds what begins at a word: identities of the record, entries of the
 // directory, SIDs.
 func (p *Pseudonymiser) words(r *record, spans []span, v []byte) []span {
-	listed := p.dir.words.Len() > 0
 	var room [8]admit.Hit
 	for i := 0; ; {
-		start, next := admit.NextWord(v, i)
+		start, next, hits := p.dir.words.Next(room[:0], v, i)
 		if start < 0 {
 			return spans
 		}
@@ -76,11 +75,9 @@ func (p *Pseudonymiser) words(r *record, spans []span, v []byte) []span {
 				}
 			}
 		}
-		if listed {
-			for _, h := range p.dir.words.At(room[:0], v, start) {
-				f := p.dir.found[h.ID]
-				spans = append(spans, span{start, h.End, p.token(r, f.kind, f.canonical)})
-			}
+		for _, h := range hits {
+			f := p.dir.found[h.ID]
+			spans = append(spans, span{start, h.End, p.token(r, f.kind, f.canonical)})
 		}
 		if len(r.idents) > 0 {
 			spans = p.identsAt(r, spans, v, start)
