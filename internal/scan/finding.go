@@ -37,11 +37,13 @@ type Rule struct {
 
 // Source is where the record lies.
 type Source struct {
-	Path    string `json:"path"`
-	Record  uint64 `json:"record"`                    // id in the record header, or the number of the record in the file
-	Chunk   *int   `json:"chunk,omitempty"`           // of an event log
-	Offset  *int64 `json:"offset,omitempty"`          // of the record in an event log
-	EventID uint64 `json:"event_record_id,omitempty"` // the event's own number, which exports do not change
+	Path        string `json:"path"`
+	Record      uint64 `json:"record"`                    // id in the record header, or the number of the record in the file
+	Chunk       *int   `json:"chunk,omitempty"`           // of an event log
+	Offset      *int64 `json:"offset,omitempty"`          // of the record in an event log
+	EventID     uint64 `json:"event_record_id,omitempty"` // the event's own number, which exports do not change
+	ChunkState  string `json:"chunk_state,omitempty"`     // what is wrong with the chunk; empty: nothing
+	RecordState string `json:"record_state,omitempty"`    // what is wrong with the record; empty: nothing
 }
 
 // Pair is a field that made the rule say yes.
@@ -215,10 +217,15 @@ func host(s string) string {
 }
 
 func place(s *Source) string {
+	out := s.Path
 	if s.Chunk != nil {
-		return s.Path + " chunk " + strconv.Itoa(*s.Chunk) + " record " + strconv.FormatUint(s.Record, 10)
+		out += " chunk " + strconv.Itoa(*s.Chunk)
 	}
-	return s.Path + " record " + strconv.FormatUint(s.Record, 10)
+	out += " record " + strconv.FormatUint(s.Record, 10)
+	if s.ChunkState != "" || s.RecordState != "" {
+		out += " (damaged: " + strings.Trim(s.ChunkState+" "+s.RecordState, " ") + ")"
+	}
+	return out
 }
 
 // cut shortens s to n characters.

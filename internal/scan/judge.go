@@ -140,6 +140,12 @@ func (w *worker) record(p *piece, rec *evtx.Record) {
 	}
 	chunk, offset := rec.Chunk, rec.Offset
 	h.source = Source{Path: p.path, Record: rec.ID, Chunk: &chunk, Offset: &offset, EventID: decimal(number)}
+	if w.chunk.State.Damaged() {
+		h.source.ChunkState = w.chunk.State.String()
+	}
+	if !rec.State.OK() {
+		h.source.RecordState = rec.State.String()
+	}
 	// The tokeniser wants the record as the way in for event logs makes it.
 	w.json = rec.AppendJSON(w.json[:0])
 	frame := event.Frame{Bytes: bytes.Clone(w.json), Format: collect.FormatEVTX}

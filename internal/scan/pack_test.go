@@ -199,3 +199,19 @@ func TestForeignEvents(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkScan is the whole way over the core pack with all public rules, printing
+// included; rules are compiled once a run.
+func BenchmarkScan(b *testing.B) {
+	root := packs.Dir(b, "evtx-core")
+	rules := packRules(b)
+	events := 0
+	for b.Loop() {
+		s, err := Run(context.Background(), Options{Paths: []string{root}, Rules: rules, Out: &bytes.Buffer{}, Format: JSONL})
+		if err != nil {
+			b.Fatal(err)
+		}
+		events += s.Events
+	}
+	b.ReportMetric(float64(events)/b.Elapsed().Seconds(), "events/s")
+}

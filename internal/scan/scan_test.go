@@ -422,7 +422,16 @@ func TestDamagedLog(t *testing.T) {
 		bad[4096+65536+600+i] ^= 0x55
 	}
 	write(t, filepath.Join(dir, "clean.evtx"), bad)
-	_, s := scanJSON(t, rules(), dir)
+	everything := []detect.File{{Path: "all.yml", Data: []byte("title: All\nid: 66666666-6666-6666-6666-666666666666\nlevel: low\nlogsource: {product: windows}\ndetection:\n  s:\n    Computer: '*'\n  condition: s\n")}}
+	findings, s := scanJSON(t, everything, dir)
+	if len(findings) == 0 || len(findings) < s.Events-s.DamagedRecords {
+		t.Errorf("%d findings in %d events, %d of them damaged", len(findings), s.Events, s.DamagedRecords)
+	}
+	for _, f := range findings {
+		if want := map[bool]string{true: "record-crc"}[*f.Source.Chunk == 1]; f.Source.ChunkState != want {
+			t.Fatalf("finding in chunk %d says %q of it", *f.Source.Chunk, f.Source.ChunkState)
+		}
+	}
 	if s.DamagedChunks != 1 || s.Chunks != clean.Chunks || s.DamagedRecords == 0 || s.Unreadable != 0 || !s.Partial() {
 		t.Errorf("damaged: %+v", s)
 	}

@@ -69,13 +69,16 @@ func produce(ctx context.Context, o *Options, lend *buffers, send func(*piece) e
 			}
 			continue
 		}
-		size, err := produceFile(ctx, path, lend, send)
+		tell := func(int64) {}
+		if o.Progress != nil {
+			tell = func(n int64) { o.Progress(done+n, total) }
+		}
+		size, err := produceFile(ctx, path, lend, tell, send)
 		if err != nil {
 			return err
 		}
-		if done += size; o.Progress != nil {
-			o.Progress(done, total)
-		}
+		tell(size)
+		done += size
 	}
 	return nil
 }
@@ -85,14 +88,20 @@ type stopped struct{ error }
 
 func (s stopped) Unwrap() error { return s.error }
 
-func produceFile(ctx context.Context, path string, lend *buffers, send func(*piece) error) (size int64, err error) {
+func produceFile(ctx context.Context, path string, lend *buffers, tell func(int64), send func(*piece) error) (size int64, err error) {
 	f, err := collect.Open(path)
 	if err != nil {
 		return 0, send(&piece{path: path, problem: err})
 	}
 	defer f.Close()
+	// What was read of a compressed file is more than the file: the bar waits then.
+	read := int64(0)
+	advance := func(n int64) {
+		read += n
+		tell(min(read, f.Size))
+	}
 	for _, m := range f.Members {
-		p := producer{path: m.Name, buffers: lend, send: send}
+		p := producer{path: m.Name, buffers: lend, advance: advance, send: send}
 		if m.Shape == collect.EVTX {
 			err = p.log(ctx, m)
 		} else {
@@ -133,6 +142,7 @@ func (b *buffers) put(x []byte) {
 type producer struct {
 	path    string
 	buffers *buffers
+	advance func(int64)
 	send    func(*piece) error
 	began   bool
 }
@@ -140,9 +150,11 @@ type producer struct {
 func (p *producer) push(x *piece) error {
 	x.path, x.opened = p.path, !p.began
 	p.began = true
+	n := int64(len(x.chunks) + len(x.bytes)) // a worker owns x once it is sent
 	if err := p.send(x); err != nil {
 		return stopped{err}
 	}
+	p.advance(n)
 	return nil
 }
 

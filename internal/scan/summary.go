@@ -268,7 +268,11 @@ func (s *Summary) Print(w io.Writer) error {
 	if len(s.Problems) > 0 {
 		line("\nFiles not read")
 		for _, p := range s.Problems[:min(topLines, len(s.Problems))] {
-			line("  %s", event.Printable(p.Reason))
+			text := p.Reason
+			if !strings.Contains(text, p.Path) {
+				text = p.Path + ": " + text
+			}
+			line("  %s", event.Printable(text))
 		}
 		if s.Unreadable > topLines {
 			line("  … %d more", s.Unreadable-topLines)
