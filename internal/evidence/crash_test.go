@@ -197,6 +197,11 @@ func TestPowerCutInRecovery(t *testing.T) {
 		t.Fatal(err)
 	}
 	rewrite(t, path, b[:len(b)-30])
+	sc, err := scanSegment(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := b[sc.table[1].off : len(b)-30]
 	for _, done := range []bool{false, true} {
 		for step := 1; ; step++ {
 			dir := quickDir(t)
@@ -214,6 +219,10 @@ func TestPowerCutInRecovery(t *testing.T) {
 			s.Close()
 			if r := verify(t, dir); !r.OK() {
 				t.Fatalf("step %d: %v", step, r.Problems)
+			}
+			tail, err := os.ReadFile(files(t, dir, "a", extTail)[0])
+			if err != nil || !bytes.HasPrefix(tail, lost) {
+				t.Fatalf("step %d: the cut bytes are not kept: %v", step, err)
 			}
 			os.RemoveAll(dir)
 			if !p.failed {

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sort"
 
 	"github.com/google/uuid"
@@ -78,7 +77,11 @@ func (s *Store) prove(stream Stream, ref event.Ref) (*Proof, error) {
 	if ref.Ordinal >= blocks.records {
 		return nil, ErrPosition
 	}
-	path, size, root, err := provePath(rd.f, ref.Ordinal)
+	st, err := rd.f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	path, size, root, err := provePath(rd.f, st.Size(), ref.Ordinal)
 	if err != nil {
 		return nil, err
 	}
@@ -105,17 +108,12 @@ func (s *Store) prove(stream Stream, ref event.Ref) (*Proof, error) {
 // provePath reads what one path needs: the ends of the footer, the tiles that the
 // path crosses, and the leaves of one tile. It trusts none of it: the path leads to
 // the root or it does not.
-func provePath(f *os.File, index uint64) (path []hash, size uint64, root hash, err error) {
-	st, err := f.Stat()
-	if err != nil {
-		return nil, 0, root, err
-	}
-	r := io.ReaderAt(f)
+func provePath(r io.ReaderAt, fileSize int64, index uint64) (path []hash, size uint64, root hash, err error) {
 	t := make([]byte, trailerLen)
-	if _, err := r.ReadAt(t, max(0, st.Size()-trailerLen)); err != nil {
+	if _, err := r.ReadAt(t, max(0, fileSize-trailerLen)); err != nil {
 		return nil, 0, root, cutShort(err)
 	}
-	off, length, err := parseTrailer(t, st.Size())
+	off, length, err := parseTrailer(t, fileSize)
 	if err != nil {
 		return nil, 0, root, err
 	}

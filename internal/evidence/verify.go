@@ -292,6 +292,17 @@ func (j *job) verify(ctx context.Context, progress func(int64)) error {
 	switch {
 	case err != nil && isStop(err):
 		return err
+	case err != nil && j.rep.State == segOpen.String():
+		torn, terr := tornHeader(w.r, w.size)
+		if terr != nil {
+			return terr
+		}
+		if torn { // being begun just now, or never finished: no record yet
+			j.rep.Unfinished = w.size
+			return nil
+		}
+		j.wrong(PartHeader, err.Error())
+		return nil
 	case err != nil:
 		j.wrong(PartHeader, err.Error())
 		return nil

@@ -311,3 +311,67 @@ func TestProve(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// meter counts what is read.
+type meter struct {
+	r *os.File
+	n int
+}
+
+func (m *meter) ReadAt(b []byte, off int64) (int, error) {
+	m.n += len(b)
+	return m.r.ReadAt(b, off)
+}
+
+// TestProofReadsLittle: DESIGN.md allows 150 KiB for the proof of any record, also
+// where every block holds one.
+func TestProofReadsLittle(t *testing.T) {
+	dir := quickDir(t)
+	s := open(t, dir, nil)
+	var first event.Ref
+	small := make([][]byte, 50_000)
+	for i := range small {
+		small[i] = []byte{byte(i)}
+	}
+	for i := range 4 {
+		ref := mustAppend(t, s, "a", small)
+		if i == 0 {
+			first = ref
+		}
+		for range 500 {
+			mustAppend(t, s, "a", small[:1])
+		}
+	}
+	if err := s.Rotate(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(files(t, dir, "a", extClosed)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	most := 0
+	for _, i := range []uint64{0, 1, 49_999, 50_000, 50_300, 50_499, 50_500, 101_300, 201_999} {
+		m := &meter{r: f}
+		path, size, root, err := provePath(m, st.Size(), i)
+		if err != nil || size != 202_000 {
+			t.Fatal(i, size, err)
+		}
+		p, err := s.Prove(context.Background(), Events, first.Next(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := checkPath(leafHash(p.Salt[:], p.Record), i, size, path, root); err != nil {
+			t.Fatal(i, err)
+		}
+		most = max(most, m.n)
+	}
+	if most > 150<<10 {
+		t.Fatalf("one proof read %d bytes", most)
+	}
+	t.Logf("at most %d bytes", most)
+}

@@ -396,7 +396,7 @@ func (l *log) open() error {
 		// No record was accepted, so the file goes and its number is given again. Two
 		// segments with one number must never be: nothing is opened before it is gone.
 		l.leftover = id
-		l.abandon()
+		_ = l.abandon() // tried again by the next open, which then says why
 		return fmt.Errorf("opening segment %s: %w", id, err)
 	}
 	w := &openSegment{f: f, head: hd, key: deriveKey(id, secret), sums: newSums(hd), opened: now}

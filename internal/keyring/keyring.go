@@ -100,6 +100,21 @@ func parse(path string, b []byte) (*Keyring, error) {
 	return k, nil
 }
 
+// CreateFrom makes the keyring of a demonstration from a secret that is not one:
+// whoever knows the seed has the keys. The data directory must have no keyring yet.
+func CreateFrom(dataDir string, secret [secretLen]byte) error {
+	dir := filepath.Join(dataDir, "keys")
+	var d durable.FS
+	if err := d.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("making the keyring: %w", err)
+	}
+	id, err := uuid.FromBytes(secret[:16])
+	if err != nil {
+		return fmt.Errorf("making the keyring: %w", err)
+	}
+	return write(filepath.Join(dir, "keyring"), id, secret[:])
+}
+
 func create(dir, path string) (*Keyring, error) {
 	d := durable.FS{}
 	if err := d.MkdirAll(dir, 0o700); err != nil {
@@ -111,15 +126,23 @@ func create(dir, path string) (*Keyring, error) {
 	}
 	k := &Keyring{id: id, boxes: map[string]cipher.AEAD{}}
 	rand.Read(k.master[:]) // never fails: crypto/rand ends the process instead
-	b, err := json.Marshal(file{V: 1, ID: id.String(), Master: base64.RawURLEncoding.EncodeToString(k.master[:])})
-	if err != nil {
-		return nil, fmt.Errorf("making the keyring: %w", err)
-	}
-	defer clear(b)
-	if err := d.WriteNew(path, append(b, '\n'), 0o600); err != nil {
-		return nil, fmt.Errorf("making the keyring: %w", err)
+	if err := write(path, id, k.master[:]); err != nil {
+		return nil, err
 	}
 	return k, nil
+}
+
+func write(path string, id uuid.UUID, master []byte) error {
+	b, err := json.Marshal(file{V: 1, ID: id.String(), Master: base64.RawURLEncoding.EncodeToString(master)})
+	if err != nil {
+		return fmt.Errorf("making the keyring: %w", err)
+	}
+	defer clear(b)
+	var d durable.FS
+	if err := d.WriteNew(path, append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("making the keyring: %w", err)
+	}
+	return nil
 }
 
 // ID names the keyring, so that a box can say which one it needs. It is no secret.
