@@ -193,7 +193,7 @@ var syslogDatasets = []Dataset{
 		sessionIP("src_ip"),
 		act("text", "detect-only", whyKeyword, "msg"),
 	)},
-	{Name: "firewall", Title: "Packet filters and firewalls", Category: "firewall", Fields: join(syslogHeader,
+	{Name: "firewall", Title: "Packet filters and firewalls", Product: "firewall", Category: "firewall", Fields: join(syslogHeader,
 		allow("action", "src_port", "dst_port", "proto", "proto_id", "bytes_in", "bytes_out", "in_if", "out_if", "rule", "sub_rule", "anchor", "tracker", "interface",
 			"direction", "reason", "ip_version", "flags", "length", "LEN", "TOS", "PREC", "TTL", "ID", "WINDOW", "RES", "URGP", "UDP_LEN", "MARK", "TYPE", "CODE",
 			"kernel_time", "DESCR", "date", "time", "devname", "devid", "logid", "type", "subtype", "level", "service", "duration", "sentpkt", "rcvdpkt", "app", "appcat",
@@ -265,7 +265,7 @@ var zeekDatasets = []Dataset{
 	)},
 }
 
-var signinDatasets = []Dataset{{Name: "signin", Title: "Sign-ins at the identity provider", Category: "authentication", Fields: join(
+var signinDatasets = []Dataset{{Name: "signin", Title: "Sign-ins at the identity provider", Product: "idp", Category: "authentication", Service: "signin", Fields: join(
 	allow("time", "event", "result", "reason", "mfa", "mfa_method", "client_app", "app", "risk"),
 	people("user", "user_id"),
 	mails("user_mail"),
@@ -312,7 +312,7 @@ var entraDatasets = []Dataset{{Name: "entra-signin", Title: "Microsoft Entra sig
 	dropped("text", whyFreeText, "status.additionalDetails"),
 )}}
 
-var mdmDatasets = []Dataset{{Name: "mdm-device", Title: "Reports of managed devices", Fields: join(
+var mdmDatasets = []Dataset{{Name: "mdm-device", Title: "Reports of managed devices", Product: "mdm", Service: "device", Fields: join(
 	allow("time", "event", "os", "os_version", "model", "supervised", "encrypted", "passcode", "jailbroken", "compliant", "last_check_in", "action", "patch_level", "managed"),
 	devices("device_id", "serial", "imei", "udid", "device_name"),
 	people("user"),

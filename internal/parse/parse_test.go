@@ -142,7 +142,7 @@ func TestUnparsed(t *testing.T) {
 func TestLogSource(t *testing.T) {
 	for _, c := range [][4]string{
 		{"win-sysmon", "windows", "", ""}, {"linux-auditd", "linux", "", "auditd"}, {"zeek-dns", "zeek", "", "dns"}, {"cloudtrail", "aws", "", "cloudtrail"},
-		{"firewall", "", "firewall", ""}, {"none", "", "", ""},
+		{"firewall", "firewall", "firewall", ""}, {"signin", "idp", "authentication", "signin"}, {"mdm-device", "mdm", "", "device"}, {"none", "", "", ""},
 	} {
 		p, cat, s := LogSource(c[0])
 		if p != c[1] || cat != c[2] || s != c[3] {
