@@ -105,8 +105,8 @@ func TestHotline(t *testing.T) {
 	named := func(b []byte) bool {
 		return bytes.Contains(b, []byte("oig.example")) || bytes.Contains(b, []byte("203.0.113.200")) || bytes.Contains(b, []byte("18005550142"))
 	}
-	for _, seed := range []uint64{7, 99} {
-		with, without := Play(Options{Seed: seed, At: at, Hotline: true}), Play(Options{Seed: seed, At: at})
+	for seed, scale := range map[uint64]float64{7: 1, 99: 0.2} {
+		with, without := Play(Options{Seed: seed, At: at, Scale: scale, Hotline: true}), Play(Options{Seed: seed, At: at, Scale: scale})
 		removed := map[string]int{}
 		for i, s := range with.Streams {
 			var rest [][]byte

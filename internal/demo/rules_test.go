@@ -5,7 +5,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"fmt"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -20,6 +19,7 @@ import (
 	"github.com/counterseal/counterseal/internal/parse"
 	"github.com/counterseal/counterseal/internal/pia"
 	"github.com/counterseal/counterseal/internal/pseudonym"
+	"github.com/counterseal/counterseal/rules"
 )
 
 // hit is one finding: the rule and where and when its record was sent.
@@ -104,7 +104,7 @@ func (d *door) pass(t *testing.T, streams []*Stream, do func(s *Stream, f Frame,
 }
 
 // asked runs rules over what comes through the door.
-func (d *door) asked(t *testing.T, streams []*Stream, rules *detect.RuleSet) []hit {
+func (d *door) asked(t *testing.T, streams []*Stream, set *detect.RuleSet) []hit {
 	t.Helper()
 	var hits []hit
 	d.pass(t, streams, func(s *Stream, f Frame, e *event.Event, rule *pia.Rule) {
@@ -112,8 +112,8 @@ func (d *door) asked(t *testing.T, streams []*Stream, rules *detect.RuleSet) []h
 			Blind:  func(name string) bool { a, _, _ := rule.Action(name); return a == pia.Drop },
 			Hidden: func(name string) bool { a, _, _ := rule.Action(name); return a == pia.DetectOnly || a == pia.HashKeyed },
 		}
-		rules.AtDoor(e, sight)
-		for _, fi := range rules.Judge(e, event.Ref{}, sight) {
+		set.AtDoor(e, sight)
+		for _, fi := range set.Judge(e, event.Ref{}, sight) {
 			hits = append(hits, hit{fi.Rule.Title, s.Source, f.At, string(f.Bytes)})
 		}
 	})
@@ -148,12 +148,11 @@ func TestNoNames(t *testing.T) {
 // TestRules asks our own rules: each step of the intruder is found by a rule that
 // the truth expects, and the ordinary life of the agency stays quiet.
 func TestRules(t *testing.T) {
-	files, err := detect.ReadFiles(os.DirFS("../../rules"), "rules")
+	files, err := detect.ReadFiles(rules.Files(), "rules")
 	if err != nil {
 		t.Fatal(err)
 	}
-	files = slices.DeleteFunc(files, func(f detect.File) bool { return strings.Contains(f.Path, "/testdata/") })
-	rules, err := detect.Compile(files)
+	set, err := detect.Compile(files)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +164,7 @@ func TestRules(t *testing.T) {
 		quiet.settle(s)
 	}
 
-	benign := d.asked(t, quiet.streams, rules)
+	benign := d.asked(t, quiet.streams, set)
 	counts := map[string]int{}
 	for _, h := range benign {
 		if counts[h.title] == 0 && testing.Verbose() {
@@ -176,7 +175,7 @@ func TestRules(t *testing.T) {
 	if len(benign) >= 30 {
 		t.Errorf("%d findings in ordinary life", len(benign))
 	}
-	all := d.asked(t, in.Streams, rules)
+	all := d.asked(t, in.Streams, set)
 	found := map[string]int{}
 	for _, h := range all {
 		found[h.title]++
