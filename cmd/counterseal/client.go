@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+)
+
+// client asks the API: over the socket of a running server, or in this process on
+// the same handlers where no server runs.
+type client struct {
+	http  *http.Client
+	local *server // nil while a server runs
+	stop  func() error
+}
+
+// dial finds a running server or starts one without listeners, holding the lock.
+func dial(ctx context.Context, env *environment, cfg config) (*client, error) {
+	if _, err := os.Stat(cfg.Data); err != nil {
+		return nil, &exitError{code: exitFailed, err: fmt.Errorf("no data directory at %s", cfg.Data),
+			hint: "name it with --data, or begin with: counterseal demo"}
+	}
+	if conn, err := dialSocket(ctx, cfg.Data); err == nil {
+		conn.Close()
+		t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dialSocket(ctx, cfg.Data) }}
+		return &client{http: &http.Client{Transport: t}, stop: func() error { t.CloseIdleConnections(); return nil }}, nil
+	}
+	s, err := openServer(ctx, cfg, serverOptions{log: slog.New(slog.NewTextHandler(env.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))})
+	if err != nil {
+		return nil, err
+	}
+	run, cancel := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- s.pipe.Follow(run) }()
+	c := &client{http: &http.Client{Transport: handlerTransport{s.web.Socket()}}, local: s}
+	c.stop = func() error {
+		cancel()
+		return errors.Join(<-done, s.close())
+	}
+	if err := s.pipe.Settle(ctx); err != nil {
+		return nil, errors.Join(err, c.stop())
+	}
+	return c, nil
+}
+
+func dialSocket(ctx context.Context, data string) (net.Conn, error) {
+	path, done, err := socketPath(data)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	var d net.Dialer
+	return d.DialContext(ctx, "unix", path)
+}
+
+func (c *client) close() error { return c.stop() }
+
+// do sends one request and turns a problem answer into an error.
+func (c *client) do(ctx context.Context, method, path string, query url.Values, body io.Reader) (*http.Response, error) {
+	u := url.URL{Scheme: "http", Host: "localhost", Path: path, RawQuery: query.Encode()}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
+	if err != nil {
+		return nil, err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode >= 300 {
+		defer resp.Body.Close()
+		return nil, problemError(resp)
+	}
+	return resp, nil
+}
+
+// getJSON asks and decodes the answer.
+func (c *client) getJSON(ctx context.Context, path string, query url.Values, v any) error {
+	resp, err := c.do(ctx, http.MethodGet, path, query, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(v); err != nil {
+		return fmt.Errorf("reading the answer: %w", err)
+	}
+	return nil
+}
+
+func problemError(resp *http.Response) error {
+	var p struct {
+		Code, Detail, Hint string
+	}
+	data, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	if err != nil || json.Unmarshal(data, &p) != nil || p.Detail == "" {
+		return fmt.Errorf("the server answered %s", resp.Status)
+	}
+	code := exitFailed
+	switch p.Code {
+	case "bad_request":
+		code = exitUsage
+	case "pia_missing", "source_unknown", "refused":
+		code = exitRefused
+	}
+	return &exitError{code: code, err: errors.New(p.Detail), hint: p.Hint}
+}
+
+// handlerTransport serves requests by a handler in this process, streaming.
+type handlerTransport struct{ h http.Handler }
+
+func (t handlerTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	pr, pw := io.Pipe()
+	w := &pipeWriter{header: make(http.Header), body: pw, ready: make(chan struct{})}
+	if r.Body == nil {
+		r.Body = http.NoBody
+	}
+	go func() { // ends with the handler; the reader ends it early by closing the body
+		t.h.ServeHTTP(w, r)
+		w.WriteHeader(http.StatusOK)
+		pw.Close()
+	}()
+	select {
+	case <-w.ready:
+	case <-r.Context().Done():
+		pr.CloseWithError(r.Context().Err())
+		return nil, r.Context().Err()
+	}
+	return &http.Response{
+		Status: fmt.Sprintf("%d %s", w.status, http.StatusText(w.status)), StatusCode: w.status,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: w.sent, Body: pr, ContentLength: -1, Request: r,
+	}, nil
+}
+
+type pipeWriter struct {
+	header http.Header
+	sent   http.Header
+	body   *io.PipeWriter
+	once   sync.Once
+	status int
+	ready  chan struct{}
+}
+
+func (w *pipeWriter) Header() http.Header { return w.header }
+
+func (w *pipeWriter) WriteHeader(status int) {
+	w.once.Do(func() {
+		w.status, w.sent = status, w.header.Clone()
+		close(w.ready)
+	})
+}
+
+func (w *pipeWriter) Write(b []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	return w.body.Write(b)
+}
+
+func (w *pipeWriter) Flush() {}
+
+// absolute makes paths independent of the folder of whoever reads them.
+func absolute(paths []string) ([]string, error) {
+	out := make([]string, len(paths))
+	for i, p := range paths {
+		abs, err := filepath.Abs(p)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = abs
+	}
+	return out, nil
+}
+
+func joinNonEmpty(sep string, parts ...string) string {
+	var out []string
+	for _, p := range parts {
+		if p != "" {
+			out = append(out, p)
+		}
+	}
+	return strings.Join(out, sep)
+}

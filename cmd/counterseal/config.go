@@ -1,0 +1,347 @@
+package main
+
+import (
+	"bytes"
+
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	"github.com/spf13/cobra"
+
+	"github.com/counterseal/counterseal/internal/detect"
+	"github.com/counterseal/counterseal/internal/pipeline"
+	"github.com/counterseal/counterseal/rules"
+)
+
+// config is counterseal.yaml, whole. An unknown key is an error. Relative paths
+// start from the folder of the file. docs/config.schema.json describes it.
+type config struct {
+	// Data is the data directory.
+	Data string `yaml:"data"`
+	// HTTP is the loopback address of API and start page; "off" serves none.
+	HTTP string `yaml:"http"`
+	// PIAs are files or folders of privacy impact assessments (pia/v1).
+	PIAs []string `yaml:"pias"`
+	// Protected is the file of protected channels (protected/v1).
+	Protected string `yaml:"protected"`
+	// Directory is the file that joins the names of one person (directory/v1).
+	Directory string `yaml:"directory"`
+	// Rules are folders of Sigma rules beside our own.
+	Rules []string `yaml:"rules"`
+	// OwnRules says whether our own rules run.
+	OwnRules bool `yaml:"own_rules"`
+	// Listeners are the syslog ways in.
+	Listeners []listener `yaml:"listeners"`
+	// Reserve is the disk space that stays free, such as 1GiB; below, nothing is accepted.
+	Reserve string `yaml:"reserve"`
+	// Memory is the budget of the index, such as 512MiB.
+	Memory string `yaml:"memory"`
+
+	path string // of the file, empty for defaults
+}
+
+// listener is one syslog way in.
+type listener struct {
+	// Way is syslog-udp, syslog-tcp, syslog-tls or relp.
+	Way string `yaml:"way"`
+	// Address is host:port.
+	Address string `yaml:"address"`
+	// Source is the name under which a PIA knows what arrives here.
+	Source string `yaml:"source"`
+	// Zone is the time zone of records without one, such as Europe/Berlin.
+	Zone string `yaml:"zone"`
+	// Cert, Key and ClientCA are PEM files of syslog-tls.
+	Cert     string `yaml:"cert"`
+	Key      string `yaml:"key"`
+	ClientCA string `yaml:"client_ca"`
+}
+
+const configName = "counterseal.yaml"
+
+func defaultConfig() config {
+	return config{
+		Data: "counterseal-data", HTTP: "127.0.0.1:8420", OwnRules: true,
+		Reserve: "1GiB", Memory: "512MiB",
+	}
+}
+
+// configFlags are the flags of every command that opens a data directory.
+type configFlags struct{ file, data string }
+
+func (f *configFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.file, "config", "", "configuration `file` (default ./"+configName+" if there)")
+	cmd.Flags().StringVar(&f.data, "data", "", "data `directory` (default ./counterseal-data)")
+}
+
+// load reads the configuration: the file named, or the one beside or in the data
+// directory, or the defaults.
+func (f *configFlags) load() (config, error) {
+	path := f.file
+	if path == "" {
+		for _, try := range []string{filepath.Join(f.data, configName), filepath.Join(filepath.Dir(f.data), configName), configName} {
+			if f.data == "" && try != configName {
+				continue
+			}
+			if _, err := os.Stat(try); err == nil {
+				path = try
+				break
+			}
+		}
+	}
+	c := defaultConfig()
+	if path != "" {
+		var err error
+		if c, err = readConfig(path); err != nil {
+			return config{}, err
+		}
+	}
+	// A folder that holds a configuration, such as a demo's, says itself where its
+	// data lies.
+	if f.data != "" && (path == "" || f.file != "" || filepath.Dir(path) != filepath.Clean(f.data)) {
+		c.Data = f.data
+	}
+	return c, nil
+}
+
+func readConfig(path string) (config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return config{}, usage("reading the configuration: %v", err)
+	}
+	return parseConfig(path, data)
+}
+
+func parseConfig(path string, data []byte) (config, error) {
+	c := defaultConfig()
+	dec := yaml.NewDecoder(bytes.NewReader(data), yaml.DisallowUnknownField())
+	if err := dec.Decode(&c); err != nil && len(bytes.TrimSpace(data)) > 0 {
+		return config{}, usage("%s: %s", path, strings.TrimSpace(yaml.FormatError(err, false, false)))
+	}
+	c.path = path
+	base := filepath.Dir(path)
+	abs := func(p *string) {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(base, *p)
+		}
+	}
+	abs(&c.Data)
+	abs(&c.Protected)
+	abs(&c.Directory)
+	for i := range c.PIAs {
+		abs(&c.PIAs[i])
+	}
+	for i := range c.Rules {
+		abs(&c.Rules[i])
+	}
+	for i := range c.Listeners {
+		l := &c.Listeners[i]
+		abs(&l.Cert)
+		abs(&l.Key)
+		abs(&l.ClientCA)
+	}
+	return c, c.check()
+}
+
+// check refuses what cannot work, naming the key.
+func (c *config) check() error {
+	where := c.path
+	if where == "" {
+		where = "configuration"
+	}
+	if _, err := parseSize(c.Reserve); err != nil {
+		return usage("%s: reserve: %v", where, err)
+	}
+	if _, err := parseSize(c.Memory); err != nil {
+		return usage("%s: memory: %v", where, err)
+	}
+	if c.HTTP != "off" {
+		if err := loopback(c.HTTP); err != nil {
+			return usage("%s: http: %v", where, err)
+		}
+	}
+	for i, l := range c.Listeners {
+		key := fmt.Sprintf("%s: listeners[%d]", where, i)
+		switch l.Way {
+		case "syslog-udp", "syslog-tcp", "relp":
+			if err := loopback(l.Address); err != nil {
+				return usage("%s.address: %v", key, err)
+			}
+		case "syslog-tls":
+			if l.Cert == "" || l.Key == "" {
+				return usage("%s: syslog-tls needs cert and key", key)
+			}
+			if _, _, err := net.SplitHostPort(l.Address); err != nil {
+				return usage("%s.address: %v", key, err)
+			}
+			if l.ClientCA == "" {
+				if err := loopback(l.Address); err != nil {
+					return usage("%s.address: without client_ca, %v", key, err)
+				}
+			}
+		default:
+			return usage("%s.way: %q is none of syslog-udp, syslog-tcp, syslog-tls, relp", key, l.Way)
+		}
+		if l.Source == "" {
+			return usage("%s.source: the name under which a PIA knows it is missing", key)
+		}
+	}
+	return nil
+}
+
+// loopback accepts an address that only this machine reaches. Until there is a
+// login nothing else listens without a client certificate.
+func loopback(address string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	if host == "localhost" {
+		return nil
+	}
+	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+		return fmt.Errorf("%q is not a loopback address: until there is a login, this listens on 127.0.0.1 or [::1] alone", host)
+	}
+	return nil
+}
+
+// parseSize reads 512MiB, 1GiB, 100MB or plain bytes.
+func parseSize(s string) (int64, error) {
+	units := []struct {
+		suffix string
+		n      int64
+	}{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1}, {"", 1}}
+	for _, u := range units {
+		num, ok := strings.CutSuffix(s, u.suffix)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(num), 10, 64)
+		if err != nil || n < 0 || n > (1<<62)/u.n {
+			return 0, fmt.Errorf("%q is no size; write it like 512MiB", s)
+		}
+		return n * u.n, nil
+	}
+	return 0, fmt.Errorf("%q is no size", s)
+}
+
+// documents reads everything that decides about records.
+func (c *config) documents() (pipeline.Documents, error) {
+	var d pipeline.Documents
+	for _, path := range c.PIAs {
+		files, err := listFiles(path, ".yaml", ".yml", ".json")
+		if err != nil {
+			return d, fmt.Errorf("reading assessments: %w", err)
+		}
+		for _, f := range files {
+			data, err := os.ReadFile(f)
+			if err != nil {
+				return d, fmt.Errorf("reading an assessment: %w", err)
+			}
+			d.PIAs = append(d.PIAs, pipeline.Document{Name: f, Data: data})
+		}
+	}
+	var err error
+	if c.Protected != "" {
+		if d.Protected, err = os.ReadFile(c.Protected); err != nil {
+			return d, fmt.Errorf("reading the protected channels: %w", err)
+		}
+	}
+	if c.Directory != "" {
+		if d.Directory, err = os.ReadFile(c.Directory); err != nil {
+			return d, fmt.Errorf("reading the directory: %w", err)
+		}
+	}
+	d.Rules, err = ruleFiles(c.OwnRules, c.Rules)
+	return d, err
+}
+
+// ruleFiles reads our own rules and those below the folders named.
+func ruleFiles(own bool, folders []string) ([]detect.File, error) {
+	var all []detect.File
+	if own {
+		files, err := detect.ReadFiles(rules.Files(), "rules")
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, files...)
+	}
+	for _, dir := range folders {
+		st, err := os.Stat(dir)
+		if err != nil {
+			return nil, fmt.Errorf("reading rules: %w", err)
+		}
+		if !st.IsDir() {
+			data, err := os.ReadFile(dir)
+			if err != nil {
+				return nil, fmt.Errorf("reading rules: %w", err)
+			}
+			all = append(all, detect.File{Path: dir, Data: data})
+			continue
+		}
+		files, err := detect.ReadFiles(os.DirFS(dir), dir)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, files...)
+	}
+	return all, nil
+}
+
+// listFiles lists a file, or the files of a folder with one of the endings, sorted.
+func listFiles(path string, endings ...string) ([]string, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !st.IsDir() {
+		return []string{path}, nil
+	}
+	var out []string
+	err = filepath.WalkDir(path, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		for _, e := range endings {
+			if !d.IsDir() && filepath.Ext(p) == e {
+				out = append(out, p)
+			}
+		}
+		return nil
+	})
+	sort.Strings(out)
+	return out, err
+}
+
+func newConfig(env *environment) *cobra.Command {
+	cmd := &cobra.Command{Use: "config", Short: "Show the configuration", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	var f configFlags
+	show := &cobra.Command{Use: "print", Short: "Print the configuration in force, defaults included", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			c, err := f.load()
+			if err != nil {
+				return err
+			}
+			out, err := yaml.Marshal(c)
+			if err != nil {
+				return fmt.Errorf("printing the configuration: %w", err)
+			}
+			if c.path == "" {
+				fmt.Fprintln(env.stdout, "# defaults; no "+configName+" was found")
+			} else {
+				fmt.Fprintln(env.stdout, "# from "+c.path)
+			}
+			_, err = env.stdout.Write(out)
+			return err
+		}}
+	f.add(show)
+	cmd.AddCommand(show)
+	return cmd
+}

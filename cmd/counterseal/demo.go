@@ -1,0 +1,445 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/spf13/cobra"
+
+	"github.com/counterseal/counterseal/internal/collect"
+	"github.com/counterseal/counterseal/internal/demo"
+	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/index"
+	"github.com/counterseal/counterseal/internal/keyring"
+	"github.com/counterseal/counterseal/internal/web"
+)
+
+// demoOptions are the flags of demo.
+type demoOptions struct {
+	dir       string
+	at        string
+	seed      uint64
+	noServe   bool
+	noHotline bool
+	http      string
+}
+
+func newDemo(env *environment) *cobra.Command {
+	var o demoOptions
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Play a built-in incident on a fresh data directory and look at it",
+		Long: "Demo makes a data directory, starts Counterseal on it, and plays two days of an invented\n" +
+			"agency of 40 people into it, as raw log text over loopback syslog and HTTP and from files:\n" +
+			"about 50,000 benign events and an intrusion over three hosts. Then it stays up. Equal seed\n" +
+			"and time give equal bytes and equal finding ids. Its keys are made of the seed: send\n" +
+			"nothing real to it.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runDemo(cmd.Context(), env, o) },
+	}
+	cmd.Flags().StringVar(&o.dir, "data", "", "`directory` to make (default: a new temporary one)")
+	cmd.Flags().StringVar(&o.at, "at", "", "`time` at which the two days end, RFC 3339 (default: now)")
+	cmd.Flags().Uint64Var(&o.seed, "seed", 1, "`number` that everything is drawn from")
+	cmd.Flags().BoolVar(&o.noServe, "no-serve", false, "play, print and exit")
+	cmd.Flags().BoolVar(&o.noHotline, "no-hotline", false, "leave out one person's contact with the inspector general, to see that nothing changes")
+	cmd.Flags().StringVar(&o.http, "http", "127.0.0.1:8420", "loopback `address` of the start page; a free port is taken where it is in use")
+	return cmd
+}
+
+// demoClock runs from the end of the play, so that a play of last year is sealed
+// as it would have been last year.
+func demoClock(at time.Time) func() time.Time {
+	start := time.Now()
+	return func() time.Time { return at.Add(time.Since(start)) }
+}
+
+func runDemo(ctx context.Context, env *environment, o demoOptions) (err error) {
+	began := time.Now()
+	at := began.UTC().Truncate(time.Second)
+	if o.at != "" {
+		if at, err = time.Parse(time.RFC3339, o.at); err != nil {
+			return usage("--at: write a time like 2026-03-01T12:00:00Z")
+		}
+	}
+	if err := loopback(o.http); err != nil {
+		return usage("--http: %v", err)
+	}
+	root, err := demoFolder(o.dir)
+	if err != nil {
+		return err
+	}
+	incident := demo.Play(demo.Options{Seed: o.seed, At: at, Hotline: !o.noHotline})
+	cfg, err := layDemo(root, incident, o)
+	if err != nil {
+		return err
+	}
+	s, err := openServer(ctx, cfg, serverOptions{
+		log: slog.New(slog.NewTextHandler(env.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		now: demoClock(at), demo: true, story: demoStory(incident),
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	if err := s.listen(); err != nil {
+		return err
+	}
+	stop := s.background(ctx)
+	defer func() { err = errors.Join(err, stop()) }()
+
+	if err := playDemo(ctx, s, incident, root); err != nil {
+		return fmt.Errorf("playing the incident: %w", err)
+	}
+	if err := s.pipe.Settle(ctx); err != nil {
+		return err
+	}
+	if err := demoSummary(ctx, env.stdout, s, incident, root, time.Since(began)); err != nil {
+		return err
+	}
+	if o.noServe {
+		return nil
+	}
+	fmt.Fprintf(env.stdout, "\nStart page: %s\nCtrl-C stops it; the data stays in %s\n", s.pageAddress(), root)
+	<-ctx.Done()
+	return nil
+}
+
+// demoFolder makes the folder of a demo, or refuses one that holds something.
+func demoFolder(dir string) (string, error) {
+	if dir == "" {
+		return os.MkdirTemp("", "counterseal-demo-")
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	entries, err := os.ReadDir(abs)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	if len(entries) > 0 {
+		return "", &exitError{code: exitUsage, err: fmt.Errorf("%s is not empty", dir), hint: "a demo begins with a fresh directory: name another one"}
+	}
+	return abs, os.MkdirAll(abs, 0o700)
+}
+
+// layDemo writes what an operator would have written: assessments, protected
+// channels, directory, configuration; and the keys, from the seed.
+func layDemo(root string, in *demo.Incident, o demoOptions) (config, error) {
+	write := func(name string, data []byte) error {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return err
+		}
+		return os.WriteFile(path, data, 0o600)
+	}
+	for name, data := range in.PIAs {
+		if err := write(filepath.Join("pias", name), data); err != nil {
+			return config{}, err
+		}
+	}
+	if err := errors.Join(write("protected.yaml", in.Protected), write("directory.yaml", in.Directory)); err != nil {
+		return config{}, err
+	}
+	c := defaultConfig()
+	c.Data, c.PIAs, c.Protected, c.Directory = "data", []string{"pias"}, "protected.yaml", "directory.yaml"
+	c.Reserve = "64MiB"
+	c.Memory = "192MiB"
+	c.HTTP = freeAddress(o.http)
+	ways := map[string]bool{}
+	for _, st := range in.Streams {
+		if st.Way == "http" || st.Way == "file" || ways[st.Way+st.Source] {
+			continue
+		}
+		ways[st.Way+st.Source] = true
+		c.Listeners = append(c.Listeners, listener{Way: st.Way, Address: "127.0.0.1:0", Source: st.Source})
+	}
+	text, err := yaml.Marshal(c)
+	if err != nil {
+		return config{}, err
+	}
+	if err := write(configName, text); err != nil {
+		return config{}, err
+	}
+	if err := os.MkdirAll(filepath.Join(root, "data"), 0o700); err != nil {
+		return config{}, err
+	}
+	secret := sha256.Sum256([]byte("counterseal/demo/v1\x00" + strconv.FormatUint(o.seed, 10)))
+	if err := keyring.CreateFrom(filepath.Join(root, "data"), secret); err != nil {
+		return config{}, err
+	}
+	return readConfig(filepath.Join(root, configName))
+}
+
+// freeAddress takes another port where the one asked for is in use.
+func freeAddress(want string) string {
+	l, err := net.Listen("tcp", want)
+	if err != nil {
+		host, _, _ := net.SplitHostPort(want)
+		return net.JoinHostPort(host, "0")
+	}
+	l.Close()
+	return want
+}
+
+// playDemo sends every stream by its way in: HTTP, syslog and RELP over loopback,
+// and files through an import.
+func playDemo(ctx context.Context, s *server, in *demo.Incident, root string) error {
+	var files []*demo.Stream
+	sent := make(map[running]uint64)
+	for _, st := range in.Streams {
+		switch st.Way {
+		case "file":
+			files = append(files, st)
+		case "http":
+			if err := postStream(ctx, s, st); err != nil {
+				return fmt.Errorf("%s: %w", st.Name, err)
+			}
+		default:
+			i := slices.IndexFunc(s.cfg.Listeners, func(l listener) bool { return l.Way == st.Way && l.Source == st.Source })
+			l := s.listeners[i]
+			var err error
+			if st.Way == collect.WayRELP {
+				err = sendRELP(ctx, l.Addr().String(), st)
+			} else {
+				err = sendSyslog(ctx, l.Addr().String(), st)
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", st.Name, err)
+			}
+			sent[l] += uint64(st.Len())
+		}
+	}
+	for l, n := range sent { // syslog by TCP has no acknowledgement
+		for st := l.Stats(); st.Frames+st.Refused < n; st = l.Stats() {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(2 * time.Millisecond):
+			}
+		}
+	}
+	for _, st := range files {
+		if err := importStream(ctx, s, st, root); err != nil {
+			return fmt.Errorf("%s: %w", st.Name, err)
+		}
+	}
+	return nil
+}
+
+// postStream posts JSON lines, each request with a key of its own.
+func postStream(ctx context.Context, s *server, st *demo.Stream) error {
+	base := fmt.Sprintf("http://%s/api/v1/ingest/%s", s.loopback.Addr(), st.Source)
+	var body bytes.Buffer
+	part := 0
+	flush := func() error {
+		if body.Len() == 0 {
+			return nil
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, base, bytes.NewReader(body.Bytes()))
+		if err != nil {
+			return err
+		}
+		part++
+		req.Header.Set("Content-Type", "application/x-ndjson")
+		req.Header.Set("Idempotency-Key", "demo-"+st.Name+"-"+strconv.Itoa(part))
+		body.Reset()
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		answer, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+		if err != nil {
+			return err
+		}
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("the server answered %s: %s", resp.Status, answer)
+		}
+		var a collect.Answer
+		if err := json.Unmarshal(answer, &a); err != nil {
+			return err
+		}
+		if len(a.Errors) > 0 {
+			return fmt.Errorf("line %d was refused: %s", a.Errors[0].Line, a.Errors[0].Reason)
+		}
+		return nil
+	}
+	// Requests are cut by time, not by size, so that a record more or less moves no
+	// other record into another request.
+	var cut time.Time
+	for f := range st.Frames() {
+		if f.At.After(cut) || body.Len() > 8<<20 {
+			if err := flush(); err != nil {
+				return err
+			}
+			cut = f.At.Truncate(6 * time.Hour).Add(6 * time.Hour)
+		}
+		body.Write(f.Bytes)
+		body.WriteByte('\n')
+	}
+	return flush()
+}
+
+// sendSyslog sends octet-counted frames over TCP, or a datagram each over UDP.
+func sendSyslog(ctx context.Context, addr string, st *demo.Stream) error {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	var b []byte
+	for f := range st.Frames() {
+		b = strconv.AppendInt(b, int64(len(f.Bytes)), 10)
+		b = append(b, ' ')
+		b = append(b, f.Bytes...)
+		if len(b) > 64<<10 {
+			if _, err := conn.Write(b); err != nil {
+				return errors.Join(err, conn.Close())
+			}
+			b = b[:0]
+		}
+	}
+	_, err = conn.Write(b)
+	return errors.Join(err, conn.Close())
+}
+
+// sendRELP sends frames by RELP and waits for every acknowledgement.
+func sendRELP(ctx context.Context, addr string, st *demo.Stream) error {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	const window = 256
+	c := relpClient{conn: conn, in: newRELPReader(conn)}
+	if err := c.command("open", []byte("relp_version=0\nrelp_software=counterseal-demo\ncommands=syslog")); err != nil {
+		return err
+	}
+	if err := c.await(0); err != nil {
+		return err
+	}
+	for f := range st.Frames() {
+		if err := c.command("syslog", f.Bytes); err != nil {
+			return err
+		}
+		if c.open >= window {
+			if err := c.await(window / 2); err != nil {
+				return err
+			}
+		}
+	}
+	if err := c.await(0); err != nil {
+		return err
+	}
+	if err := c.command("close", nil); err != nil {
+		return err
+	}
+	return c.await(0)
+}
+
+// importStream writes a stream to a file and imports it.
+func importStream(ctx context.Context, s *server, st *demo.Stream, root string) error {
+	path := filepath.Join(root, "logs", st.Name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	for f := range st.Frames() {
+		b.Write(f.Bytes)
+		b.WriteByte('\n')
+	}
+	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
+		return err
+	}
+	report, err := s.importFiles(ctx, web.ImportRequest{Paths: []string{path}, Source: st.Source}, nil)
+	if err != nil {
+		return err
+	}
+	for _, f := range report.Files {
+		if f.Err != "" {
+			return errors.New(f.Err)
+		}
+		if len(f.Errors) > 0 {
+			return fmt.Errorf("line %d was refused: %s", f.Errors[0].Line, f.Errors[0].Reason)
+		}
+	}
+	return nil
+}
+
+// demoStory is what the start page tells of the play.
+func demoStory(in *demo.Incident) []string {
+	first, last := in.Truth.Steps[0].Time, in.Truth.Steps[len(in.Truth.Steps)-1].Time
+	return []string{
+		fmt.Sprintf("An intrusion of %d steps ran from %s to %s.", len(in.Truth.Steps), first.UTC().Format(time.RFC3339), last.UTC().Format(time.RFC3339)),
+		fmt.Sprintf("Between %s and %s the records of %s are missing: the intruder destroyed them.", in.Truth.Gap.From.UTC().Format(time.RFC3339), in.Truth.Gap.To.UTC().Format(time.RFC3339), in.Truth.Gap.Host),
+	}
+}
+
+// demoSummary prints the finished incident on one page.
+func demoSummary(ctx context.Context, w io.Writer, s *server, in *demo.Incident, root string, took time.Duration) error {
+	counts, err := s.pipe.State().Counts(ctx)
+	if err != nil {
+		return err
+	}
+	findings, err := s.pipe.Index().Findings(ctx, nil, index.Scope{}, 0)
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(findings, func(a, b event.Finding) int { return a.From.Compare(b.From) })
+	gaps, err := s.pipe.Gaps(ctx, 10_000)
+	if err != nil {
+		return err
+	}
+	var events int64
+	for _, c := range counts {
+		events += c.Kept
+	}
+	levels := map[string]int{}
+	for _, f := range findings {
+		levels[f.Rule.Level]++
+	}
+	var by []string
+	for _, l := range []string{"critical", "high", "medium", "low", "informational"} {
+		if levels[l] > 0 {
+			by = append(by, fmt.Sprintf("%d %s", levels[l], l))
+		}
+	}
+	fmt.Fprintf(w, "%d events of %d datasets sealed, searched by %d rules: %d findings (%s), %d gaps\n\n",
+		events, len(counts), len(s.pipe.Rules().Rules()), len(findings), strings.Join(by, ", "), len(gaps))
+	seen := map[string]int{}
+	for _, f := range findings {
+		if f.Rule.Level != "critical" && f.Rule.Level != "high" && f.Rule.Level != "medium" {
+			continue
+		}
+		seen[f.Rule.ID]++
+		if seen[f.Rule.ID] == 1 {
+			fmt.Fprintf(w, "  %s  %-8s  %-60s %s\n", f.From.UTC().Format("2006-01-02T15:04:05Z"), f.Rule.Level, event.Printable(shorten(f.Rule.Title, 60)), f.Dataset)
+		}
+	}
+	fmt.Fprintln(w)
+	for _, g := range gaps {
+		if g.To >= g.From && g.To > 0 {
+			fmt.Fprintf(w, "  gap: %d records of %s %s are missing\n", g.To-g.From+1, g.Source, event.Printable(g.Stream))
+		}
+	}
+	fmt.Fprintf(w, "\nPlayed and answered in %.1f s. Ask it yourself:\n  counterseal timeline --data %s\n  counterseal search --data %s 'kind = finding | top 10 by rule.title'\n  counterseal verify --data %s\n",
+		took.Seconds(), root, root, root)
+	return nil
+}

@@ -1,0 +1,279 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/counterseal/counterseal/internal/collect"
+	"github.com/counterseal/counterseal/internal/durable"
+	"github.com/counterseal/counterseal/internal/pipeline"
+	"github.com/counterseal/counterseal/internal/web"
+)
+
+// server is everything that runs on one data directory: the lock, the pipeline,
+// the handlers and the listeners. Commands without a running server make one too,
+// without listeners.
+type server struct {
+	cfg  config
+	log  *slog.Logger
+	now  func() time.Time
+	lock *durable.Locked
+	pipe *pipeline.Pipeline
+	web  *web.Server
+	http *collect.HTTP
+
+	listeners []running // open, in the order of the configuration
+	loopback  net.Listener
+	socket    net.Listener
+}
+
+// running is a listener of collect.
+type running interface {
+	Run(ctx context.Context) error
+	Addr() net.Addr
+	Stats() collect.Stats
+}
+
+// serverOptions are what differs between commands.
+type serverOptions struct {
+	log   *slog.Logger
+	now   func() time.Time
+	demo  bool
+	story []string
+}
+
+// formatVersion is the number in VERSION for the layout of a data directory.
+const formatVersion = "counterseal data 1\nrecord 1\nsegment 1\nkeyring 1\nindex 1\nstate 1\n"
+
+// openServer opens the data directory. The caller closes the server.
+func openServer(ctx context.Context, cfg config, o serverOptions) (*server, error) {
+	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
+		return nil, fmt.Errorf("making the data directory: %w", err)
+	}
+	lock, err := durable.Lock(cfg.Data)
+	if err != nil {
+		return nil, err
+	}
+	s := &server{cfg: cfg, log: o.log, now: o.now, lock: lock}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if err := s.open(ctx, o); err != nil {
+		return nil, errors.Join(err, lock.Release())
+	}
+	return s, nil
+}
+
+func (s *server) open(ctx context.Context, o serverOptions) error {
+	if err := checkVersion(s.cfg.Data); err != nil {
+		return err
+	}
+	docs, err := s.cfg.documents()
+	if err != nil {
+		return err
+	}
+	reserve, err := parseSize(s.cfg.Reserve)
+	if err != nil {
+		return err
+	}
+	memory, err := parseSize(s.cfg.Memory)
+	if err != nil {
+		return err
+	}
+	s.pipe, err = pipeline.Open(ctx, pipeline.Options{
+		Dir: s.cfg.Data, Documents: docs, Log: s.log, Now: s.now, Reserve: reserve, Memory: memory,
+	})
+	if err != nil {
+		return err
+	}
+	s.http, err = collect.NewHTTP(collect.HTTPOptions{Sink: s.pipe.Accept, Log: s.log, Now: s.now})
+	if err != nil {
+		return errors.Join(err, s.pipe.Close())
+	}
+	s.web, err = web.New(web.Options{
+		Pipeline: s.pipe, Ingest: s.http.Ingest(), Bulk: s.http.Bulk(), Import: s.importFiles, Log: s.log,
+		Version: version(), Demo: o.demo, Story: o.story, Now: s.now,
+	})
+	if err != nil {
+		return errors.Join(err, s.pipe.Close())
+	}
+	return nil
+}
+
+// checkVersion writes VERSION into a new data directory and refuses one whose
+// formats this program does not know.
+func checkVersion(dir string) error {
+	path := filepath.Join(dir, "VERSION")
+	have, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		var disk durable.FS
+		return disk.WriteFile(path, []byte(formatVersion), 0o600)
+	case err != nil:
+		return fmt.Errorf("reading VERSION: %w", err)
+	case string(have) != formatVersion:
+		return fmt.Errorf("%s names formats that this version does not know: use the version that wrote it", path)
+	}
+	return nil
+}
+
+// importFiles is the import behind the API.
+func (s *server) importFiles(ctx context.Context, r web.ImportRequest, progress func(collect.Progress)) (collect.Report, error) {
+	return collect.Import(ctx, collect.ImportOptions{
+		Paths: r.Paths, Source: r.Source, Dataset: r.Dataset, Zone: r.Zone, Sink: s.pipe.Accept,
+		Withhold: s.pipe.Withholds(r.Source, r.Dataset), Progress: progress, Now: s.now,
+	})
+}
+
+// listen opens every way in of the configuration, the API socket and, where the
+// configuration has one, the loopback address.
+func (s *server) listen() error {
+	for i, l := range s.cfg.Listeners {
+		o := collect.Options{Sink: s.pipe.Accept, Source: l.Source, Zone: l.Zone, Gap: s.pipe.Gap, Log: s.log, Now: s.now}
+		var r running
+		var err error
+		switch l.Way {
+		case collect.WayUDP:
+			r, err = collect.ListenUDP(l.Address, o)
+		case collect.WayTCP:
+			r, err = collect.ListenTCP(l.Address, o)
+		case collect.WayTLS:
+			o.TLS = &collect.TLSFiles{Cert: l.Cert, Key: l.Key, ClientCA: l.ClientCA}
+			r, err = collect.ListenTCP(l.Address, o)
+		case collect.WayRELP:
+			r, err = collect.ListenRELP(l.Address, o)
+		}
+		if err != nil {
+			return fmt.Errorf("listeners[%d]: %w", i, err)
+		}
+		s.listeners = append(s.listeners, r)
+	}
+	if err := s.listenSocket(); err != nil {
+		return err
+	}
+	if s.cfg.HTTP != "off" {
+		var err error
+		if s.loopback, err = net.Listen("tcp", s.cfg.HTTP); err != nil {
+			return fmt.Errorf("http: %w", err)
+		}
+	}
+	return nil
+}
+
+func (s *server) listenSocket() error {
+	dir := filepath.Join(s.cfg.Data, "run")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("making run/: %w", err)
+	}
+	path, done, err := socketPath(s.cfg.Data)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) { // of a dead server: we hold the lock
+		return fmt.Errorf("removing an old socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return fmt.Errorf("opening run/api.sock: %w", err)
+	}
+	if u, ok := l.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false)
+	}
+	if err := os.Chmod(filepath.Join(dir, "api.sock"), 0o600); err != nil {
+		return errors.Join(fmt.Errorf("guarding run/api.sock: %w", err), l.Close())
+	}
+	s.socket = l
+	return nil
+}
+
+// run follows the streams and serves until the context ends. It drains in order:
+// listeners first, so that nothing new arrives, then the pipeline.
+func (s *server) run(ctx context.Context) error {
+	// The streams are followed until everything accepted has been read.
+	following, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	followed := make(chan error, 1)
+	go func() { followed <- s.pipe.Follow(following) }()
+
+	group, gctx := errgroup.WithContext(ctx)
+	for _, l := range s.listeners {
+		group.Go(func() error { return l.Run(gctx) })
+	}
+	for l, h := range map[net.Listener]http.Handler{s.loopback: s.web.Loopback(), s.socket: s.web.Socket()} {
+		if l == nil {
+			continue
+		}
+		srv := &http.Server{
+			Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 5 * time.Minute, IdleTimeout: 2 * time.Minute,
+			MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		}
+		group.Go(func() error {
+			if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				return err
+			}
+			return nil
+		})
+		group.Go(func() error {
+			<-gctx.Done()
+			c, cancel := context.WithTimeout(context.WithoutCancel(gctx), 5*time.Second)
+			defer cancel()
+			if err := srv.Shutdown(c); err != nil {
+				return srv.Close()
+			}
+			return nil
+		})
+	}
+	group.Go(func() error { // an error of the follower ends the server
+		select {
+		case err := <-followed:
+			followed <- err
+			if err == nil && gctx.Err() == nil {
+				err = errors.New("the event streams are no longer followed")
+			}
+			return err
+		case <-gctx.Done():
+			return nil
+		}
+	})
+	err := group.Wait()
+	settle, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if serr := s.pipe.Settle(settle); serr != nil && err == nil {
+		s.log.Warn("stopped before everything sealed was indexed; the next start goes on there", "err", serr)
+	}
+	stop()
+	if ferr := <-followed; err == nil {
+		err = ferr
+	}
+	return err
+}
+
+// close closes what open opened. run has returned.
+func (s *server) close() error {
+	return errors.Join(s.pipe.Close(), s.lock.Release())
+}
+
+// socketPath gives a path for run/api.sock that fits the 108 bytes that the system
+// allows, through a descriptor of its folder where the plain path is longer.
+func socketPath(data string) (path string, done func(), err error) {
+	path = filepath.Join(data, "run", "api.sock")
+	if len(path) < 100 {
+		return path, func() {}, nil
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return "", nil, err
+	}
+	return "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/api.sock", func() { dir.Close() }, nil
+}

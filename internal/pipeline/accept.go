@@ -1,0 +1,467 @@
+package pipeline
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/counterseal/counterseal/internal/admit"
+	"github.com/counterseal/counterseal/internal/durable"
+	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/evidence"
+	"github.com/counterseal/counterseal/internal/parse"
+	"github.com/counterseal/counterseal/internal/pia"
+)
+
+// The codes of line errors and refusals, stable in the API.
+const (
+	codePIA     = "pia_missing"
+	codeSource  = "source_unknown"
+	codeReused  = "key_reused"
+	codeLarge   = "too_large"
+	codeBadLine = "bad_line"
+	codeBusy    = "busy"
+	codeDisk    = "disk_low"
+)
+
+// work is one batch on its way: what is left of it after the gate, by compartment.
+type work struct {
+	batch  event.Batch
+	body   hash.Hash // over the frames kept
+	parts  map[string]*part
+	errors []event.LineError
+	gaps   []event.Gap
+	frames int // frames that were not withheld
+}
+
+// part is what one compartment gets of a batch.
+type part struct {
+	events    []*event.Event
+	originals [][]byte // bytes as received; nil where none are kept
+	wants     []int    // index in events of each original
+	counts    map[string]*event.Count
+	pias      []string
+	until     time.Time // latest claimed time
+	lateness  time.Duration
+	repeats   int // events equal to ones sealed and not acknowledged in a broken session
+}
+
+// Accept takes a batch through the gate and returns when what is left of it is
+// durable evidence. A *event.Refusal is an answer to the whole request; a line
+// that is refused costs its neighbours nothing. It blocks while too much is under
+// way, which is how a source is slowed down.
+func (p *Pipeline) Accept(ctx context.Context, b event.Batch) (event.Result, error) {
+	if err := p.ready(); err != nil {
+		return event.Result{}, err
+	}
+	if b.Received.IsZero() {
+		b.Received = p.now()
+	}
+	size := int64(4096)
+	for i := range b.Frames {
+		size += int64(len(b.Frames[i].Bytes)) + 512
+	}
+	size = min(size, p.budgetBytes)
+	if err := p.budget.Acquire(ctx, size); err != nil {
+		return event.Result{}, &event.Refusal{Code: codeBusy, Reason: "too much is under way", Hint: "send again later", After: time.Second}
+	}
+	defer p.budget.Release(size)
+
+	p.policyMu.RLock()
+	defer p.policyMu.RUnlock()
+	pol := p.policy
+	w, err := p.gate(pol, b)
+	if err != nil {
+		return event.Result{}, err
+	}
+	return p.keep(ctx, pol, w)
+}
+
+// ready says why nothing can be accepted, if nothing can.
+func (p *Pipeline) ready() error {
+	if p.failed.Load() != nil {
+		return &event.Refusal{Code: codeDisk, Reason: "evidence cannot be written", Hint: "see the log of the server", After: 30 * time.Second}
+	}
+	now := p.now().Unix()
+	if last := p.diskAt.Load(); now != last && p.diskAt.CompareAndSwap(last, now) {
+		free, err := durable.Free(p.dir)
+		p.diskLow.Store(err == nil && free < p.reserve)
+	}
+	if p.diskLow.Load() {
+		return &event.Refusal{Code: codeDisk, Reason: "the disk is almost full", Hint: "free space on the data disk or lower `reserve`", After: 30 * time.Second}
+	}
+	return nil
+}
+
+// gate runs steps 2 to 5 on every frame: name, parse, withhold, minimise,
+// tokenise. What is withheld for a protected channel leaves before it is counted
+// or numbered.
+func (p *Pipeline) gate(pol *policy, b event.Batch) (*work, error) {
+	w := &work{batch: b, body: sha256.New(), parts: make(map[string]*part), errors: slices.Clone(b.Errors)}
+	_, known := pol.sources[b.Source]
+	missing := ""
+	for i := range b.Frames {
+		f := &b.Frames[i]
+		rec, rule, refusal := p.read(pol, &b, f)
+		gaps := p.running.see(&rec)
+		if pol.withheld(&rec, f) {
+			// Its running number has been seen, so no hole is left; nothing else is kept.
+			w.gaps = append(w.gaps, nameGaps(pol, &rec, rule, gaps)...)
+			continue
+		}
+		w.gaps = append(w.gaps, nameGaps(pol, &rec, rule, gaps)...)
+		w.frames++
+		var n [8]byte
+		binary.BigEndian.PutUint64(n[:], uint64(len(f.Bytes)))
+		w.body.Write(n[:])
+		w.body.Write(f.Bytes)
+		if len(f.Bytes) > event.MaxFrame {
+			w.refuse(f, codeLarge, fmt.Sprintf("a record of %d bytes; at most %d", len(f.Bytes), event.MaxFrame))
+			continue
+		}
+		if refusal != nil {
+			missing = refusal.Reason
+			w.refuse(f, refusal.Code, refusal.Reason)
+			p.refusals.add(b.Source, rec.Dataset)
+			continue
+		}
+		if rec.Kind == event.Unparsed && rule.Field(event.UnparsedField) == nil {
+			w.refuse(f, codeBadLine, badLine(&rec))
+			p.count(w, rule, rec.Dataset).Dropped[event.UnparsedField]++
+			continue
+		}
+		if err := p.admit(pol, w, rule, &rec, f); err != nil {
+			w.refuse(f, codeBadLine, err.Error())
+		}
+	}
+	if w.frames > 0 && len(w.errors) == w.frames && missing != "" && allCoded(w.errors, codePIA) {
+		if !known {
+			return nil, &event.Refusal{Code: codeSource, Reason: fmt.Sprintf("no assessment names the source %q", b.Source),
+				Hint: "write one: counterseal pia draft --source " + strconv.Quote(b.Source) + " --sample FILE"}
+		}
+		return nil, &event.Refusal{Code: codePIA, Reason: missing, Hint: "publish an assessment that covers it: counterseal pia draft --sample FILE"}
+	}
+	return w, nil
+}
+
+func allCoded(errs []event.LineError, code string) bool {
+	for _, e := range errs {
+		if e.Code != code {
+			return false
+		}
+	}
+	return true
+}
+
+// badLine is the reason a parser gave, which names places and never values.
+func badLine(r *event.Record) string {
+	if f, ok := r.Get(unparsedReason); ok {
+		return string(f.Value)
+	}
+	return "no parser takes it"
+}
+
+// unparsedReason carries the parser's error from read to badLine; no PIA can list
+// it, so it never passes the gate.
+const unparsedReason = "\x00reason"
+
+// read names and parses one frame. The record is complete enough for the protected
+// channels even where no assessment covers it.
+func (p *Pipeline) read(pol *policy, b *event.Batch, f *event.Frame) (event.Record, *pia.Rule, *event.Refusal) {
+	var rec event.Record
+	format, dataset, ok := parse.Identify(f, b.Way)
+	rule, refusal := pol.pias.Find(b.Source, dataset, "", b.Received)
+	zone := b.Zone
+	if zone == "" && rule != nil {
+		zone = rule.Zone
+	}
+	loc := time.UTC
+	if zone != "" {
+		if l, err := p.zone(zone); err == nil {
+			loc = l
+		}
+	}
+	var err error
+	if ok {
+		err = format.Parse(f, parse.Context{Received: b.Received, Zone: loc}, &rec)
+	}
+	if !ok || err != nil {
+		rec = event.Record{}
+		rec.Dataset = dataset
+		parse.Unparsed(f, &rec)
+		rec.Kind = event.Unparsed
+		reason := "no parser takes it"
+		if err != nil {
+			reason = err.Error()
+		}
+		rec.Fields = append(rec.Fields, event.Field{Name: unparsedReason, Value: []byte(reason)})
+	}
+	if rec.Dataset != dataset { // the parser knows better than the header test
+		rule, refusal = pol.pias.Find(b.Source, rec.Dataset, "", b.Received)
+	}
+	rec.Source, rec.Way, rec.Peer, rec.Conn = b.Source, b.Way, b.Peer, b.Conn
+	rec.Received = b.Received.UnixNano()
+	rec.Origin = f.Origin
+	return rec, rule, refusal
+}
+
+// withheld looks at the parsed values and, since originals and unparsed records
+// keep them, at the bytes as received.
+func (pol *policy) withheld(rec *event.Record, f *event.Frame) bool {
+	return pol.protected.Withhold(rec) || pol.protected.Mentions(f.Bytes)
+}
+
+func (w *work) refuse(f *event.Frame, code, reason string) {
+	w.errors = append(w.errors, event.LineError{Line: f.Line, Code: code, Reason: reason})
+}
+
+func (p *Pipeline) part(w *work, rule *pia.Rule) *part {
+	t := w.parts[rule.Compartment]
+	if t == nil {
+		t = &part{counts: make(map[string]*event.Count)}
+		w.parts[rule.Compartment] = t
+	}
+	for _, name := range rule.Names() {
+		if !slices.Contains(t.pias, name) {
+			t.pias = append(t.pias, name)
+		}
+	}
+	return t
+}
+
+func (p *Pipeline) count(w *work, rule *pia.Rule, dataset string) *event.Count {
+	t := p.part(w, rule)
+	c := t.counts[dataset]
+	if c == nil {
+		c = &event.Count{Dataset: dataset, Dropped: make(map[string]int)}
+		t.counts[dataset] = c
+	}
+	return c
+}
+
+// admit runs minimisation and tokenising on one record and puts it in its part.
+func (p *Pipeline) admit(pol *policy, w *work, rule *pia.Rule, rec *event.Record, f *event.Frame) error {
+	dataset, kind := rec.Dataset, rec.Kind
+	var counts admit.Counts
+	e, err := pol.names.Event(admit.Minimise(rec, rule, p.hash, &counts))
+	if err != nil {
+		return err
+	}
+	pol.rules.AtDoor(e, pol.sight(e.Source, e.Dataset, w.batch.Received))
+	c := p.count(w, rule, dataset)
+	c.Kept++
+	for path, n := range counts.Dropped {
+		if path != unparsedReason || kind != event.Unparsed {
+			label, err := pol.names.Label(path) // a path may hold a name
+			if err != nil {
+				return err
+			}
+			c.Dropped[label] += n
+		}
+	}
+	t := p.part(w, rule)
+	e.Seq = p.sequence.next(w.batch.Conn)
+	if rule.KeepsOriginal() {
+		t.originals = append(t.originals, encodeOriginal(f.Bytes))
+		t.wants = append(t.wants, len(t.events))
+	}
+	t.events = append(t.events, e)
+	if f.Repeat {
+		t.repeats++
+	}
+	t.lateness = max(t.lateness, rule.Lateness)
+	if at := e.At(); at.After(t.until) && !at.After(w.batch.Received.Add(5*time.Minute)) {
+		t.until = at
+	}
+	return nil
+}
+
+// nameGaps says whose counter has a hole. The machine stands in clear where the
+// assessment lets its name stand in clear in the record; else it is a keyed digest.
+func nameGaps(pol *policy, rec *event.Record, rule *pia.Rule, gaps []event.Gap) []event.Gap {
+	for i := range gaps {
+		stream := gaps[i].Stream
+		machine, _, _ := strings.Cut(stream, "/")
+		clear := rule != nil && slices.ContainsFunc(rec.Fields, func(f event.Field) bool {
+			if string(f.Value) != machine {
+				return false
+			}
+			a, _, _ := rule.Action(f.Name)
+			return a == pia.Allow
+		})
+		gaps[i].Stream = pol.names.Stream(stream)
+		if clear {
+			if label, err := pol.names.Label(stream); err == nil {
+				gaps[i].Stream = label
+			}
+		}
+	}
+	return gaps
+}
+
+// encodeOriginal is the record of the original stream: format, type, the bytes.
+func encodeOriginal(b []byte) []byte {
+	out := make([]byte, 0, len(b)+2)
+	out = append(out, 1, byte(event.TypeOriginal))
+	return append(out, b...)
+}
+
+// keep appends the parts of a batch, once for each key.
+func (p *Pipeline) keep(ctx context.Context, pol *policy, w *work) (event.Result, error) {
+	body := hex.EncodeToString(w.body.Sum(nil))
+	key := ""
+	var prior map[string]*event.Card
+	if w.batch.Key != "" {
+		sum := sha256.Sum256([]byte(w.batch.Source + "\x00" + w.batch.Key))
+		key = hex.EncodeToString(sum[:])
+		unlock := p.keys.lock(key)
+		defer unlock()
+		var err error
+		if prior, err = p.cards(ctx, key); err != nil {
+			return event.Result{}, err
+		}
+		for _, c := range prior {
+			if c.Body != body {
+				return event.Result{}, &event.Refusal{Code: codeReused, Reason: "this idempotency key was used with another body",
+					Hint: "use a new key for each body; a key is remembered for 7 days"}
+			}
+		}
+	}
+
+	names := make([]string, 0, len(w.parts))
+	for name := range w.parts {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	if len(w.gaps) > 0 {
+		p.pending.add(w.gaps)
+	}
+
+	res := event.Result{Errors: w.errors, Repeated: len(prior) > 0}
+	for _, name := range names {
+		card := prior[name]
+		if card == nil {
+			res.Repeated = false
+			var err error
+			if card, err = p.append(ctx, pol, w, name, key, body); err != nil {
+				return event.Result{}, p.storageError(err)
+			}
+		}
+		res.Accepted += card.N
+		if res.First == "" {
+			res.First = card.First
+		}
+		if card.Last != "" {
+			res.Last = card.Last
+		}
+	}
+	return res, nil
+}
+
+// append seals one part: first the originals, then the events with the card that
+// counts them. The card shares the durable unit of its events, so a key is known
+// exactly when its records are there.
+func (p *Pipeline) append(ctx context.Context, pol *policy, w *work, compartment, key, body string) (*event.Card, error) {
+	t := w.parts[compartment]
+	if len(t.originals) > 0 {
+		first, err := p.evidence.Append(ctx, evidence.Originals, compartment, t.originals)
+		if err != nil {
+			return nil, err
+		}
+		for i, at := range t.wants {
+			t.events[at].Original = first.Next(uint64(i))
+		}
+	}
+	card := &event.Card{
+		Source: w.batch.Source, Key: key, Body: body, N: len(t.events),
+		Received: w.batch.Received.UTC(), Errors: w.errors, PIA: t.pias, Repeats: t.repeats,
+		Gaps: p.pending.take(w.batch.Source),
+	}
+	for _, name := range sortedKeys(t.counts) {
+		card.Counts = append(card.Counts, *t.counts[name])
+	}
+	events := make([][]byte, len(t.events), len(t.events)+3)
+	for i, e := range t.events {
+		events[i] = event.AppendEncode(nil, e)
+	}
+	if err := p.ensureContext(ctx, pol, compartment); err != nil {
+		return nil, err
+	}
+	tail, err := p.marks.watermark(compartment, w.batch.Source, t.until, t.lateness, w.batch.Final)
+	if err != nil {
+		return nil, err
+	}
+	n := len(events) + 1 + len(tail)
+	at, err := p.evidence.AppendFunc(ctx, evidence.Events, compartment, n, func(first event.Ref) ([][]byte, error) {
+		if len(events) > 0 {
+			card.First = first.String()
+			card.Last = first.Next(uint64(len(events) - 1)).String()
+		}
+		c, err := event.EncodeCard(card)
+		if err != nil {
+			return nil, err
+		}
+		all := make([][]byte, 0, n)
+		all = append(all, events...)
+		all = append(all, c)
+		return append(all, tail...), nil
+	})
+	if err != nil {
+		p.pending.add(card.Gaps)
+		return nil, err
+	}
+	p.appended(compartment, at, n)
+	p.remember(key, compartment, card)
+	p.accepted.Add(int64(len(events)))
+	return card, nil
+}
+
+// ensureContext writes the context record that a compartment's stream needs before
+// the next events: at the first append of a process and whenever the context has
+// changed. Batches hold the policy lock for reading, so a change of policy falls
+// between batches.
+func (p *Pipeline) ensureContext(ctx context.Context, pol *policy, compartment string) error {
+	p.contextMu.Lock()
+	defer p.contextMu.Unlock()
+	if p.contexts[compartment] == pol.digest {
+		return nil
+	}
+	for digest, doc := range pol.blobs {
+		if err := p.blobs.put(digest, doc); err != nil {
+			return err
+		}
+	}
+	rec, err := event.EncodeContext(&pol.context)
+	if err != nil {
+		return err
+	}
+	at, err := p.evidence.Append(ctx, evidence.Events, compartment, [][]byte{rec})
+	if err != nil {
+		return err
+	}
+	p.appended(compartment, at, 1)
+	p.contexts[compartment] = pol.digest
+	return nil
+}
+
+// Withholds tells, for a source, which frames belong to a protected channel. An
+// import asks it before it numbers or hashes anything.
+func (p *Pipeline) Withholds(source, dataset string) func(*event.Frame) bool {
+	return func(f *event.Frame) bool {
+		p.policyMu.RLock()
+		defer p.policyMu.RUnlock()
+		b := event.Batch{Source: source, Way: "import", Received: p.now()}
+		if f.Dataset == "" {
+			f.Dataset = dataset
+		}
+		rec, _, _ := p.read(p.policy, &b, f)
+		return p.policy.withheld(&rec, f)
+	}
+}

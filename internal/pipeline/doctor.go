@@ -1,0 +1,180 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/counterseal/counterseal/internal/durable"
+	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/evidence"
+	"github.com/counterseal/counterseal/internal/parse"
+	"github.com/counterseal/counterseal/internal/pia"
+	"github.com/counterseal/counterseal/sigma"
+)
+
+// Check is one answer of doctor.
+type Check struct {
+	Name  string `json:"name"`
+	State string `json:"state"` // ok, warn, fail
+	Text  string `json:"text"`
+	Hint  string `json:"hint,omitempty"`
+}
+
+// Doctor says what a person should know about the state of the system: what is
+// wrong, what is not promised yet, and what the assessments hide from the rules.
+func (p *Pipeline) Doctor(ctx context.Context) []Check {
+	var out []Check
+	add := func(name, state, text, hint string) {
+		out = append(out, Check{Name: name, State: state, Text: text, Hint: hint})
+	}
+	p.policyMu.RLock()
+	pol, problems := p.policy, p.problems
+	p.policyMu.RUnlock()
+
+	if err := p.failed.Load(); err != nil {
+		add("evidence", "fail", "evidence cannot be written", "see the log, then restart")
+	}
+	if free, err := durable.Free(p.dir); err != nil {
+		add("disk", "fail", "free space cannot be read", "check the data disk")
+	} else if free < p.reserve {
+		add("disk", "fail", fmt.Sprintf("%d MiB are free and %d MiB are the reserve: nothing is accepted", free>>20, p.reserve>>20), "free space or lower `reserve`")
+	} else {
+		add("disk", "ok", fmt.Sprintf("%d MiB are free", free>>20), "")
+	}
+	recovered := p.evidence.Recovered()
+	for _, r := range recovered {
+		add("recovery", "warn", r.String(), "")
+	}
+	for _, d := range p.index.Damaged() {
+		add("index", "warn", fmt.Sprintf("the index of %s %s was damaged and is made again: %s", d.Compartment, d.Week, d.Reason), "")
+	}
+
+	now := p.now()
+	pias := pol.pias.PIAs()
+	if len(pias) == 0 {
+		add("assessments", "warn", "no assessment is in force, so nothing is collected", "counterseal pia draft --sample FILE")
+	}
+	for _, a := range pias {
+		if a.Unsigned() {
+			add("assessments", "warn", a.ID+" is unsigned: signatures are not checked yet", "")
+		}
+		for _, d := range a.Dates(now) {
+			add("assessments", stateOf(d.Level), d.String(), "publish a new version before collection stops")
+		}
+	}
+	for _, pr := range problems {
+		add("documents", "warn", pr.Document+": "+pr.Text, "")
+	}
+	if pol.protected.Digest() == "" {
+		add("protected", "warn", "no protected channel is named", "name the inspector general, counsel, press and the like in the file `protected`")
+	}
+	add("tokens", "warn", "whoever reads this disk can undo tokens: the key lies beside the data until there is a key holder", "keep the data directory on a disk that few can read")
+	if hasOriginals(p.evidence.Compartments(evidence.Originals)) {
+		add("originals", "warn", "originals are sealed to this server, not yet to two officers", "")
+	}
+	blind := p.blind(pol, now)
+	if len(blind) > 0 {
+		rules := map[string]bool{}
+		for _, b := range blind {
+			rules[b.Rule] = true
+		}
+		add("rules", "warn", fmt.Sprintf("%d of %d rules read fields that an assessment hides", len(rules), len(pol.rules.Rules())), "counterseal rules check")
+	}
+	if n := len(pol.rules.Refused()); n > 0 {
+		add("rules", "warn", fmt.Sprintf("%d rules are refused", n), "counterseal rules check")
+	}
+	if err := p.followError(); err != nil {
+		add("streams", "fail", "the event streams are not being read", "restart; if it persists, counterseal rebuild")
+	}
+	for source, n := range p.repeats(ctx) {
+		add("repeats", "warn", fmt.Sprintf("%d records of %s may be there twice: their acknowledgement was lost", n, source), "")
+	}
+	for _, r := range p.Refused() {
+		add("refused", "warn", fmt.Sprintf("%d records of %s %s were refused for want of an assessment", r.N, r.Source, r.Dataset), "counterseal pia draft --source "+r.Source+" --sample FILE")
+	}
+	return out
+}
+
+func stateOf(l pia.Level) string {
+	if l == pia.Error {
+		return "fail"
+	}
+	return "warn"
+}
+
+func hasOriginals(comps []string) bool { return len(comps) > 0 }
+
+func (p *Pipeline) repeats(ctx context.Context) map[string]int64 {
+	r, err := p.state.Repeats(ctx)
+	if err != nil {
+		return nil
+	}
+	return r
+}
+
+// Blind says that a rule, fed by a dataset, reads fields that the assessment in
+// force drops or changes.
+type Blind struct {
+	Rule    string   `json:"rule"`
+	Title   string   `json:"title"`
+	Level   string   `json:"level"`
+	PIA     string   `json:"pia"`
+	Source  string   `json:"source"`
+	Dataset string   `json:"dataset"`
+	Dropped []string `json:"dropped,omitempty"`
+	Altered []string `json:"altered,omitempty"`
+}
+
+// Blind lists what the assessments in force hide from the rules in force.
+func (p *Pipeline) Blind() []Blind {
+	p.policyMu.RLock()
+	defer p.policyMu.RUnlock()
+	return p.blind(p.policy, p.now())
+}
+
+func (p *Pipeline) blind(pol *policy, now time.Time) []Blind {
+	var out []Blind
+	for _, r := range pol.pias.Rules(now) {
+		product, category, service := parse.LogSource(r.Dataset)
+		feeds := []sigma.LogSource{{Product: product, Category: category, Service: service}}
+		for _, rule := range pol.rules.Rules() {
+			if !pol.rules.Set().CouldFeed(rule, feeds) {
+				continue
+			}
+			dropped, altered := pia.Blinds(pol.rules.FieldsOf(rule), r)
+			if len(dropped) == 0 && len(altered) == 0 {
+				continue
+			}
+			out = append(out, Blind{Rule: rule.ID, Title: rule.Title, Level: rule.Level, PIA: r.PIA,
+				Source: r.Source, Dataset: r.Dataset, Dropped: dropped, Altered: altered})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Blind) int { return strings.Compare(a.Rule, b.Rule) })
+	return out
+}
+
+// Unfed lists rules that no dataset of an assessment in force can feed.
+func (p *Pipeline) Unfed() []*sigma.Rule {
+	p.policyMu.RLock()
+	defer p.policyMu.RUnlock()
+	var feeds []sigma.LogSource
+	for _, r := range p.policy.pias.Rules(p.now()) {
+		product, category, service := parse.LogSource(r.Dataset)
+		feeds = append(feeds, sigma.LogSource{Product: product, Category: category, Service: service})
+	}
+	var out []*sigma.Rule
+	for _, rule := range p.policy.rules.Rules() {
+		if !p.policy.rules.Set().CouldFeed(rule, feeds) {
+			out = append(out, rule)
+		}
+	}
+	return out
+}
+
+// Gaps lists the holes that the door found.
+func (p *Pipeline) Gaps(ctx context.Context, limit int) ([]event.Gap, error) {
+	return p.state.Gaps(ctx, limit)
+}

@@ -1,0 +1,224 @@
+package pipeline
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/counterseal/counterseal/internal/event"
+)
+
+// What the door remembers between batches. All of it is bounded and in memory
+// alone: a restart begins anew, and what must last is in the event stream.
+
+const maxStreams = 100_000
+
+// running looks for holes in the running numbers of producers. It sees every
+// record before anything is withheld, so a withheld record leaves no hole.
+type running struct {
+	mu   sync.Mutex
+	last map[string]uint64 // by source and stream
+}
+
+// see answers with the hole before a record, if there is one. A number at or below
+// the last is a late or repeated record and no hole; a counter that begins again
+// at a small number (a boot, a cleared log) starts a new run.
+func (r *running) see(rec *event.Record) []event.Gap {
+	if rec.Running.Stream == "" {
+		return nil
+	}
+	key := rec.Source + "\x00" + rec.Running.Stream
+	n := rec.Running.N
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last, ok := r.last[key]
+	if !ok && len(r.last) >= maxStreams {
+		return nil
+	}
+	switch {
+	case !ok:
+		r.last[key] = n
+		return nil
+	case n <= last && last-n < restartDistance:
+		return nil
+	}
+	r.last[key] = n
+	if n <= last+1 || n-last > maxHole {
+		return nil
+	}
+	return []event.Gap{{Source: rec.Source, Stream: rec.Running.Stream, Kind: "record-number", From: last + 1, To: n - 1,
+		At: time.Unix(0, rec.Received).UTC()}}
+}
+
+const (
+	restartDistance = 10_000  // further back than this is another run of the counter
+	maxHole         = 1 << 32 // further ahead than this is another counter
+)
+
+// sequence numbers the records of each connection.
+type sequence struct {
+	mu   sync.Mutex
+	last map[string]uint64
+}
+
+func (s *sequence) next(conn string) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.last) >= maxStreams {
+		clear(s.last)
+	}
+	s.last[conn]++
+	return s.last[conn]
+}
+
+// pending holds gaps until a card carries them. Gaps of one source travel with the
+// next card of that source.
+type pending struct {
+	mu   sync.Mutex
+	gaps map[string][]event.Gap
+}
+
+const maxPending = 10_000
+
+func (p *pending) add(gaps []event.Gap) {
+	if len(gaps) == 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, g := range gaps {
+		if len(p.gaps[g.Source]) < maxPending {
+			p.gaps[g.Source] = append(p.gaps[g.Source], g)
+		}
+	}
+}
+
+func (p *pending) take(source string) []event.Gap {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	gaps := p.gaps[source]
+	delete(p.gaps, source)
+	return gaps
+}
+
+func (p *pending) sources() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return sortedKeys(p.gaps)
+}
+
+// refusals counts what was refused for want of an assessment, by source and
+// dataset.
+type refusals struct {
+	mu sync.Mutex
+	n  map[[2]string]int64
+}
+
+func (r *refusals) add(source, dataset string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.n) < maxStreams {
+		r.n[[2]string{source, dataset}]++
+	}
+}
+
+// Refused counts what was refused at the door since the process began.
+type Refused struct {
+	Source  string `json:"source"`
+	Dataset string `json:"dataset"`
+	N       int64  `json:"n"`
+}
+
+func (r *refusals) list() []Refused {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := []Refused{}
+	for k, n := range r.n {
+		out = append(out, Refused{Source: k[0], Dataset: k[1], N: n})
+	}
+	slices.SortFunc(out, func(a, b Refused) int {
+		if a.Source != b.Source {
+			return compareText(a.Source, b.Source)
+		}
+		return compareText(a.Dataset, b.Dataset)
+	})
+	return out
+}
+
+// keyLocks lets one request of a key be on its way at a time.
+type keyLocks struct {
+	mu   sync.Mutex
+	held map[string]*keyLock
+}
+
+type keyLock struct {
+	mu   sync.Mutex
+	uses int
+}
+
+func (k *keyLocks) lock(key string) (unlock func()) {
+	k.mu.Lock()
+	l := k.held[key]
+	if l == nil {
+		l = new(keyLock)
+		k.held[key] = l
+	}
+	l.uses++
+	k.mu.Unlock()
+	l.mu.Lock()
+	return func() {
+		l.mu.Unlock()
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if l.uses--; l.uses == 0 {
+			delete(k.held, key)
+		}
+	}
+}
+
+// watermarks says when enough time has passed for another watermark of a source.
+type watermarks struct {
+	mu   sync.Mutex
+	last map[[2]string]time.Time // compartment, source
+}
+
+// step is the least advance that is worth a record.
+const step = time.Minute
+
+func (m *watermarks) watermark(compartment, source string, until time.Time, lateness time.Duration, final bool) ([][]byte, error) {
+	if until.IsZero() {
+		return nil, nil
+	}
+	w := event.Watermark{Source: source, Until: until.Add(-lateness).UTC(), Reason: "lateness"}
+	if final {
+		w.Until, w.Reason = until.UTC(), "import-end"
+	}
+	m.mu.Lock()
+	last := m.last[[2]string{compartment, source}]
+	due := final || w.Until.Sub(last) >= step
+	if due && w.Until.After(last) {
+		m.last[[2]string{compartment, source}] = w.Until
+	}
+	m.mu.Unlock()
+	if !due {
+		return nil, nil
+	}
+	rec, err := event.EncodeWatermark(&w)
+	if err != nil {
+		return nil, err
+	}
+	return [][]byte{rec}, nil
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+func compareText(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}

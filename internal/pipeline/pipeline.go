@@ -1,0 +1,313 @@
+// Package pipeline holds the order of the steps: Accept takes a batch from the way
+// in to durable evidence, and Follow takes the event stream from there to index,
+// findings and state, the same for live traffic, restart and rebuild.
+//
+// It promises: no answer before evidence is durable; nothing of a record that is
+// withheld for a protected channel, not even a number; each record of the event
+// stream once in the index; the same findings from the same evidence, whoever
+// reads it and when. ARCHITECTURE.md tells the way of one log line.
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/counterseal/counterseal/internal/detect"
+	"github.com/counterseal/counterseal/internal/durable"
+	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/evidence"
+	"github.com/counterseal/counterseal/internal/index"
+	"github.com/counterseal/counterseal/internal/keyring"
+	"github.com/counterseal/counterseal/internal/pseudonym"
+	"github.com/counterseal/counterseal/internal/state"
+)
+
+// Options of a pipeline.
+type Options struct {
+	Dir       string // data directory, locked by the caller
+	Documents Documents
+	Log       *slog.Logger
+	Now       func() time.Time // nil: time.Now
+	Reserve   int64            // bytes of disk that stay free; below, nothing is accepted
+	Memory    int64            // budget of the index
+	InFlight  int64            // bytes of frames under way at once; 0: 64 MiB
+	Segment   evidence.Options // limits of segments; Dir, Keys and Now are filled here
+}
+
+// Pipeline is the running system of one data directory.
+type Pipeline struct {
+	dir     string
+	log     *slog.Logger
+	now     func() time.Time
+	reserve int64
+
+	keys     keyLocks
+	keyring  *keyring.Keyring
+	tokens   pseudonym.Tokenizer
+	epoch    int
+	evidence *evidence.Store
+	state    *state.DB
+	index    *index.Index
+	indexOpt index.Options
+	blobs    blobs
+
+	budget      *semaphore.Weighted
+	budgetBytes int64
+	diskAt      atomic.Int64
+	diskLow     atomic.Bool
+	failed      atomic.Pointer[error] // why evidence cannot be written
+
+	policyMu sync.RWMutex // held for reading by a batch on its way
+	policy   *policy
+	problems []Problem
+
+	contextMu sync.Mutex
+	contexts  map[string]string // compartment to digest of the last context written
+
+	running  running
+	sequence sequence
+	pending  pending
+	refusals refusals
+	marks    watermarks
+	accepted atomic.Int64
+
+	found map[string]evidence.Position // ends of the streams when the process began
+	topMu sync.Mutex
+	tops  map[string]evidence.Position // ends of the streams now
+
+	recentMu sync.Mutex
+	recent   map[string]map[string]*event.Card // key, compartment: cards not yet projected
+
+	pastMu sync.Mutex
+	pasts  map[string]*past
+
+	zoneMu sync.Mutex
+	zones  map[string]*time.Location
+
+	followMu  sync.Mutex
+	followers map[string]*follower
+	group     *errgroup.Group
+	groupCtx  context.Context
+	stop      context.CancelFunc
+}
+
+// Open opens the data directory, recovers what a crash left, and reads the tails
+// of the event streams into the state, so that every request key is known before
+// the first request. Follow must run for index and findings to grow.
+func Open(ctx context.Context, o Options) (*Pipeline, error) {
+	p := &Pipeline{
+		dir: o.Dir, log: o.Log, now: o.Now, reserve: o.Reserve, epoch: 1,
+		blobs:       blobs{dir: filepath.Join(o.Dir, "blobs")},
+		keys:        keyLocks{held: make(map[string]*keyLock)},
+		contexts:    make(map[string]string),
+		running:     running{last: make(map[string]uint64)},
+		sequence:    sequence{last: make(map[string]uint64)},
+		pending:     pending{gaps: make(map[string][]event.Gap)},
+		refusals:    refusals{n: make(map[[2]string]int64)},
+		marks:       watermarks{last: make(map[[2]string]time.Time)},
+		found:       make(map[string]evidence.Position),
+		tops:        make(map[string]evidence.Position),
+		recent:      make(map[string]map[string]*event.Card),
+		pasts:       make(map[string]*past),
+		zones:       make(map[string]*time.Location),
+		followers:   make(map[string]*follower),
+		budgetBytes: o.InFlight,
+	}
+	if p.now == nil {
+		p.now = time.Now
+	}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	if p.budgetBytes == 0 {
+		p.budgetBytes = 64 << 20
+	}
+	p.budget = semaphore.NewWeighted(p.budgetBytes)
+	var err error
+	if p.keyring, err = keyring.Open(o.Dir); err != nil {
+		return nil, err
+	}
+	if p.tokens, err = pseudonym.NewLocal(p.keyring.MACKey("token/1"), p.keyring.ID(), p.epoch); err != nil {
+		return nil, err
+	}
+	pol, problems, err := p.compile(o.Documents)
+	if err != nil {
+		return nil, err
+	}
+	p.policy, p.problems = pol, problems
+
+	seg := o.Segment
+	seg.Dir, seg.Keys, seg.Now = o.Dir, p.keyring, p.now
+	if p.evidence, err = evidence.Open(seg); err != nil {
+		return nil, err
+	}
+	for _, r := range p.evidence.Recovered() {
+		p.log.Warn("evidence recovered after an unclean stop", "what", r.String())
+	}
+	if p.state, err = state.Open(filepath.Join(o.Dir, "state")); err != nil {
+		return nil, errors.Join(err, p.evidence.Close())
+	}
+	if err := p.catchUp(ctx); err != nil {
+		return nil, errors.Join(err, p.state.Close(), p.evidence.Close())
+	}
+	p.indexOpt = index.Options{Dir: filepath.Join(o.Dir, "index"), Logger: p.log, MemoryBytes: int(o.Memory), ReserveBytes: o.Reserve / 2, Now: p.now}
+	if p.index, err = index.Open(p.indexOpt); err != nil {
+		return nil, errors.Join(err, p.state.Close(), p.evidence.Close())
+	}
+	return p, nil
+}
+
+// SetDocuments puts other documents in force between two batches. A new context
+// record follows in each stream.
+func (p *Pipeline) SetDocuments(d Documents) error {
+	pol, problems, err := p.compile(d)
+	if err != nil {
+		return err
+	}
+	p.policyMu.Lock()
+	defer p.policyMu.Unlock()
+	p.policy, p.problems = pol, problems
+	return nil
+}
+
+// Problems lists what is wrong with the documents in force.
+func (p *Pipeline) Problems() []Problem {
+	p.policyMu.RLock()
+	defer p.policyMu.RUnlock()
+	return p.problems
+}
+
+// Rules is the rule set in force.
+func (p *Pipeline) Rules() *detect.RuleSet {
+	p.policyMu.RLock()
+	defer p.policyMu.RUnlock()
+	return p.policy.rules
+}
+
+// Index answers questions. It is replaced by Rebuild.
+func (p *Pipeline) Index() *index.Index { return p.index }
+
+// State answers what was kept, dropped and missed.
+func (p *Pipeline) State() *state.DB { return p.state }
+
+// Refused lists what the door refused since the process began.
+func (p *Pipeline) Refused() []Refused { return p.refusals.list() }
+
+// CannotTell counts, by rule id, the events that a rule could not be answered on.
+func (p *Pipeline) CannotTell() map[string]int64 {
+	p.pastMu.Lock()
+	defer p.pastMu.Unlock()
+	out := make(map[string]int64)
+	seen := make(map[*detect.RuleSet]bool)
+	add := func(r *detect.RuleSet) {
+		if seen[r] {
+			return
+		}
+		seen[r] = true
+		for id, n := range r.CannotTell() {
+			out[id] += n
+		}
+	}
+	add(p.Rules())
+	for _, s := range p.pasts {
+		add(s.rules)
+	}
+	return out
+}
+
+// Ready says why nothing can be accepted now, or nil.
+func (p *Pipeline) Ready() error { return p.ready() }
+
+// Accepted counts the events sealed since the process began.
+func (p *Pipeline) Accepted() int64 { return p.accepted.Load() }
+
+// Gap records a break that a way in saw. It travels with the next card of its
+// source, or goes alone when the pipeline settles.
+func (p *Pipeline) Gap(g event.Gap) {
+	if g.At.IsZero() {
+		g.At = p.now().UTC()
+	}
+	g.At = g.At.UTC()
+	p.pending.add([]event.Gap{g})
+}
+
+// hash is the keyed digest of values that no one may read back.
+func (p *Pipeline) hash(b []byte) []byte { return p.keyring.MAC("field/1", b) }
+
+func (p *Pipeline) zone(name string) (*time.Location, error) {
+	p.zoneMu.Lock()
+	defer p.zoneMu.Unlock()
+	if l, ok := p.zones[name]; ok {
+		return l, nil
+	}
+	l, err := time.LoadLocation(name)
+	if err != nil {
+		return nil, fmt.Errorf("time zone %q is not known", name)
+	}
+	p.zones[name] = l
+	return l, nil
+}
+
+// storageError answers a failed write: the request was not accepted, and if the
+// disk is full the source is told to wait.
+func (p *Pipeline) storageError(err error) error {
+	switch {
+	case errors.Is(err, evidence.ErrTooLarge):
+		return &event.Refusal{Code: codeLarge, Reason: "the request is larger than one durable unit", Hint: "send fewer lines at once"}
+	case durable.IsFull(err):
+		p.diskLow.Store(true)
+		return &event.Refusal{Code: codeDisk, Reason: "the disk is full", Hint: "free space on the data disk", After: 30 * time.Second}
+	}
+	return fmt.Errorf("sealing evidence: %w", err)
+}
+
+// cards looks a key up in what is projected and in what is sealed since.
+func (p *Pipeline) cards(ctx context.Context, key string) (map[string]*event.Card, error) {
+	cards, err := p.state.Cards(ctx, key, p.now())
+	if err != nil {
+		return nil, err
+	}
+	p.recentMu.Lock()
+	defer p.recentMu.Unlock()
+	for comp, c := range p.recent[key] {
+		if cards == nil {
+			cards = make(map[string]*event.Card)
+		}
+		cards[comp] = c
+	}
+	return cards, nil
+}
+
+func (p *Pipeline) remember(key, compartment string, c *event.Card) {
+	if key == "" {
+		return
+	}
+	p.recentMu.Lock()
+	defer p.recentMu.Unlock()
+	if p.recent[key] == nil {
+		p.recent[key] = make(map[string]*event.Card)
+	}
+	p.recent[key][compartment] = c
+}
+
+func (p *Pipeline) projected(compartment string, cards []*event.Card) {
+	p.recentMu.Lock()
+	defer p.recentMu.Unlock()
+	for _, c := range cards {
+		if m := p.recent[c.Key]; m != nil {
+			delete(m, compartment)
+			if len(m) == 0 {
+				delete(p.recent, c.Key)
+			}
+		}
+	}
+}

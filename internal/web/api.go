@@ -1,0 +1,344 @@
+package web
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/counterseal/counterseal/internal/collect"
+	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/index"
+	"github.com/counterseal/counterseal/internal/query"
+)
+
+const (
+	defaultLimit = 100
+	maxLimit     = 1_000_000
+)
+
+// asked is a question with its bounds, as every search route reads them.
+type asked struct {
+	query *query.Query
+	scope index.Scope
+	limit int
+}
+
+func (s *Server) ask(r *http.Request) (asked, error) {
+	v := r.URL.Query()
+	q, err := query.Parse(v.Get("q"))
+	if err != nil {
+		return asked{}, &badRequest{err.Error(), "see: counterseal search --help"}
+	}
+	a := asked{query: q, limit: defaultLimit}
+	for name, at := range map[string]*time.Time{"from": &a.scope.From, "to": &a.scope.To} {
+		if text := v.Get(name); text != "" {
+			t, err := time.Parse(time.RFC3339Nano, text)
+			if err != nil {
+				return asked{}, &badRequest{name + " is no time", "write it like 2026-03-01T12:00:00Z"}
+			}
+			*at = t
+		}
+	}
+	if text := v.Get("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > maxLimit {
+			return asked{}, &badRequest{"limit is a number from 1 to " + strconv.Itoa(maxLimit), ""}
+		}
+		a.limit = n
+	}
+	return a, nil
+}
+
+// Row is one line of an answer.
+type Row struct {
+	Ref         string              `json:"ref"`
+	Time        string              `json:"time"`
+	Sealed      string              `json:"sealed"`
+	Compartment string              `json:"compartment"`
+	Source      string              `json:"source"`
+	Dataset     string              `json:"dataset"`
+	Kind        string              `json:"kind"`
+	Truncated   bool                `json:"truncated,omitempty"`
+	Fields      map[string][]string `json:"fields"`
+}
+
+// Get returns the first value of a field, empty where there is none.
+func (r *Row) Get(name string) string {
+	if v := r.Fields[name]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
+func newRow(r *index.Row) Row {
+	out := Row{
+		Ref: r.Ref, Time: stamp(time.Unix(0, r.Time)), Sealed: stamp(r.Sealed), Compartment: r.Compartment,
+		Source: r.Source, Dataset: r.Dataset, Kind: r.Kind, Truncated: r.Truncated, Fields: make(map[string][]string, len(r.OCSF)+len(r.Native)),
+	}
+	for _, a := range r.OCSF {
+		out.Fields[a.Name] = append(out.Fields[a.Name], a.Value)
+	}
+	for _, a := range r.Native {
+		out.Fields["native."+a.Name] = append(out.Fields["native."+a.Name], a.Value)
+	}
+	return out
+}
+
+// stamp is how times are shown: UTC, RFC 3339, as precise as they are.
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+
+// search answers rows as JSON lines, newest first or as the question sorts; a
+// question with statistics answers {"columns": …} and then a line of values each.
+func (s *Server) search(w http.ResponseWriter, r *http.Request) error {
+	a, err := s.ask(r)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	buf := bufio.NewWriter(w)
+	enc := json.NewEncoder(buf)
+	if a.query.IsTable() {
+		t, err := s.o.Pipeline.Index().Stats(r.Context(), a.query, a.scope)
+		if err != nil {
+			return err
+		}
+		if err := enc.Encode(struct {
+			Columns []string `json:"columns"`
+		}{t.Columns}); err != nil {
+			return err
+		}
+		for _, row := range t.Rows {
+			if err := enc.Encode(row); err != nil {
+				return err
+			}
+		}
+		return buf.Flush()
+	}
+	err = s.each(r, a, func(row *index.Row) error { return enc.Encode(newRow(row)) })
+	if err != nil {
+		return err
+	}
+	return buf.Flush()
+}
+
+func (s *Server) each(r *http.Request, a asked, fn func(*index.Row) error) error {
+	var failed error
+	err := s.o.Pipeline.Index().Query(r.Context(), a.query, a.scope, a.limit, func(row index.Row) bool {
+		failed = fn(&row)
+		return failed == nil
+	})
+	if failed != nil {
+		return failed
+	}
+	return err
+}
+
+// findings answers findings in their newest revision, newest first, as JSON lines.
+func (s *Server) findings(w http.ResponseWriter, r *http.Request) error {
+	a, err := s.ask(r)
+	if err != nil {
+		return err
+	}
+	all, err := s.o.Pipeline.Index().Findings(r.Context(), a.query, a.scope, a.limit)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	buf := bufio.NewWriter(w)
+	enc := json.NewEncoder(buf)
+	for i := range all {
+		if err := enc.Encode(newFinding(&all[i])); err != nil {
+			return err
+		}
+	}
+	return buf.Flush()
+}
+
+// Finding is a finding as the API shows it.
+type Finding struct {
+	ID      string         `json:"id"`
+	Rev     int            `json:"rev"`
+	State   string         `json:"state"`
+	Time    string         `json:"time"`
+	Until   string         `json:"until"`
+	Rule    event.RuleInfo `json:"rule"`
+	RuleSet string         `json:"rule_set"`
+	Refs    []string       `json:"refs"`
+	Source  string         `json:"source"`
+	Dataset string         `json:"dataset"`
+	Group   string         `json:"group,omitempty"`
+	Parts   []event.Part   `json:"parts"`
+}
+
+func newFinding(f *event.Finding) Finding {
+	out := Finding{
+		ID: f.ID, Rev: f.Rev, State: string(f.State), Time: stamp(f.From), Until: stamp(f.To), Rule: f.Rule,
+		RuleSet: f.RuleSet, Source: f.Source, Dataset: f.Dataset, Group: f.Group, Parts: f.Parts, Refs: []string{},
+	}
+	for _, r := range f.Refs {
+		out.Refs = append(out.Refs, r.String())
+	}
+	return out
+}
+
+func (s *Server) sources(w http.ResponseWriter, r *http.Request) error {
+	counts, err := s.o.Pipeline.State().Counts(r.Context())
+	if err != nil {
+		return err
+	}
+	drops, err := s.o.Pipeline.State().Drops(r.Context())
+	if err != nil {
+		return err
+	}
+	return sendJSON(w, map[string]any{"kept": counts, "dropped": drops, "refused": s.o.Pipeline.Refused()})
+}
+
+func (s *Server) gaps(w http.ResponseWriter, r *http.Request) error {
+	gaps, err := s.o.Pipeline.Gaps(r.Context(), 10_000)
+	if err != nil {
+		return err
+	}
+	return sendJSON(w, gaps)
+}
+
+// Rule is a rule as the API lists it.
+type Rule struct {
+	ID     string   `json:"id"`
+	Title  string   `json:"title"`
+	Level  string   `json:"level"`
+	Status string   `json:"status"`
+	Author string   `json:"author"`
+	Tags   []string `json:"tags,omitempty"`
+	Path   string   `json:"path"`
+	// CannotTell counts events on which it could not be answered.
+	CannotTell int64 `json:"cannot_tell"`
+}
+
+// rules answers the rule set in force: rules, refusals, what no source feeds and
+// what the assessments hide.
+func (s *Server) rules(w http.ResponseWriter, _ *http.Request) error {
+	set := s.o.Pipeline.Rules()
+	cannot := s.o.Pipeline.CannotTell()
+	rules := []Rule{}
+	for _, r := range set.Rules() {
+		rules = append(rules, Rule{ID: r.ID, Title: r.Title, Level: r.Level, Status: r.Status, Author: r.Author, Tags: r.Tags, Path: r.Path, CannotTell: cannot[r.ID]})
+	}
+	type refused struct {
+		Path   string `json:"path"`
+		Line   int    `json:"line,omitempty"`
+		ID     string `json:"id,omitempty"`
+		Reason string `json:"reason"`
+	}
+	bad := []refused{}
+	for _, r := range set.Refused() {
+		bad = append(bad, refused{r.Path, r.Line, r.RuleID, r.Reason})
+	}
+	unfed := []string{}
+	for _, r := range s.o.Pipeline.Unfed() {
+		unfed = append(unfed, r.ID)
+	}
+	return sendJSON(w, map[string]any{
+		"digest": set.Digest(), "rules": rules, "refused": bad, "unfed": unfed, "blind": s.o.Pipeline.Blind(),
+	})
+}
+
+func (s *Server) doctor(w http.ResponseWriter, r *http.Request) error {
+	return sendJSON(w, s.o.Pipeline.Doctor(r.Context()))
+}
+
+func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
+	p := s.o.Pipeline
+	counts, err := p.State().Counts(r.Context())
+	if err != nil {
+		return err
+	}
+	var events int64
+	for _, c := range counts {
+		events += c.Kept
+	}
+	return sendJSON(w, map[string]any{
+		"version": s.o.Version, "demo": s.o.Demo, "events": events, "sealed_since_start": p.Accepted(), "rule_set": p.Rules().Digest(), "sources": len(counts),
+	})
+}
+
+// settle waits until everything sealed so far can be found.
+func (s *Server) settle(w http.ResponseWriter, r *http.Request) error {
+	if err := s.o.Pipeline.Settle(r.Context()); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (s *Server) health(w http.ResponseWriter, _ *http.Request) error {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if err := s.o.Pipeline.Ready(); err != nil {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, werr := w.Write([]byte(err.Error() + "\n"))
+		return werr
+	}
+	_, err := w.Write([]byte("ok\n"))
+	return err
+}
+
+func (s *Server) openapi(w http.ResponseWriter, _ *http.Request) error {
+	data, err := files.ReadFile("openapi.json")
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, err = w.Write(data)
+	return err
+}
+
+// ImportRequest names files on the server's machine. Only the socket takes it.
+type ImportRequest struct {
+	Paths   []string `json:"paths"`
+	Source  string   `json:"source"`
+	Dataset string   `json:"dataset,omitempty"`
+	Zone    string   `json:"zone,omitempty"`
+}
+
+// ImportLine is one line of the answer to an import: progress, or the report that
+// ends it, or the reason why it ended.
+type ImportLine struct {
+	Progress *collect.Progress `json:"progress,omitempty"`
+	Report   *collect.Report   `json:"report,omitempty"`
+	Error    string            `json:"error,omitempty"`
+	Code     string            `json:"code,omitempty"`
+	Hint     string            `json:"hint,omitempty"`
+}
+
+// importFiles reads files and answers JSON lines as it goes.
+func (s *Server) importFiles(w http.ResponseWriter, r *http.Request) error {
+	var req ImportRequest
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&req); err != nil {
+		return &badRequest{"the request is no import: " + err.Error(), ""}
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	enc := json.NewEncoder(w)
+	flush := http.NewResponseController(w)
+	last := time.Time{}
+	report, err := s.o.Import(r.Context(), req, func(p collect.Progress) {
+		if now := time.Now(); now.Sub(last) > 100*time.Millisecond {
+			last = now
+			if enc.Encode(ImportLine{Progress: &p}) == nil {
+				flush.Flush() // a transport without it sends when it likes
+			}
+		}
+	})
+	line := ImportLine{Report: &report}
+	if err != nil {
+		line.Error = err.Error()
+		var refusal *event.Refusal
+		if errors.As(err, &refusal) {
+			line.Code, line.Hint = refusal.Code, refusal.Hint
+		}
+	}
+	return enc.Encode(line)
+}

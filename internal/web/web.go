@@ -1,0 +1,299 @@
+// Package web answers people and programs: the JSON API under /api/v1, the start
+// page, health and metrics. Handlers parse, call one domain function and render;
+// the rules live below. It imports no package that could undo a token, open a
+// segment or use a key (layers_test.go).
+//
+// There is no login yet, so the loopback handler checks the Host header, refuses
+// requests that another site makes a browser send, and asks for a session that a
+// one-time secret begins; the socket handler trusts the file mode of the socket.
+package web
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"embed"
+	"encoding/json"
+	"errors"
+	"html/template"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/counterseal/counterseal/internal/collect"
+	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/pipeline"
+)
+
+//go:embed templates static openapi.json
+var files embed.FS
+
+// Options of a server.
+type Options struct {
+	Pipeline *pipeline.Pipeline
+	// Ingest and Bulk are the ways in that collect offers.
+	Ingest http.Handler
+	Bulk   http.Handler
+	// Import reads files on this machine.
+	Import func(context.Context, ImportRequest, func(collect.Progress)) (collect.Report, error)
+	Log    *slog.Logger
+	// Version is shown by status.
+	Version string
+	// Demo marks a data directory whose keys are public; Story is what the start
+	// page tells of it.
+	Demo  bool
+	Story []string
+	// Collectors are metrics of other parts.
+	Collectors []prometheus.Collector
+	Now        func() time.Time
+}
+
+// Server holds the handlers.
+type Server struct {
+	o        Options
+	log      *slog.Logger
+	now      func() time.Time
+	page     *template.Template
+	registry *prometheus.Registry
+
+	mu       sync.Mutex
+	once     [32]byte // digest of the one-time secret; zero when it was used
+	sessions map[[32]byte]time.Time
+}
+
+// sessionLife bounds a session that the one-time secret began.
+const sessionLife = 12 * time.Hour
+
+const cookieName = "counterseal"
+
+// New makes a server.
+func New(o Options) (*Server, error) {
+	s := &Server{o: o, log: o.Log, now: o.Now, sessions: make(map[[32]byte]time.Time)}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	var err error
+	if s.page, err = template.ParseFS(files, "templates/*.html"); err != nil {
+		return nil, err
+	}
+	s.registry = prometheus.NewRegistry()
+	if err := s.registry.Register(&collector{s: s}); err != nil {
+		return nil, err
+	}
+	for _, c := range o.Collectors {
+		if err := s.registry.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// OneTime makes a new one-time secret and forgets the one before.
+func (s *Server) OneTime() string {
+	text := rand.Text()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.once = sha256.Sum256([]byte(text))
+	return text
+}
+
+// Socket is the handler for run/api.sock: whoever may open the socket may ask.
+func (s *Server) Socket() http.Handler {
+	return s.mux(func(*http.Request) bool { return true }, true)
+}
+
+// Loopback is the handler for a loopback address.
+func (s *Server) Loopback() http.Handler {
+	guard := http.NewCrossOriginProtection()
+	inner := s.mux(s.known, false)
+	return guard.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !localHost(r.Host) {
+			problem(w, http.StatusMisdirectedRequest, "refused", "this server answers to localhost alone", "")
+			return
+		}
+		inner.ServeHTTP(w, r)
+	}))
+}
+
+// localHost accepts the names under which a browser on this machine may ask: a
+// name that some DNS points here is refused.
+func localHost(host string) bool {
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	}
+	if name == "localhost" {
+		return true
+	}
+	if len(name) > 1 && name[0] == '[' && name[len(name)-1] == ']' {
+		name = name[1 : len(name)-1]
+	}
+	ip := net.ParseIP(name)
+	return ip != nil && ip.IsLoopback()
+}
+
+func (s *Server) mux(allowed func(*http.Request) bool, socket bool) http.Handler {
+	mux := http.NewServeMux()
+	for _, rt := range s.routes() {
+		if rt.access == socketOnly && !socket {
+			continue
+		}
+		mux.HandleFunc(rt.pattern, func(w http.ResponseWriter, r *http.Request) {
+			headers(w.Header())
+			if rt.access == secret && !allowed(r) {
+				s.refuseStranger(w, r)
+				return
+			}
+			if err := rt.handle(w, r); err != nil {
+				s.fail(w, r, err)
+			}
+		})
+	}
+	return mux
+}
+
+func headers(h http.Header) {
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'; require-trusted-types-for 'script'")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Cache-Control", "no-store")
+}
+
+func (s *Server) refuseStranger(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/" {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.WriteHeader(http.StatusUnauthorized)
+		if err := s.page.ExecuteTemplate(w, "stranger.html", nil); err != nil {
+			s.log.Error("page", "err", err)
+		}
+		return
+	}
+	problem(w, http.StatusUnauthorized, "unauthorized", "this needs a session", "open the address that `counterseal serve` printed, or use run/api.sock")
+}
+
+// known reports whether the request carries a live session.
+func (s *Server) known(r *http.Request) bool {
+	c, err := r.Cookie(cookieName)
+	if err != nil {
+		return false
+	}
+	sum := sha256.Sum256([]byte(c.Value))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	until, ok := s.sessions[sum]
+	if ok && s.now().After(until) {
+		delete(s.sessions, sum)
+		ok = false
+	}
+	return ok
+}
+
+// enter exchanges the one-time secret for a session.
+func (s *Server) enter(w http.ResponseWriter, r *http.Request) error {
+	sum := sha256.Sum256([]byte(r.URL.Query().Get("once")))
+	s.mu.Lock()
+	ok := s.once != ([32]byte{}) && subtle.ConstantTimeCompare(sum[:], s.once[:]) == 1
+	var text string
+	if ok {
+		s.once = [32]byte{}
+		text = rand.Text() + rand.Text()
+		s.sessions[sha256.Sum256([]byte(text))] = s.now().Add(sessionLife)
+	}
+	s.mu.Unlock()
+	if !ok {
+		s.log.Warn("a wrong or used one-time secret was presented")
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.WriteHeader(http.StatusForbidden)
+		return s.page.ExecuteTemplate(w, "stranger.html", nil)
+	}
+	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: text, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode, MaxAge: int(sessionLife / time.Second)})
+	// A page that goes on by itself: a redirect would be another site's request to
+	// a strict cookie when the address was clicked in a chat or a mail.
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Refresh", "0; url=/")
+	return s.page.ExecuteTemplate(w, "entered.html", nil)
+}
+
+func (s *Server) static(w http.ResponseWriter, r *http.Request) error {
+	sub, err := fs.Sub(files, "static")
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Cache-Control", "no-cache")
+	http.StripPrefix("/static/", http.FileServerFS(sub)).ServeHTTP(w, r)
+	return nil
+}
+
+func (s *Server) ingest(w http.ResponseWriter, r *http.Request) error {
+	s.o.Ingest.ServeHTTP(w, r)
+	return nil
+}
+
+func (s *Server) bulk(w http.ResponseWriter, r *http.Request) error {
+	s.o.Bulk.ServeHTTP(w, r)
+	return nil
+}
+
+// badRequest is an error of the asker, with a stable code.
+type badRequest struct{ text, hint string }
+
+func (e *badRequest) Error() string { return e.text }
+
+// fail is the one place that turns errors into answers: a safe sentence for the
+// asker, the detail for the log.
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	var bad *badRequest
+	var refusal *event.Refusal
+	switch {
+	case errors.As(err, &bad):
+		problem(w, http.StatusBadRequest, "bad_request", bad.text, bad.hint)
+	case errors.As(err, &refusal):
+		if refusal.After > 0 {
+			w.Header().Set("Retry-After", strconv.Itoa(int((refusal.After+time.Second-1)/time.Second)))
+		}
+		problem(w, http.StatusServiceUnavailable, refusal.Code, refusal.Reason, refusal.Hint)
+	case r.Context().Err() != nil:
+	default:
+		id := rand.Text()[:8]
+		s.log.Error("request failed", "path", r.Pattern, "id", id, "err", err)
+		problem(w, http.StatusInternalServerError, "internal", "something went wrong; the log of the server has it as "+id, "")
+	}
+}
+
+// problem writes an RFC 9457 answer.
+func problem(w http.ResponseWriter, status int, code, detail, hint string) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(struct {
+		Type   string `json:"type"`
+		Title  string `json:"title"`
+		Status int    `json:"status"`
+		Code   string `json:"code"`
+		Detail string `json:"detail"`
+		Hint   string `json:"hint,omitempty"`
+	}{"about:blank", http.StatusText(status), status, code, detail, hint})
+}
+
+func sendJSON(w http.ResponseWriter, v any) error {
+	w.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(w).Encode(v)
+}
+
+// etag-like digests of documents are shown short.
+func short(digest string) string {
+	if len(digest) > 12 {
+		return digest[:12]
+	}
+	return digest
+}
