@@ -3,6 +3,7 @@ package parse
 import (
 	"bytes"
 	"encoding/hex"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -153,6 +154,10 @@ func (a *audit) body(b []byte, depth int) {
 			}
 			word := b[:n]
 			b = b[n:]
+			if string(word) == "}" { // the end of an enriched SADDR
+				loose = -1
+				continue
+			}
 			next := bytes.TrimLeft(b, " ")
 			if s := string(word); (s == "old" || s == "new") && pairAhead(next) {
 				prefix = s
@@ -294,6 +299,14 @@ func (a *audit) value(key string, v []byte, quoted bool) bool {
 		v = decoded
 	}
 	switch key {
+	case "saddr":
+		if a.sockaddr(v) {
+			return false
+		}
+	case "SADDR":
+		if string(v) == "{" { // the enriched form: its parts follow as pairs
+			return false
+		}
 	case "proctitle":
 		if bytes.IndexByte(v, 0) >= 0 {
 			v = bytes.ReplaceAll(v, []byte{0}, []byte{' '})
@@ -311,6 +324,49 @@ func (a *audit) value(key string, v []byte, quoted bool) bool {
 	}
 	a.add(key, v)
 	return asIs && len(a.r.Fields) <= event.MaxFields
+}
+
+// sockaddr decodes a socket address under the names that enriched records use. An
+// address in hexadecimal would pass every test for addresses unseen. The family is
+// in the byte order of the machine, the port in that of the network.
+func (a *audit) sockaddr(v []byte) bool {
+	raw := make([]byte, len(v)/2)
+	if n, err := hex.Decode(raw, v); err != nil || n < 4 {
+		return false
+	}
+	port := strconv.AppendUint(nil, uint64(raw[2])<<8|uint64(raw[3]), 10)
+	inet := func(family string, addr []byte) bool {
+		ip, ok := netip.AddrFromSlice(addr)
+		if !ok {
+			return false
+		}
+		a.add("saddr_fam", []byte(family))
+		a.add("laddr", []byte(ip.String()))
+		a.add("lport", port)
+		return true
+	}
+	family := uint16(raw[0]) | uint16(raw[1])<<8
+	if raw[0] == 0 { // a big-endian machine
+		family = uint16(raw[1])
+	}
+	switch {
+	case family == 2 && len(raw) >= 8:
+		return inet("inet", raw[4:8])
+	case family == 10 && len(raw) >= 24:
+		return inet("inet6", raw[8:24])
+	case family == 1:
+		path := raw[2:]
+		if path[0] == 0 { // an abstract name
+			path = path[1:]
+		}
+		if end := bytes.IndexByte(path, 0); end >= 0 {
+			path = path[:end]
+		}
+		a.add("saddr_fam", []byte("local"))
+		a.add("path", path)
+		return true
+	}
+	return false
 }
 
 // split tells a piece of a long argument, a1[0].

@@ -83,7 +83,7 @@ func checkParse(t *testing.T, fm *Format, f *event.Frame, ds string) {
 			}
 		}
 		switch v.Name {
-		case "_path", "facility", "severity", "event", "outcome", "action", "in_if", "out_if":
+		case "_path", "saddr_fam", "facility", "severity", "event", "outcome", "action", "in_if", "out_if":
 		default:
 			total += len(v.Value)
 		}

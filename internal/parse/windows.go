@@ -2,6 +2,7 @@ package parse
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -148,9 +149,14 @@ func parseWinlogbeat(f *event.Frame, c Context, r *event.Record) error {
 	}
 	r.Format = "winlogbeat/1"
 	var number []byte
+	// Newer agents write the event's time beside their @timestamp.
+	created := slices.ContainsFunc(fields, func(v event.Field) bool { return v.Name == "winlog.time_created" })
 	out := fields[:0]
 	for _, v := range fields {
 		name, keep := winlogbeatName(v.Name)
+		if created && v.Name == "@timestamp" {
+			name = v.Name
+		}
 		if name == "EventRecordID" {
 			number = v.Value
 			continue
