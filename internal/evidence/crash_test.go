@@ -515,6 +515,60 @@ func TestDamageIsSetAside(t *testing.T) {
 	}
 }
 
+// TestDamagedFooter: the newest closed segment has lost its end. It is set aside, its
+// records are read by walking, and the next segment names it as it was found.
+func TestDamagedFooter(t *testing.T) {
+	dir := filled(t, 3)
+	paths := files(t, dir, "a", extClosed)
+	for i, path := range paths {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[len(b)-60] ^= 1
+		if i > 0 { // the second is met by readers only, the third by Open
+			rewrite(t, path, b)
+		}
+	}
+	s := open(t, dir, nil)
+	rec := s.Recovered()
+	if len(rec) != 1 || rec[0].Kind != RecoveredDamaged || rec[0].Records != 63 {
+		t.Fatalf("%v", rec)
+	}
+	mustAppend(t, s, "a", recs(189, 1))
+	var got []string
+	pos := Position{}
+	damages := 0
+	for {
+		var err error
+		pos, err = s.Read(context.Background(), Events, "a", pos, func(_ event.Ref, rec []byte) error {
+			got = append(got, string(rec))
+			return nil
+		})
+		var damage *DamageError
+		if errors.As(err, &damage) {
+			damages++
+			pos = damage.Next
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		break
+	}
+	if diff := cmp.Diff(texts(recs(0, 190)), got); diff != "" || damages != 1 {
+		t.Fatal(damages, diff)
+	}
+	s.Close()
+	var parts []Part
+	for _, p := range verify(t, dir).Problems {
+		parts = append(parts, p.Part)
+	}
+	if diff := cmp.Diff([]Part{PartFooter, PartFile, PartBlock}, parts); diff != "" {
+		t.Fatal(diff)
+	}
+}
+
 // TestDamagedClosedBlock: reading stops at the damage and says where to go on.
 func TestDamagedClosedBlock(t *testing.T) {
 	dir := filled(t, 2)

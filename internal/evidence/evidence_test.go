@@ -333,3 +333,163 @@ func TestStopAndPositions(t *testing.T) {
 		t.Error("originals hold something")
 	}
 }
+
+// blocked appends a record whose build holds the writer until release is called.
+func blocked(t *testing.T, s *Store, comp string) (release func()) {
+	t.Helper()
+	in, out, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		if _, err := s.AppendFunc(context.Background(), Events, comp, 1, func(event.Ref) ([][]byte, error) {
+			close(in)
+			<-out
+			return recs(0, 1), nil
+		}); err != nil {
+			t.Error(err)
+		}
+	}()
+	<-in
+	return func() { close(out); <-done }
+}
+
+// waiting blocks until n calls are queued.
+func waiting(s *Store, comp string, n int) {
+	l := s.log(Events, comp)
+	for {
+		l.mu.Lock()
+		k := len(l.queue)
+		l.mu.Unlock()
+		if k >= n {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// TestTwoLargeCallsAtOnce: each fits a block, both do not. The second keeps the
+// position that it was told.
+func TestTwoLargeCallsAtOnce(t *testing.T) {
+	s := open(t, quickDir(t), func(o *Options) { o.BlockBytes = 12 << 20 })
+	release := blocked(t, s, "a")
+	rng := rand.New(rand.NewPCG(5, 5))
+	var bodies [2][]byte
+	for i := range bodies {
+		bodies[i] = make([]byte, 11<<20)
+		for k := range bodies[i] {
+			bodies[i][k] = byte(rng.Uint32())
+		}
+	}
+	bodies[1] = append(bodies[1], bodies[0][:4<<20]...)
+	var wg sync.WaitGroup
+	for i, body := range bodies {
+		wg.Go(func() {
+			var told event.Ref
+			ref, err := s.AppendFunc(context.Background(), Events, "a", 2, func(first event.Ref) ([][]byte, error) {
+				told = first
+				return [][]byte{body, []byte(first.String())}, nil
+			})
+			if err != nil || ref != told {
+				t.Errorf("%d: %v, told %v, %v", i, ref, told, err)
+				return
+			}
+			a, err1 := s.Get(context.Background(), ref)
+			b, err2 := s.Get(context.Background(), ref.Next(1))
+			if err1 != nil || err2 != nil || string(a) != string(body) || string(b) != ref.String() {
+				t.Errorf("%d: another record, %v, %v", i, err1, err2)
+			}
+		})
+	}
+	waiting(s, "a", 2)
+	release()
+	wg.Wait()
+	if st := s.Stats().Events; st.Records != 5 || st.Blocks < 2 {
+		t.Errorf("%+v", st)
+	}
+}
+
+func TestCancelledCallIsNotStored(t *testing.T) {
+	s := open(t, quickDir(t), nil)
+	release := blocked(t, s, "a")
+	ctx, cancel := context.WithCancel(context.Background())
+	got := make(chan error, 1)
+	go func() {
+		_, err := s.Append(ctx, Events, "a", [][]byte{[]byte("cancelled")})
+		got <- err
+	}()
+	waiting(s, "a", 1)
+	cancel()
+	if err := <-got; !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	release()
+	mustAppend(t, s, "a", recs(1, 1))
+	have, _ := all(t, s, "a")
+	if diff := cmp.Diff(texts(recs(0, 2)), have); diff != "" {
+		t.Fatal(diff)
+	}
+	if _, err := s.Append(ctx, Events, "a", recs(0, 1)); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+}
+
+// TestIdleSegmentIsClosedByAge: a key does not live on because nobody writes.
+func TestIdleSegmentIsClosedByAge(t *testing.T) {
+	s := open(t, quickDir(t), func(o *Options) { o.MaxSegmentAge = 30 * time.Millisecond })
+	mustAppend(t, s, "a", recs(0, 1))
+	for end := time.Now().Add(10 * time.Second); ; {
+		infos, err := s.Segments(Events, "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if infos[0].Reason == reasonAge {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%+v", infos)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// TestReadersWhileSegmentsTurn reads from the start and from the end while segments
+// are closed under it.
+func TestReadersWhileSegmentsTurn(t *testing.T) {
+	s := open(t, quickDir(t), func(o *Options) { o.MaxSegmentRecords = 6 })
+	const n = 600
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() { // a follower
+			var pos Position
+			next := 0
+			for next < n {
+				if err := s.Wait(context.Background(), Events, "a", pos); err != nil {
+					t.Error(err)
+					return
+				}
+				var err error
+				if pos, err = s.Read(context.Background(), Events, "a", pos, func(ref event.Ref, rec []byte) error {
+					if string(rec) != string(recs(next, 1)[0]) {
+						return fmt.Errorf("%s is %q, want record %d", ref, rec, next)
+					}
+					next++
+					return nil
+				}); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for i := 0; i < n; i += 2 {
+		ref := mustAppend(t, s, "a", recs(i, 2))
+		if i%50 == 0 {
+			if got, _ := all(t, s, "a"); len(got) < i+2 {
+				t.Errorf("%d of %d records", len(got), i+2)
+			}
+			if _, err := s.Get(context.Background(), ref); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	wg.Wait()
+}

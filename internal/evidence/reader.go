@@ -78,15 +78,14 @@ func (l *log) index(id uuid.UUID) int {
 // load opens a segment by itself: header, key, and blocks from the footer, or from
 // a walk where there is no good footer.
 func (l *log) load(seg *segment) (*reader, error) {
+	l.mu.Lock()
+	state := seg.state
+	l.mu.Unlock()
 	var f *os.File
-	for range 3 { // it may be renamed meanwhile
-		l.mu.Lock()
-		path := l.path(seg.id, seg.state.ext())
-		l.mu.Unlock()
+	// It may be renamed before its state says so, and only forward.
+	for st := state; st <= segDamaged && f == nil; st++ {
 		var err error
-		if f, err = os.Open(path); err == nil {
-			break
-		} else if !errors.Is(err, fs.ErrNotExist) {
+		if f, err = os.Open(l.path(seg.id, st.ext())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 	}
