@@ -89,7 +89,7 @@ func wantRows(t *testing.T, s store, q string, want ...int) {
 // nasty are values that break what is quoted, split, folded or taken for a number.
 var nasty = []string{
 	`plain`, `Plain`, `two words`, ` leading`, `trailing `, `"`, `'`, "`", `a"b`, `a'b`, "a`b", `\`, `\\`, `a\`, `C:\Windows\System32`, `\\server\share`,
-	"\x00", "a\x00b", "\xff", "a\xff\xfeb", "\u202egpj.exe", "\u200f", "é", "É", "日本", "line\nline", "tab\t", "\x1f", "a\x1fb", "\x1e", "\x1ea",
+	"\x00", "a\x00b", "\xff", "a\xff\xfeb", "\u202egpj.exe", "\u200f", "é", "É", "日本", "line\nline", "tab\t", "\x1f", "a\x1fb", "\x1e", "\x1e\x1d", "\x1e\x1f", "\n", "a\nb",
 	`0`, `00`, `1`, `1.0`, `1e3`, `-5`, `18446744073709551615`, `9223372036854775808`, `0.1`, `.5`, `1_000`, `0x10`, `NaN`, `inf`,
 	`10.0.0.1`, `10.0.0.01`, `10.0.0.0/8`, `2026-01-01T00:00:00Z`, `2026-01-01T00:00:00.000Z`, `5m`, `1KiB`, `true`, `null`,
 	`*`, `**`, `?`, `a*`, `*a`, `in("*")`, `("*")`, `_time:5m`, `{a="b"}`, `and`, `or`, `not`, `!`, `-`, `=`, `!=`, `a:b`, `:`, `~`, `|`, `x | limit 1`, `(`, `)`, `[1, 2]`, `,`, `#`, `# c`,
@@ -167,7 +167,7 @@ func runContract(t *testing.T, open func(*testing.T) store) {
 			mk(1, "process.file.path", `C:\Windows\System32\CMD.EXE`, "port", "80", "native.Message", "Failed login for admin"),
 			mk(2, "process.file.path", `C:\Windows\notepad.exe`, "port", "443", "native.Message", "login ok"),
 			mk(3, "process.file.path", "/usr/bin/cmd.exe\nx", "port", "8080", "ip", "10.1.2.3", "native.Message", "failed\nlogin"),
-			mk(4, "tags", "a", "tags", "b.c", "tags", `D\E.exe`, "ip", "192.168.1.1"),
+			mk(4, "tags", "a", "tags", "b.c", "tags", `D\E.exe`, "tags", "one\ntwo", "ip", "192.168.1.1"),
 			mk(5, "port", "x", "empty", "", "sealed", "ignored", "native.Message", "Wörter und ÄPFEL"),
 		)
 		for _, c := range []struct {
@@ -210,6 +210,13 @@ func runContract(t *testing.T, open func(*testing.T) store) {
 			{`tags : b`, []int{4}},
 			{`tags : *\\e.exe`, []int{4}},
 			{`tags = D*`, []int{4}},
+			{`tags : two`, []int{4}},
+			{`tags = e"one\ntwo"`, []int{4}},
+			{`tags : e"one\ntwo"`, []int{4}},
+			{`tags : e"a\nb"`, nil},
+			{`tags = one*two`, []int{4}},
+			{`tags = *e"\n"two`, []int{4}},
+			{`tags = two`, nil},
 			{`tags = a*c`, nil},
 			{`tags in (zzz, b.c)`, []int{4}},
 			{`tags != a`, nil},
@@ -232,7 +239,7 @@ func runContract(t *testing.T, open func(*testing.T) store) {
 		if !slices.Equal(numbers(got), []int{2, 1}) || !slices.Equal(got[0].OCSF, []Attr{{"port", "443"}}) || got[0].Native != nil || got[0].Time != row(2).Time {
 			t.Errorf("sort, limit, fields: %+v", got)
 		}
-		if got := find(t, s, "tags exists | fields tags", Scope{}, 0); len(got) != 1 || len(got[0].OCSF) != 3 {
+		if got := find(t, s, "tags exists | fields tags", Scope{}, 0); len(got) != 1 || len(got[0].OCSF) != 4 {
 			t.Errorf("fields of several values: %+v", got)
 		}
 	})

@@ -29,6 +29,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,6 +61,9 @@ const (
 	// century stands for no retention: ours is decided by whole weeks, and a wrong
 	// clock at opening must not delete.
 	century = 100 * 366 * 24 * time.Hour
+
+	// lockDir is no name of a compartment.
+	lockDir = ".lock"
 
 	defaultMemory = 256 << 20
 	defaultOpen   = 16
@@ -96,6 +100,8 @@ type Index struct {
 	encoders sync.Pool // *encoder
 
 	rows, truncated, timeMoved, reserved atomic.Int64
+
+	locked *durable.Locked
 
 	stop chan struct{}
 	done sync.WaitGroup // the goroutine that ages marks
@@ -140,14 +146,20 @@ func Open(o Options) (*Index, error) {
 	if err := (durable.FS{}).MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("opening the index: %w", err)
 	}
+	// The library ends the process when a second one opens its directory.
+	locked, err := durable.Lock(filepath.Join(o.Dir, lockDir))
+	if err != nil {
+		return nil, fmt.Errorf("opening the index: %w", err)
+	}
 	x := &Index{
-		dir: o.Dir, log: o.Logger, reserve: o.ReserveBytes, keep: o.OpenStorages, now: o.Now,
+		locked: locked,
+		dir:    o.Dir, log: o.Logger, reserve: o.ReserveBytes, keep: o.OpenStorages, now: o.Now,
 		storages: make(map[week]*storage),
 		stop:     make(chan struct{}),
 	}
 	x.encoders.New = func() any { return newEncoder() }
 	if err := x.scan(); err != nil {
-		return nil, fmt.Errorf("opening the index: %w", err)
+		return nil, errors.Join(fmt.Errorf("opening the index: %w", err), locked.Release())
 	}
 	// One goroutine writes marks once their rows have settled. Close stops it and
 	// waits.
@@ -172,11 +184,16 @@ func (x *Index) scan() error {
 			return err
 		}
 		for _, e := range entries {
+			path := filepath.Join(dir, e.Name())
+			if strings.Contains(e.Name(), droppedSuffix) { // Drop did not come to its end
+				if err := os.RemoveAll(path); err != nil {
+					return err
+				}
+			}
 			w, ok := parseWeek(c.Name(), e.Name())
 			if !ok || !e.IsDir() {
 				continue
 			}
-			path := filepath.Join(dir, e.Name())
 			reason := inspect(path)
 			if _, err := os.Stat(path + openingSuffix); err == nil {
 				reason = "the process ended while this storage was being opened"
@@ -212,7 +229,7 @@ func (x *Index) moveAside(w week, path, reason string) error {
 	if err := removeIfThere(filepath.Join(filepath.Dir(path), markFile)); err != nil {
 		return err
 	}
-	to := path + ".damaged-" + strconv.FormatInt(x.now().UnixNano(), 10)
+	to := path + damagedSuffix + strconv.FormatInt(x.now().UnixNano(), 10)
 	if err := d.Rename(path, to); err != nil {
 		return err
 	}
@@ -390,6 +407,62 @@ func (x *Index) Totals() (Totals, error) {
 	return t, nil
 }
 
+// Week is one storage.
+type Week struct {
+	Compartment string
+	Name        string    // such as 2026-w09
+	From, To    time.Time // sealing: from, included, to, not included
+}
+
+// Weeks lists the storages, newest first.
+func (x *Index) Weeks() []Week {
+	var all []Week
+	for _, w := range x.weeks(nil) {
+		from := w.monday()
+		all = append(all, Week{w.compartment, w.name(), from, from.AddDate(0, 0, 7)})
+	}
+	return all
+}
+
+// Drop deletes one storage, and what was moved aside of it. It waits for the
+// searches and appends that are running. Dropping what is not there is no error.
+func (x *Index) Drop(compartment, name string) error {
+	w, ok := parseWeek(compartment, name)
+	if err := event.CheckCompartment(compartment); err != nil || !ok {
+		return errors.New("dropping from the index: no such week can be")
+	}
+	x.life.Lock()
+	if x.closed {
+		x.life.Unlock()
+		return ErrClosed
+	}
+	path := filepath.Join(x.dir, compartment, name)
+	if st := x.storages[w]; st != nil {
+		if st.s != nil {
+			st.s.MustClose()
+			st.s = nil
+		}
+		delete(x.storages, w)
+	}
+	// The new name is what makes the drop final; the files may take their time.
+	gone := path + droppedSuffix + strconv.FormatInt(x.now().UnixNano(), 10)
+	err := (durable.FS{}).Rename(path, gone)
+	x.life.Unlock()
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("dropping from the index: %w", err)
+	}
+	leftovers, err := filepath.Glob(path + ".d*-*") // damaged and dropped
+	if err != nil {
+		return fmt.Errorf("dropping from the index: %w", err)
+	}
+	for _, p := range leftovers {
+		if err := os.RemoveAll(p); err != nil {
+			return fmt.Errorf("dropping from the index: %w", err)
+		}
+	}
+	return nil
+}
+
 // Close makes everything durable, the marks after the rows, and closes the index.
 func (x *Index) Close() error {
 	x.life.Lock()
@@ -406,5 +479,5 @@ func (x *Index) Close() error {
 			st.s = nil
 		}
 	}
-	return x.marks.settleAll()
+	return errors.Join(x.marks.settleAll(), x.locked.Release())
 }

@@ -3,6 +3,7 @@ package index
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"github.com/VictoriaMetrics/VictoriaMetrics/lib/logger"
+	"github.com/VictoriaMetrics/VictoriaMetrics/lib/logstorage"
+	"github.com/counterseal/counterseal/internal/durable"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/google/go-cmp/cmp"
 )
@@ -107,6 +110,75 @@ func TestLimits(t *testing.T) {
 	if s := log.String(); strings.Contains(s, planted) || s != "" {
 		t.Errorf("the library logged %d bytes: %.200s", len(s), s)
 	}
+}
+
+// The setting that TestLimits leans on, by itself: the library drops a row beyond
+// its limits and would log it.
+func TestLibraryLogIsSilent(t *testing.T) {
+	open(t, Options{})
+	var log syncBuffer
+	logger.SetOutputForTests(&log)
+	defer logger.ResetOutputForTest()
+	drop := func() {
+		lr := logstorage.GetLogRows(nil, nil, nil, nil, "")
+		defer logstorage.PutLogRows(lr)
+		lr.MustAdd(tenant, 1, []logstorage.Field{{Name: strings.Repeat("n", 200), Value: planted}}, nil)
+	}
+	drop()
+	if s := log.String(); s != "" {
+		t.Errorf("the library logged %d bytes", len(s))
+	}
+	flag.Set("loggerLevel", "WARN")
+	defer flag.Set("loggerLevel", "ERROR")
+	drop()
+	if !strings.Contains(log.String(), planted) {
+		t.Error("the library would not log: this test shows nothing")
+	}
+}
+
+func TestSecondOpen(t *testing.T) {
+	x := open(t, Options{})
+	if _, err := Open(Options{Dir: x.dir}); !errors.Is(err, durable.ErrLocked) {
+		t.Fatal(err)
+	}
+}
+
+func TestDrop(t *testing.T) {
+	dir := t.TempDir()
+	x := open(t, Options{Dir: dir})
+	a, b, c := row(1), row(2), row(3)
+	b.Sealed = b.Sealed.AddDate(0, 0, 7)
+	c.Compartment, c.Ref = "phones", ref("phones", 3)
+	add(t, x, a, b, c)
+	if w := x.Weeks(); len(w) != 3 || w[0].Name != "2026-w10" || !w[0].From.Equal(time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)) {
+		t.Fatalf("%+v", w)
+	}
+	os.Mkdir(filepath.Join(dir, "servers", "2026-w09"+damagedSuffix+"1"), 0o700)
+	if err := x.Drop("servers", "2026-w09"); err != nil {
+		t.Fatal(err)
+	}
+	wantRows(t, x, "", 2, 3)
+	if err := x.Drop("servers", "2026-w09"); err != nil {
+		t.Error(err)
+	}
+	for _, bad := range []string{"../phones", "2026-w9", "2026-w09/..", ""} {
+		if err := x.Drop("servers", bad); err == nil {
+			t.Errorf("dropped %q", bad)
+		}
+	}
+	left, _ := filepath.Glob(filepath.Join(dir, "servers", "*w09*"))
+	if len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	os.Mkdir(filepath.Join(dir, "servers", "2026-w09"+droppedSuffix+"1"), 0o700)
+	x.Close()
+	x = open(t, Options{Dir: dir})
+	wantRows(t, x, "", 2, 3)
+	if left, _ := filepath.Glob(filepath.Join(dir, "servers", "*w09*")); len(left) != 0 {
+		t.Errorf("left behind by a crash: %v", left)
+	}
+	add(t, x, a)
+	wantRows(t, x, "", 1, 2, 3)
 }
 
 type syncBuffer struct {

@@ -57,6 +57,8 @@ type storage struct {
 
 const (
 	openingSuffix = ".opening"
+	damagedSuffix = ".damaged-"
+	droppedSuffix = ".dropped-"
 	partitions    = "partitions"
 )
 

@@ -17,14 +17,14 @@ var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 var printed = []struct{ in, out, logsql string }{
 	{``, `*`, `*`},
 	{`*`, `*`, `*`},
-	{`user.uid=p1_abc`, `user.uid = p1_abc`, `("user.uid":="p1_abc" or "multi.user.uid":"\x1fp1_abc\x1f")`},
+	{`user.uid=p1_abc`, `user.uid = p1_abc`, `("user.uid":="p1_abc" or "multi.user.uid":"\np1_abc\n")`},
 	{`ref = a/b/1`, `ref = a/b/1`, `"ref":="a/b/1"`},
-	{`a != b`, `a != b`, `("a":* and !(("a":="b" or "multi.a":"\x1fb\x1f")))`},
-	{`not a = b`, `not a = b`, `!(("a":="b" or "multi.a":"\x1fb\x1f"))`},
-	{`process.file.path : *\\cmd.exe`, `process.file.path : *\cmd.exe`, `("process.file.path":~"(?is)^.*\\\\cmd\\.exe$" or "multi.process.file.path":~"(?is)\x1f[^\x1f]*\\\\cmd\\.exe\x1f")`},
+	{`a != b`, `a != b`, `("a":* and !(("a":="b" or "multi.a":"\nb\n")))`},
+	{`not a = b`, `not a = b`, `!(("a":="b" or "multi.a":"\nb\n"))`},
+	{`process.file.path : *\\cmd.exe`, `process.file.path : *\cmd.exe`, `("process.file.path":~"(?si)^.*\\\\cmd\\.exe$" or "multi.process.file.path":~"(?i-s)\n.*\\\\cmd\\.exe\n")`},
 	{`p = C:\Windows\*`, `p = "C:\\Windows*"`, ``},
-	{`p = C:\Windows\\*`, `p = C:\Windows\\*`, `("p":="C:\\Windows\\"* or "multi.p":"\x1fC:\\Windows\\"*)`},
-	{`p = 'C:\Program Files\'*`, `p = "C:\\Program Files\\"*`, `("p":="C:\\Program Files\\"* or "multi.p":"\x1fC:\\Program Files\\"*)`},
+	{`p = C:\Windows\\*`, `p = C:\Windows\\*`, `("p":="C:\\Windows\\"* or "multi.p":"\nC:\\Windows\\"*)`},
+	{`p = 'C:\Program Files\'*`, `p = "C:\\Program Files\\"*`, `("p":="C:\\Program Files\\"* or "multi.p":"\nC:\\Program Files\\"*)`},
 	{`a : "some phrase"`, `a : "some phrase"`, `("a":i("some phrase") or "multi.a":i("some phrase"))`},
 	{`"failed login"`, `"failed login"`, `"_msg":i("failed login")`},
 	{`mimi*`, `"mimi"*`, `"_msg":i("mimi"*)`},
@@ -39,9 +39,9 @@ var printed = []struct{ in, out, logsql string }{
 	{`(a=1 or b=2) c=3`, `(a = 1 or b = 2) and c = 3`, ``},
 	{`not (a=1 or not b=2)`, `not (a = 1 or not b = 2)`, ``},
 	{`a not in (b)`, `not a in (b)`, ``},
-	{`"odd \"name" = 1`, `"odd \"name" = 1`, `("odd \"name":="1" or "multi.odd \"name":"\x1f1\x1f")`},
+	{`"odd \"name" = 1`, `"odd \"name" = 1`, `("odd \"name":="1" or "multi.odd \"name":"\n1\n")`},
 	{`"in" = "and"`, `"in" = "and"`, ``},
-	{`a = e"\xff\x00"`, `a = e"\xff\x00"`, `("a":="\xff\x00" or "multi.a":"\x1f\xff\x00\x1f")`},
+	{`a = e"\xff\x00"`, `a = e"\xff\x00"`, `("a":="\xff\x00" or "multi.a":"\n\xff\x00\n")`},
 	{`time >= 2026-01-01T00:00:00Z`, `time >= 2026-01-01T00:00:00Z`, `_time:>=2026-01-01T00:00:00.000000000Z`},
 	{`time < 2026-01-02`, `time < 2026-01-02T00:00:00Z`, `_time:<2026-01-02T00:00:00.000000000Z`},
 	{`last 2h`, `last 2h`, `(_time:>=2026-03-01T10:00:00.000000000Z and _time:<=2026-03-01T12:00:00.000000000Z)`},
@@ -221,7 +221,7 @@ func TestNames(t *testing.T) {
 }
 
 func TestMulti(t *testing.T) {
-	for _, v := range [][]string{{"a", "b"}, {""}, {"", ""}, {"\x1f", "\x1e", "\x1ea", "a\x1fb\x1e"}} {
+	for _, v := range [][]string{{"a", "b"}, {""}, {"", ""}, {"\x1f", "\x1e", "\x1e\x1d", "\n", "a\nb\x1e", "\x1e\x1f"}} {
 		if got := SplitMulti(JoinMulti(v)); !slices.Equal(got, v) {
 			t.Errorf("%q came back as %q", v, got)
 		}
