@@ -31,9 +31,19 @@ func fuzzFormat(f *testing.F, folder, format string) {
 	}
 	f.Fuzz(func(t *testing.T, line, header []byte) {
 		frame := event.Frame{Bytes: line, Header: header}
-		if fm, ds, ok := Identify(&frame, "import"); ok {
+		for _, declared := range []string{"", "printers", "firewall", "win-security", "signin", "json"} {
+			frame.Dataset = declared
+			if fm, ds, ok := Identify(&frame, "import"); ok {
+				checkParse(t, fm, &frame, ds)
+			}
+		}
+		frame.Dataset, frame.Format = "", format
+		if fm, ds, ok := Identify(&frame, "import"); !ok || fm.Name != format {
+			t.Fatal("the format of the way in was not taken")
+		} else {
 			checkParse(t, fm, &frame, ds)
 		}
+		frame.Format = ""
 		checkParse(t, byName(format), &frame, "")
 	})
 }
@@ -88,7 +98,7 @@ func checkParse(t *testing.T, fm *Format, f *event.Frame, ds string) {
 			total += len(v.Value)
 		}
 	}
-	if r.Format != "zeek/1" && total > len(f.Bytes) {
+	if r.Format != "zeek-tsv/1" && total > len(f.Bytes) {
 		t.Fatalf("%d bytes of values out of %d bytes", total, len(f.Bytes))
 	}
 	if r.Time != 0 && (r.Time < 0 || r.Time > received.Add(event.Future).UnixNano()) {
@@ -160,7 +170,7 @@ func FuzzSudo(f *testing.F)       { fuzzFormat(f, "sudo", "syslog") }
 func FuzzAuth(f *testing.F)       { fuzzFormat(f, "auth", "syslog") }
 func FuzzFirewall(f *testing.F)   { fuzzFormat(f, "firewall", "syslog") }
 func FuzzAuditd(f *testing.F)     { fuzzFormat(f, "auditd", "auditd") }
-func FuzzZeek(f *testing.F)       { fuzzFormat(f, "zeek", "zeek") }
+func FuzzZeek(f *testing.F)       { fuzzFormat(f, "zeek", "zeek-tsv") }
 func FuzzZeekJSON(f *testing.F)   { fuzzFormat(f, "zeek-json", "zeek-json") }
 func FuzzSignin(f *testing.F)     { fuzzFormat(f, "signin", "signin") }
 func FuzzOkta(f *testing.F)       { fuzzFormat(f, "okta", "okta") }

@@ -84,7 +84,7 @@ var formats = []Format{
 	{"signin", 1, signinDatasets, sniffShape(signinShape), finish(parseSignin)},
 	{"mdm", 1, mdmDatasets, sniffShape(mdmShape), finish(parseMDM)},
 	{"zeek-json", 1, zeekDatasets, sniffShape(zeekShape), finish(parseZeekJSON)},
-	{"zeek", 1, zeekDatasets, sniffZeek, finish(parseZeek)},
+	{"zeek-tsv", 1, zeekDatasets, sniffZeek, finish(parseZeek)},
 	{"auditd", 1, auditdDatasets, sniffAuditd, finish(parseAuditd)},
 	{formatSyslog, 1, syslogDatasets, sniffSyslog, finish(parseSyslog)},
 	{formatJSON, 1, jsonDatasets, sniffJSON, finish(parseJSON)},
@@ -137,13 +137,22 @@ func Identify(f *event.Frame, way string) (*Format, string, bool) {
 		if ds, ok := fm.Sniff(f, way); ok {
 			return fm, ds, true
 		}
-		if f.Dataset != "" {
-			return fm, f.Dataset, true
+		// The way in knows better than the headers, which then say no more than the
+		// dataset.
+		switch fm.Name {
+		case "winlogbeat", "evtx-json", "nxlog":
+			return fm, windowsDataset(readShape(f.Bytes).channel), true
+		case "zeek-json":
+			return fm, zeekDataset(string(readShape(f.Bytes).path)), true
+		case "zeek-tsv":
+			return fm, zeekDataset(zeekPath(f.Header)), true
+		case formatSyslog:
+			return fm, formatSyslog, true
 		}
-		return fm, fm.Datasets[len(fm.Datasets)-1].Name, true
+		return fm, fm.Datasets[0].Name, true
 	}
 	object := isObject(f.Bytes)
-	if f.Dataset != "" && f.Dataset != formatJSON && f.Dataset != formatSyslog && !known(f.Dataset) {
+	if foreign(f) {
 		if object {
 			return byName(formatJSON), f.Dataset, true
 		}
@@ -205,12 +214,17 @@ func owner(dataset string) *Format {
 	return nil
 }
 
+// allDatasets lists what the formats give, each once.
+var allDatasets = [][]Dataset{
+	windowsDatasets, cloudtrailDatasets, oktaDatasets, entraDatasets, signinDatasets, mdmDatasets, zeekDatasets, auditdDatasets, syslogDatasets, jsonDatasets,
+}
+
 // find is nil for a name that is none of ours.
 func find(dataset string) *Dataset {
-	for i := range formats {
-		for j := range formats[i].Datasets {
-			if formats[i].Datasets[j].Name == dataset {
-				return &formats[i].Datasets[j]
+	for _, list := range allDatasets {
+		for i := range list {
+			if list[i].Name == dataset {
+				return &list[i]
 			}
 		}
 	}
@@ -218,6 +232,9 @@ func find(dataset string) *Dataset {
 }
 
 func known(dataset string) bool { return find(dataset) != nil }
+
+// foreign reports whether the sender declared a dataset that is none of ours.
+func foreign(f *event.Frame) bool { return f.Dataset != "" && !known(f.Dataset) }
 
 // LogSource gives the log source that Sigma rules name for a dataset; empty texts
 // for a dataset that is none of ours.

@@ -20,16 +20,20 @@ func TestIdentify(t *testing.T) {
 		{name: "declared name of our own", bytes: `{"a":1}`, dataset: "signin", wantFormat: "signin", wantDataset: "signin"},
 		{name: "declared name of the operator", bytes: `{"event":"signin","user":"x"}`, dataset: "vpn-sessions", wantFormat: "json", wantDataset: "vpn-sessions"},
 		{name: "the record tells more than the sender", bytes: `{"Channel":"System","EventID":1,"Hostname":"a"}`, dataset: "win-security", wantFormat: "nxlog", wantDataset: "win-system"},
-		{name: "format of the way in", bytes: `{"Channel":"Security","EventID":1}`, format: "evtx-json", wantFormat: "evtx-json", wantDataset: "win-other"},
+		{name: "format of the way in", bytes: `{"Channel":"Security","EventID":1}`, format: "evtx-json", wantFormat: "evtx-json", wantDataset: "win-security"},
 		{name: "firewall without a known tag", bytes: `<13>Nov 24 10:00:00 fw1 blah: something`, dataset: "firewall", wantFormat: "syslog", wantDataset: "firewall"},
 		{name: "operator's syslog", bytes: `<13>Nov 24 10:00:00 fw1 blah: something`, dataset: "printers", wantFormat: "syslog", wantDataset: "printers"},
 		{name: "json in leading space", bytes: " \r\n{\"a\":1}", wantFormat: "json", wantDataset: "json"},
+		{name: "sshd under the operator's name", bytes: `<13>Nov 24 10:00:00 h sshd[1]: Invalid user x from 1.2.3.4`, dataset: "jump-hosts", wantFormat: "syslog", wantDataset: "jump-hosts"},
+		{name: "sshd though firewall was declared", bytes: `<13>Nov 24 10:00:00 h sshd[1]: Invalid user x from 1.2.3.4`, dataset: "firewall", wantFormat: "syslog", wantDataset: "linux-sshd"},
+		{name: "syslog though JSON was declared", bytes: `<13>Nov 24 10:00:00 h a[1]: x`, dataset: "signin", wantFormat: "syslog", wantDataset: "syslog"},
+		{name: "key in disguise", bytes: `{"Chan\u006eel":"Security","EventID":1,"Computer":"x"}`, format: "evtx-json", wantFormat: "evtx-json", wantDataset: "win-other"},
 		{name: "text", bytes: "hello"},
 		{name: "array", bytes: `[{"a":1}]`},
 		{name: "empty", bytes: ""},
 		{name: "text of the operator", bytes: "hello", dataset: "printers"},
 		{name: "unknown format is no hint", bytes: `{"a":1}`, format: "csv", wantFormat: "json", wantDataset: "json"},
-		{name: "zeek", bytes: "a\tb", header: "#path\tssl\n#fields\tx\ty\n", wantFormat: "zeek", wantDataset: "zeek-ssl"},
+		{name: "zeek", bytes: "a\tb", header: "#path\tssl\n#fields\tx\ty\n", wantFormat: "zeek-tsv", wantDataset: "zeek-ssl"},
 	} {
 		f := &event.Frame{Bytes: []byte(c.bytes), Format: c.format, Dataset: c.dataset, Header: []byte(c.header)}
 		fm, ds, ok := Identify(f, "http")
@@ -44,12 +48,8 @@ func TestIdentify(t *testing.T) {
 			continue
 		}
 		var r event.Record
-		if err := fm.Parse(f, testContext(), &r); err == nil && r.Dataset != ds && c.format == "" {
-			// A caller keeps the dataset of Identify by setting it.
-			r = event.Record{Envelope: event.Envelope{Dataset: ds}}
-			if err := fm.Parse(f, testContext(), &r); err != nil || r.Dataset != ds {
-				t.Errorf("%s: dataset %q, %v", c.name, r.Dataset, err)
-			}
+		if err := fm.Parse(f, testContext(), &r); err != nil || r.Dataset != ds {
+			t.Errorf("%s: parsed as %q, %v", c.name, r.Dataset, err)
 		}
 	}
 }

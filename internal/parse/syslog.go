@@ -231,8 +231,12 @@ func sniffSyslog(f *event.Frame, _ string) (string, bool) {
 }
 
 // syslogDataset goes by application name and the first bytes of the message. What
-// neither tells is the dataset that the sender declared.
+// neither tells is the dataset that the sender declared. A declared dataset that is
+// none of ours is the operator's own: its messages stay whole.
 func syslogDataset(f *event.Frame, h *header) string {
+	if foreign(f) {
+		return f.Dataset
+	}
 	if auditStart(h.msg) >= 0 {
 		return "linux-auditd"
 	}
@@ -259,8 +263,10 @@ func syslogDataset(f *event.Frame, h *header) string {
 	if firewallMessage(h.msg) {
 		return "firewall"
 	}
-	if f.Dataset != "" {
-		return f.Dataset
+	for i := range syslogDatasets {
+		if syslogDatasets[i].Name == f.Dataset {
+			return f.Dataset
+		}
 	}
 	return formatSyslog
 }

@@ -68,8 +68,7 @@ func parseEvtxJSON(f *event.Frame, c Context, r *event.Record) error {
 		out = append(out, v)
 	}
 	r.Fields = out
-	channel, _ := r.Get("Channel")
-	r.Dataset = windowsDataset(channel.Value)
+	r.Dataset = windowsDataset(readShape(f.Bytes).channel) // as Identify reads it
 	setRunning(r, number)
 	timeOf(r, c, "TimeCreated_SystemTime")
 	return nil
@@ -124,8 +123,7 @@ func parseNXLog(f *event.Frame, c Context, r *event.Record) error {
 		out = append(out, v)
 	}
 	r.Fields = out
-	channel, _ := r.Get("Channel")
-	r.Dataset = windowsDataset(channel.Value)
+	r.Dataset = windowsDataset(readShape(f.Bytes).channel) // as Identify reads it
 	setRunning(r, number)
 	timeOf(r, c, "EventTime", "TimeCreated", "TimeCreated_SystemTime", "TimeGenerated", "@timestamp")
 	return nil
@@ -168,8 +166,7 @@ func parseWinlogbeat(f *event.Frame, c Context, r *event.Record) error {
 		out = append(out, v)
 	}
 	r.Fields = out
-	channel, _ := r.Get("Channel")
-	r.Dataset = windowsDataset(channel.Value)
+	r.Dataset = windowsDataset(readShape(f.Bytes).channel) // as Identify reads it
 	setRunning(r, number)
 	timeOf(r, c, "TimeCreated_SystemTime")
 	return nil

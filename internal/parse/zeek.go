@@ -105,13 +105,13 @@ func sniffZeek(f *event.Frame, _ string) (string, bool) {
 // name, an empty set is Null.
 func parseZeek(f *event.Frame, c Context, r *event.Record) error {
 	if len(f.Header) > maxHeader {
-		return &Error{Format: "zeek", Offset: -1, What: "the header is longer than 64 KiB"}
+		return &Error{Format: "zeek-tsv", Offset: -1, What: "the header is longer than 64 KiB"}
 	}
 	h, ok := readZeekHeader(f.Header)
 	if !ok {
-		return &Error{Format: "zeek", Offset: -1, What: "the header names no fields"}
+		return &Error{Format: "zeek-tsv", Offset: -1, What: "the header names no fields"}
 	}
-	r.Format = "zeek/1"
+	r.Format = "zeek-tsv/1"
 	r.Dataset = zeekDataset(zeekPath(f.Header))
 	line := trimLine(f.Bytes)
 	r.Fields = make([]event.Field, 0, len(h.names)+1)
@@ -127,7 +127,7 @@ func parseZeek(f *event.Frame, c Context, r *event.Record) error {
 			v = v[:i]
 		}
 		if n >= len(h.names) {
-			return &Error{Format: "zeek", Offset: at, What: "more columns than the header names"}
+			return &Error{Format: "zeek-tsv", Offset: at, What: "more columns than the header names"}
 		}
 		typ := ""
 		if n < len(h.types) {
@@ -141,7 +141,7 @@ func parseZeek(f *event.Frame, c Context, r *event.Record) error {
 		at += i + len(h.sep)
 	}
 	if n < len(h.names) {
-		return &Error{Format: "zeek", Offset: len(line), What: "fewer columns than the header names"}
+		return &Error{Format: "zeek-tsv", Offset: len(line), What: "fewer columns than the header names"}
 	}
 	timeOf(r, c, "ts")
 	return nil
@@ -248,10 +248,11 @@ func parseZeekJSON(f *event.Frame, c Context, r *event.Record) error {
 	}
 	r.Fields = fields
 	sh := readShape(f.Bytes)
-	r.Dataset = "zeek-other"
-	if ds, ok := zeekShape(sh); ok {
-		r.Dataset = ds
+	ds, ok := zeekShape(sh)
+	if !ok {
+		ds = zeekDataset(string(sh.path))
 	}
+	r.Dataset = ds
 	timeOf(r, c, "ts")
 	return nil
 }
