@@ -12,17 +12,18 @@ import (
 )
 
 // whole replaces the value of a field that is one identity, and remembers the
-// identity for the text of the record.
-func (p *Pseudonymiser) whole(r *record, f *event.Field, h hint) {
+// identity for the text of the record. It is false where the value stays.
+func (p *Pseudonymiser) whole(r *record, f *event.Field, h hint) bool {
 	v := f.Value
 	if len(bytes.TrimSpace(v)) == 0 || f.Kind == event.Bool {
-		return
+		return false
 	}
 	out, class := p.identity(r, v, h)
 	if out == nil {
-		return // a word that stays
+		return false
 	}
 	f.Value, f.Addr, f.Kind = out, class, event.String
+	return true
 }
 
 // identity gives what stands for a value, or nil where the value stays. The shape
@@ -67,7 +68,7 @@ func (p *Pseudonymiser) identity(r *record, v []byte, h hint) ([]byte, event.Add
 	if at := bytes.LastIndexByte(trimmed, '@'); at > 0 && at < len(trimmed)-1 {
 		return p.mail(r, trimmed, at), 0
 	}
-	if n := len(trimmed); n > 1 && trimmed[n-1] == '$' {
+	if isMachine(trimmed) {
 		return p.machine(r, trimmed), 0
 	}
 	return p.name(r, trimmed), 0
@@ -171,9 +172,9 @@ func (p *Pseudonymiser) qualified(r *record, v, domain, name []byte) []byte {
 	}
 	prefix := v[:len(v)-len(name)]
 	var out []byte
-	if n := len(name); name[n-1] == '$' {
+	if isMachine(name) {
 		out = p.machine(r, name)
-	} else if at := bytes.LastIndexByte(name, '@'); at > 0 && at < n-1 {
+	} else if at := bytes.LastIndexByte(name, '@'); at > 0 && at < len(name)-1 {
 		out = p.mail(r, name, at)
 	} else {
 		out = p.name(r, name)
@@ -226,12 +227,26 @@ func (p *Pseudonymiser) mailToken(r *record, v []byte, at int) (t event.Token, s
 	}
 	local := v[:at]
 	if p.knownDomain(r, v[at+1:]) {
-		if n := len(local); local[n-1] == '$' && !p.dir.devices[deviceName(admit.Fold(string(local)))] {
+		if isMachine(local) && !p.dir.devices[deviceName(admit.Fold(string(local)))] {
 			return "", true
 		}
 		return p.person(r, local)
 	}
 	return p.token(r, event.Mail, admit.Fold(string(v))), false
+}
+
+// isMachine tells the form of a machine or group-managed account: a name and $.
+func isMachine(v []byte) bool {
+	n := len(v)
+	if n < 2 || n > 64 || v[n-1] != '$' {
+		return false
+	}
+	for _, c := range v[:n-1] {
+		if !isNameChar(c) || c == '$' {
+			return false
+		}
+	}
+	return true
 }
 
 // machine keeps an account with a trailing $, unless it is a personal device: then

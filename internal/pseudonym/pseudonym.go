@@ -65,6 +65,7 @@ type record struct {
 	domains  []string // folded; of this record
 	idents   []ident  // identities of its tokenise fields
 	first    [256]bool
+	done     []bool // by field: it is a token
 	spans    []span
 	rejected error // of the tokenizer
 }
@@ -82,7 +83,7 @@ type span struct {
 }
 
 func (r *record) reset() {
-	r.salt, r.domains, r.idents, r.spans, r.rejected = "", r.domains[:0], r.idents[:0], r.spans[:0], nil
+	r.salt, r.domains, r.idents, r.spans, r.done, r.rejected = "", r.domains[:0], r.idents[:0], r.spans[:0], r.done[:0], nil
 	clear(r.first[:])
 }
 
@@ -101,9 +102,10 @@ func (p *Pseudonymiser) Event(m admit.Minimised) (*event.Event, error) {
 	// First the fields that are identities, so that the text can be searched for them.
 	for i, line := range m.Marks {
 		f := &e.Fields[i]
+		r.done = append(r.done, false)
 		if line.Action == pia.Tokenise && f.Kind != event.Null {
 			if h := hintOf(line.Category); h != hintText {
-				p.whole(r, f, h)
+				r.done[i] = p.whole(r, f, h)
 			}
 		}
 	}
@@ -118,7 +120,9 @@ func (p *Pseudonymiser) Event(m admit.Minimised) (*event.Event, error) {
 			stored := append([]byte("len="), strconv.Itoa(len(f.Value))...)
 			f.Value = append(append(stored, ' '), admit.Hashed(p.hash, f.Value)...)
 			f.Kind = event.String
-		case line.Action == pia.Allow, line.Action == pia.Truncate, line.Action == pia.Tokenise && hintOf(line.Category) == hintText:
+		case line.Action != pia.HashKeyed && !r.done[i]:
+			// What stays in a tokenise field is searched too: WEB01$ is a machine, and
+			// \\ALICE-LAPTOP\c$ is not.
 			if v := p.text(r, f.Value); len(v) != len(f.Value) || len(v) > 0 && &v[0] != &f.Value[0] {
 				f.Value, f.Kind = v, event.String
 			}
@@ -197,13 +201,13 @@ func (p *Pseudonymiser) label(r *record, s string) string {
 		if hit, ok := p.labels.get([]byte(s)); ok {
 			return hit.text
 		}
-		out := string(p.text(r, []byte(s)))
+		out := string(p.dotted(r, []byte(s)))
 		if r.rejected == nil {
 			p.labels.put(s, cached{text: out})
 		}
 		return out
 	}
-	return string(p.text(r, []byte(s)))
+	return string(p.dotted(r, []byte(s)))
 }
 
 // token asks for a token and remembers a refusal.

@@ -18,12 +18,7 @@ func (p *Pseudonymiser) text(r *record, v []byte) []byte {
 	composed := admit.Composed(v) // a decomposed name is found in NFC, and written so
 	spans := r.spans[:0]
 	r.spans = nil // replaced calls text while spans are in use
-	spans = p.words(r, spans, composed)
-	spans = p.mails(r, spans, composed)
-	spans = p.backslashes(r, spans, composed)
-	spans = p.slashes(r, spans, composed)
-	spans = p.numbers(r, spans, composed)
-	spans = p.forged(r, spans, composed)
+	spans = p.find(r, spans, composed)
 	if len(spans) == 0 {
 		r.spans = spans
 		return v
@@ -31,6 +26,34 @@ func (p *Pseudonymiser) text(r *record, v []byte) []byte {
 	out := splice(composed, spans)
 	r.spans = spans[:0]
 	return out
+}
+
+// dotted is text for a dotted name: it is searched as a whole and each segment by
+// itself, where a dot before or after says nothing.
+func (p *Pseudonymiser) dotted(r *record, v []byte) []byte {
+	v = admit.Composed(v)
+	spans := p.find(r, nil, v)
+	for from := 0; from < len(v); {
+		end := len(v)
+		if i := bytes.IndexByte(v[from:], '.'); i >= 0 {
+			end = from + i
+		}
+		for _, s := range p.find(r, nil, v[from:end]) {
+			spans = append(spans, span{s.start + from, s.end + from, s.token})
+		}
+		from = end + 1
+	}
+	return splice(v, spans)
+}
+
+// find appends all that is looked for in text, in no order.
+func (p *Pseudonymiser) find(r *record, spans []span, v []byte) []span {
+	spans = p.words(r, spans, v)
+	spans = p.mails(r, spans, v)
+	spans = p.backslashes(r, spans, v)
+	spans = p.slashes(r, spans, v)
+	spans = p.numbers(r, spans, v)
+	return p.forged(r, spans, v)
 }
 
 // splice puts tokens into the spans. Of spans that begin together the longest wins;
