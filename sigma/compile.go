@@ -206,8 +206,9 @@ func (s *Set) fieldID(name string) int32 {
 
 func (s *Set) compileRule(r *Rule, placeholders map[string][]string) (*node, *fault) {
 	searches := make(map[string]*node, len(r.searches))
+	budget := maxForms
 	for i := range r.searches {
-		n, f := s.compileBlock(&r.searches[i].block, placeholders)
+		n, f := s.compileBlock(&r.searches[i].block, placeholders, &budget)
 		if f != nil {
 			return nil, f
 		}
@@ -216,10 +217,10 @@ func (s *Set) compileRule(r *Rule, placeholders map[string][]string) (*node, *fa
 	return r.compileCond(r.condition, searches), nil
 }
 
-func (s *Set) compileBlock(b *block, placeholders map[string][]string) (*node, *fault) {
+func (s *Set) compileBlock(b *block, placeholders map[string][]string, budget *int) (*node, *fault) {
 	and := &node{op: nodeAnd}
 	for i := range b.items {
-		ft, f := translate(&b.items[i], placeholders, false)
+		ft, f := translate(&b.items[i], placeholders, false, budget)
 		if f != nil {
 			return nil, f
 		}
@@ -238,7 +239,7 @@ func (s *Set) compileBlock(b *block, placeholders map[string][]string) (*node, *
 	if len(b.any) > 0 {
 		or := &node{op: nodeOr}
 		for i := range b.any {
-			n, f := s.compileBlock(&b.any[i], placeholders)
+			n, f := s.compileBlock(&b.any[i], placeholders, budget)
 			if f != nil {
 				return nil, f
 			}
@@ -329,16 +330,65 @@ func (s *Set) Unmapped() []*Rule {
 	return out
 }
 
-// FieldsOf returns, sorted, every field that a rule may read, in native names:
-// the fields of its tests and of filters on it, those that the mapping reads in
-// their place, and those that the mapping needs to know the log source. A rule
-// with keywords reads every field and has "*" in the list. It returns nil for a
-// rule that is not in the set.
+// FieldsOf returns, sorted, every field that a rule may read: the fields of its
+// tests and of filters on it, those that the mapping reads in their place, and
+// those that the mapping needs to know the log source. A rule with keywords reads
+// every field and has "*" in the list. It returns nil for a rule that is not in
+// the set.
 func (s *Set) FieldsOf(r *Rule) []string {
 	i, ok := s.index[r]
 	if !ok {
 		return nil
 	}
+	names := s.tested(i)
+	for _, e := range s.compiled[i].gate.entries {
+		for _, a := range e.Aliases {
+			if names[a.Name] {
+				names[a.Native] = true
+			}
+		}
+		e.needs(names)
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+// FieldsOn returns, sorted, the fields that a rule reads in events of one
+// source, under the names that they have there: where the mapping reads a native
+// field in place of the rule's own, the native one. It returns nil for a source
+// that cannot feed the rule. Who withholds one of these fields blinds the rule
+// there, wholly or in part.
+func (s *Set) FieldsOn(r *Rule, source LogSource) []string {
+	i, ok := s.index[r]
+	if !ok {
+		return nil
+	}
+	source = lowerSource(source)
+	entries, direct := s.feeds(&s.compiled[i].gate, source)
+	if len(entries) == 0 && !direct {
+		return nil
+	}
+	all := make(map[string]bool)
+	if direct && len(entries) == 0 {
+		all = s.tested(i)
+	}
+	for _, e := range entries {
+		names := s.tested(i)
+		for _, a := range e.Aliases {
+			if names[a.Name] {
+				names[a.Native] = true
+			}
+		}
+		for _, a := range e.Aliases {
+			delete(names, a.Name)
+		}
+		e.needs(names)
+		maps.Copy(all, names)
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+// tested returns the fields that a rule names.
+func (s *Set) tested(rule int) map[string]bool {
 	names := make(map[string]bool)
 	var walk func(n *node)
 	walk = func(n *node) {
@@ -360,52 +410,52 @@ func (s *Set) FieldsOf(r *Rule) []string {
 			walk(k)
 		}
 	}
-	walk(s.compiled[i].root)
-	for _, e := range s.compiled[i].gate.entries {
-		for _, a := range e.Aliases {
-			if names[a.Name] {
-				names[a.Native] = true
-			}
-		}
-		if len(e.Channels) > 0 {
-			names["Channel"] = true
-		}
-		if len(e.EventIDs) > 0 {
-			names["EventID"] = true
-		}
-		for _, w := range e.Where {
-			names[w.Field] = true
-		}
+	walk(s.compiled[rule].root)
+	return names
+}
+
+// needs adds the fields that tell whether an event is the entry's.
+func (e *Entry) needs(names map[string]bool) {
+	if len(e.Channels) > 0 {
+		names["Channel"] = true
 	}
-	return slices.Sorted(maps.Keys(names))
+	if len(e.EventIDs) > 0 {
+		names["EventID"] = true
+	}
+	for _, w := range e.Where {
+		names[w.Field] = true
+	}
 }
 
 // CouldFeed reports whether an event of one of the sources could reach a rule,
 // whatever its fields hold.
 func (s *Set) CouldFeed(r *Rule, sources []LogSource) bool {
 	i, ok := s.index[r]
-	if !ok {
-		return false
+	return ok && slices.ContainsFunc(sources, func(src LogSource) bool {
+		entries, direct := s.feeds(&s.compiled[i].gate, lowerSource(src))
+		return direct || len(entries) > 0
+	})
+}
+
+// feeds returns the entries by which events of a source may pass a gate, and
+// whether they pass by what the source says of itself.
+func (s *Set) feeds(g *gate, src LogSource) (entries []*Entry, direct bool) {
+	direct = len(g.pass(origin{source: src})) > 0
+	if !compatible(g.ls.Product, src.Product) {
+		return nil, direct
 	}
-	g := &s.compiled[i].gate
-	for _, src := range sources {
-		src = lowerSource(src)
-		if len(g.pass(origin{source: src})) > 0 {
-			return true
+	carried := s.mapping.channelsOf(src.Product, src.Service)
+	for _, e := range g.entries {
+		if !compatible(src.Product, e.Product) || src.Product == "" && e.Product != "" {
+			continue
 		}
-		for _, e := range g.entries {
-			if !compatible(src.Product, e.Product) || !compatible(g.ls.Product, src.Product) || src.Product == "" && e.Product != "" {
-				continue
-			}
-			carried := s.mapping.channelsOf(src.Product, src.Service)
-			for _, c := range e.Channels {
-				if src.Service == "" || slices.ContainsFunc(carried, func(have string) bool { return strings.EqualFold(have, c) }) {
-					return true
-				}
-			}
+		if e.from(src) || slices.ContainsFunc(e.Channels, func(c string) bool {
+			return src.Service == "" || slices.ContainsFunc(carried, func(have string) bool { return strings.EqualFold(have, c) })
+		}) {
+			entries = append(entries, e)
 		}
 	}
-	return false
+	return entries, direct
 }
 
 func lowerSource(s LogSource) LogSource {

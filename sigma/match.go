@@ -234,6 +234,9 @@ func (s *Set) newBucket(key string) *bucket {
 		// Some other producer has a field of that name.
 	case channel != "":
 		o.channels = []string{channel}
+		if o.source.Product == windows {
+			o.source.Service = "" // the channel knows better than a setting
+		}
 	case o.source.Product != "" && o.source.Service != "":
 		o.channels = s.mapping.channelsOf(o.source.Product, o.source.Service)
 	}
@@ -624,7 +627,7 @@ func (sc *scratch) matched(root *node) []MatchedField {
 	var at []int32
 	var walk func(n *node)
 	walk = func(n *node) {
-		if n.op == nodeNot || sc.eval(n) != Yes {
+		if sc.eval(n) != Yes { // below a not that holds, nothing is true
 			return
 		}
 		if n.op == nodeTest {

@@ -18,6 +18,10 @@ import (
 const (
 	maxWindash  = 5     // dashes of a value: each has five forms
 	maxVariants = 10000 // forms of a value after windash, base64offset and expand
+	// maxForms bounds what all values of a rule grow to; a regular expression
+	// costs as much as regexForms plain values.
+	maxForms   = 100000
+	regexForms = 50
 )
 
 type testKind uint8
@@ -96,7 +100,8 @@ type value struct {
 
 // translate applies the modifiers of an item in their order. With check set,
 // placeholders without a value are let through: their values come with Compile.
-func translate(it *item, placeholders map[string][]string, check bool) (*fieldTest, *fault) {
+// What the item grows to is taken from the budget of its rule.
+func translate(it *item, placeholders map[string][]string, check bool, budget *int) (*fieldTest, *fault) {
 	name := it.field
 	for _, m := range it.mods {
 		name += "|" + m
@@ -193,12 +198,21 @@ func translate(it *item, placeholders map[string][]string, check bool) (*fieldTe
 					return fail("a value has more than %d forms", maxVariants)
 				}
 			}
+			if *budget -= len(next) - len(g); *budget < 0 {
+				return fail("the rule's values have more than %d forms", maxForms)
+			}
 			groups[i] = next
 		}
 	}
 	for _, g := range groups {
 		tests := make([]test, 0, len(g))
 		for _, v := range g {
+			if *budget--; v.kind == valRegex {
+				*budget -= regexForms
+			}
+			if *budget < 0 {
+				return fail("the rule's values have more than %d forms", maxForms)
+			}
 			t, err := v.finish(it.field == "")
 			if err != nil {
 				return fail("%v", err)

@@ -526,8 +526,9 @@ func (r *Rule) readDetection(p *pair) *fault {
 	if f := r.readCondition(condition); f != nil {
 		return f
 	}
+	budget := maxForms
 	for _, s := range r.searches {
-		if f := checkBlock(&s.block); f != nil {
+		if f := checkBlock(&s.block, &budget); f != nil {
 			return f
 		}
 	}
@@ -752,14 +753,14 @@ func stripSpaces(name string) string {
 
 // checkBlock translates each item once, without placeholder values, so that a
 // mistake is a refusal of Parse.
-func checkBlock(b *block) *fault {
+func checkBlock(b *block, budget *int) *fault {
 	for i := range b.items {
-		if _, f := translate(&b.items[i], nil, true); f != nil {
+		if _, f := translate(&b.items[i], nil, true, budget); f != nil {
 			return f
 		}
 	}
 	for i := range b.any {
-		if f := checkBlock(&b.any[i]); f != nil {
+		if f := checkBlock(&b.any[i], budget); f != nil {
 			return f
 		}
 	}

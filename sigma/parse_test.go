@@ -132,6 +132,8 @@ func TestParseBounds(t *testing.T) {
 		{"text", "just text", "must be a map"},
 		{"condition", "title: x\nlogsource: {product: p}\ndetection: {s: {A: 1}, condition: " + strings.Repeat("(", 101) + "s" + strings.Repeat(")", 101) + "}", "deep"},
 		{"nots", "title: x\nlogsource: {product: p}\ndetection: {s: {A: 1}, condition: " + strings.Repeat("not ", 101) + "s}", "deep"},
+		{"forms", "title: x\nlogsource: {product: p}\ndetection: {s: {A|windash: [" + strings.Repeat("-a -b -c -d -e,", 40) + "]}, condition: s}", "forms"},
+		{"expressions", "title: x\nlogsource: {product: p}\ndetection: {s: {A|re: [" + strings.Repeat("a,", 2100) + "]}, condition: s}", "forms"},
 		{"title", "title: " + strings.Repeat("x", 257) + "\nlogsource: {product: p}\ndetection: {s: {A: 1}, condition: s}", "longer than 256"},
 	} {
 		rules, refused := sigma.Parse(c.name, []byte(c.text))
@@ -290,6 +292,23 @@ detection: {s: {X: x}, condition: s}
 	} {
 		if got := set.CouldFeed(r[c.rule], []sigma.LogSource{c.source}); got != c.want {
 			t.Errorf("%v could feed %s: %v, want %v", c.source, r[c.rule].Title, got, c.want)
+		}
+		if got := set.FieldsOn(r[c.rule], c.source) != nil; got != c.want {
+			t.Errorf("%v has fields for %s: %v, want %v", c.source, r[c.rule].Title, got, c.want)
+		}
+	}
+	for _, c := range []struct {
+		rule   int
+		source sigma.LogSource
+		want   []string
+	}{
+		{0, sigma.LogSource{Product: "windows", Service: "security"}, []string{"*", "A", "B", "Channel", "EventID", "NewProcessName"}},
+		{0, sigma.LogSource{Product: "windows", Service: "sysmon"}, []string{"*", "A", "B", "Channel", "EventID", "Image"}},
+		{2, sigma.LogSource{Product: "linux", Service: "sshd"}, []string{"src_ip", "user"}},
+		{3, sigma.LogSource{Product: "windows", Category: "file_rename"}, []string{"X"}},
+	} {
+		if got := set.FieldsOn(r[c.rule], c.source); !slices.Equal(got, c.want) {
+			t.Errorf("%s reads %v on %v, want %v", r[c.rule].Title, got, c.source, c.want)
 		}
 	}
 }
