@@ -48,7 +48,7 @@ type Frame struct {
 type Stream struct {
 	Source string // the source as the assessments name it
 	Way    string // "http" (NDJSON), "syslog-tcp", "relp" or "file"
-	Name   string // file name, or the machine that sends
+	Name   string // file name, or a name that no other stream has
 	Host   string // host name for the way in, where one machine sends
 	items  []item
 }
@@ -203,11 +203,11 @@ func newPlay(o Options) *play {
 	to := o.At.UTC().Truncate(time.Second)
 	p := &play{o: o, from: to.Add(-Window), to: to, people: staff()}
 	p.rhythm = newRhythm(p.from, Window)
-	p.workstations = &Stream{Source: "workstations", Way: "http", Name: "winlogbeat"}
-	p.fileserver = &Stream{Source: "fileserver", Way: "http", Name: "winlogbeat", Host: "FS01"}
-	p.dc = &Stream{Source: "dc", Way: "http", Name: "winlogbeat", Host: "DC01"}
-	p.linux = &Stream{Source: "linux", Way: "syslog-tcp", Name: "rsyslog"}
-	p.audit = &Stream{Source: "linux-audit", Way: "relp", Name: "rsyslog"}
+	p.workstations = &Stream{Source: "workstations", Way: "http", Name: "workstations"}
+	p.fileserver = &Stream{Source: "fileserver", Way: "http", Name: "FS01", Host: "FS01"}
+	p.dc = &Stream{Source: "dc", Way: "http", Name: "DC01", Host: "DC01"}
+	p.linux = &Stream{Source: "linux", Way: "syslog-tcp", Name: "linux"}
+	p.audit = &Stream{Source: "linux-audit", Way: "relp", Name: "linux-audit"}
 	p.firewall = &Stream{Source: "firewall", Way: "syslog-tcp", Name: "fw01", Host: "fw01"}
 	p.zeek = &Stream{Source: "zeek", Way: "http", Name: "zeek01", Host: "zeek01"}
 	p.archive = &Stream{Source: "zeek", Way: "file", Name: "conn." + p.from.Format("2006-01-02-15-04-05") + ".log"}

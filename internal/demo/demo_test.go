@@ -80,8 +80,12 @@ func TestFramesCanBeReadTwice(t *testing.T) {
 
 func TestCounts(t *testing.T) {
 	in := Play(Options{Seed: 7, At: at, Hotline: true})
-	total := 0
+	total, names := 0, map[string]bool{}
 	for _, s := range in.Streams {
+		if names[s.Name] {
+			t.Errorf("two streams are called %s", s.Name)
+		}
+		names[s.Name] = true
 		total += s.Len()
 		if s.Len() < 100 {
 			t.Errorf("%s has %d frames", s.Source, s.Len())

@@ -33,7 +33,7 @@ func windowsHead() []rule {
 		{"tokenise", "person", "", "Security_UserID Security_UserName"},
 		{"allow", "", "", "Security_UserDomain"},
 		{"drop", "text", "The rendered text repeats the fields with names in clear.", "Message"},
-		{"drop", "", "Of no use to a rule.", "Provider_Guid Execution_ProcessID Execution_ThreadID Security_UserType log.level"},
+		{"drop", "", "Of no use to a rule.", "@timestamp Provider_Guid Execution_ProcessID Execution_ThreadID Security_UserType log.level"},
 	}
 }
 
@@ -45,15 +45,16 @@ func securityRules() []rule {
 		rule{"tokenise", "address", "", "IpAddress"},
 		rule{"allow", "", "", "IpPort"},
 		rule{"tokenise", "device", "", "WorkstationName"},
-		rule{"allow", "", "", "TargetServerName TargetInfo ShareName AccessMask ObjectType"},
+		rule{"allow", "", "", "TargetServerName TargetInfo ShareName AccessMask AccessList ObjectType"},
 		rule{"allow", "", "", "ServiceName ServiceSid ServiceFileName ServiceType ServiceStartType ServiceAccount TicketOptions TicketEncryptionType PreAuthType"},
 		rule{"allow", "", "", "NewProcessId NewProcessName ProcessId ProcessName ParentProcessName TokenElevationType MandatoryLabel"},
 		rule{"allow", "command", whyCommand, "CommandLine"},
 		rule{"allow", "", "", "TaskName xml_name CategoryId SubcategoryId SubcategoryGuid AuditPolicyChanges"},
 		rule{"drop", "", "Of no use to a rule.", "TransmittedServices RestrictedAdminMode TargetOutboundUserName TargetOutboundDomainName CertIssuerName CertSerialNumber CertThumbprint"},
 		rule{"drop", "", "Of no use to a rule.", "ClientProcessStartKey ClientProcessId ParentProcessId RpcCallClientLocality FQDN"},
+		rule{"detect-only", "text", "A file's name may say what somebody works on; rules for written programs read it at the door.", "RelativeTargetName"},
 		rule{"detect-only", "text", "A task's content names its author.", "TaskContent"},
-		rule{"drop", "text", "Not needed by any rule.", "ShareLocalPath AccessList DisplayName UserAccountControl OldUacValue NewUacValue PasswordLastSet AccountExpires PrimaryGroupId"},
+		rule{"drop", "text", "Not needed by any rule.", "ShareLocalPath DisplayName UserAccountControl OldUacValue NewUacValue PasswordLastSet AccountExpires PrimaryGroupId"},
 	)
 }
 
@@ -71,7 +72,8 @@ func sysmonRules() []rule {
 		rule{"allow", "", "", "TargetFilename CreationUtcTime EventType TargetObject"},
 		rule{"allow", "text", whySetting, "Details"},
 		rule{"allow", "url", whyQuery, "QueryName"},
-		rule{"allow", "", "", "QueryStatus"},
+		rule{"allow", "", "", "QueryStatus PipeName ImageLoaded Signed Signature SignatureStatus Type"},
+		rule{"detect-only", "text", "The head of a downloaded file; rules read it at the door.", "Contents"},
 		rule{"drop", "", "The name tells enough.", "QueryResults"},
 	)
 }
@@ -103,6 +105,7 @@ func linuxSources() []sourceRule {
 		{"allow", "command", "The arguments of a program started on a server show an intrusion. Names inside become tokens.", "argc a4 a5 a6"},
 		{"tokenise", "person", "", "auid uid gid euid suid fsuid egid sgid fsgid ouid ogid"},
 		{"allow", "", "", "cwd item name inode dev mode nametype"},
+		{"allow", "", "", "op audit_enabled res"},
 		{"drop", "", "Of no use to a rule.", "rdev cap_fp cap_fi cap_fe cap_fver cap_frootid"},
 		{"detect-only", "command", "Repeats the arguments; rules may read it at the door.", "proctitle"},
 	}}
@@ -174,7 +177,7 @@ func assessments() []assessment {
 			summary:      "Who signed in where, from which country and with which factor.",
 			compartments: []string{"identity"}, joins: []string{"user"}, retention: 365, schedule: "GRS 3.2 item 030",
 			sources: []sourceRule{{"idp", "signin", "identity", 7, 10, []rule{
-				{"allow", "", "", "time event country result reason error_code mfa client_app app"},
+				{"allow", "", "", "time event country result reason error_code risk mfa client_app app"},
 				{"tokenise", "mail", "", "user"},
 				{"tokenise", "person", "", "user_id"},
 				{"tokenise", "address", "", "src_ip"},
@@ -270,6 +273,9 @@ func (a *assessment) yaml(to time.Time) []byte {
 		}
 		for _, r := range s.rules {
 			for path := range strings.FieldsSeq(r.paths) {
+				if path[0] == '@' { // no plain YAML begins so
+					path = strconv.Quote(path)
+				}
 				text := "{path: " + path + ", action: " + r.action
 				if r.category != "" {
 					text += ", category: " + r.category
