@@ -2,9 +2,9 @@ package evidence
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -218,10 +218,7 @@ func TestTooLarge(t *testing.T) {
 		}
 	}
 	big := make([]byte, maxRecord)
-	rng := rand.New(rand.NewPCG(1, 2))
-	for i := range big {
-		big[i] = byte(rng.Uint32())
-	}
+	rand.Read(big)
 	ref := mustAppend(t, s, "a", [][]byte{big, {}, []byte("after")})
 	got, err := s.Get(ctx, ref)
 	if err != nil || string(got) != string(big) {
@@ -371,13 +368,10 @@ func waiting(s *Store, comp string, n int) {
 func TestTwoLargeCallsAtOnce(t *testing.T) {
 	s := open(t, quickDir(t), func(o *Options) { o.BlockBytes = 12 << 20 })
 	release := blocked(t, s, "a")
-	rng := rand.New(rand.NewPCG(5, 5))
 	var bodies [2][]byte
 	for i := range bodies {
 		bodies[i] = make([]byte, 11<<20)
-		for k := range bodies[i] {
-			bodies[i][k] = byte(rng.Uint32())
-		}
+		rand.Read(bodies[i])
 	}
 	bodies[1] = append(bodies[1], bodies[0][:4<<20]...)
 	var wg sync.WaitGroup
