@@ -8,7 +8,7 @@ func sniffJSON(f *event.Frame, _ string) (string, bool) {
 	if !isObject(f.Bytes) {
 		return "", false
 	}
-	if f.Dataset != "" {
+	if f.Dataset != "" && !agentIndex(f.Dataset) {
 		return f.Dataset, true
 	}
 	return formatJSON, true

@@ -67,6 +67,10 @@ func take(r *event.Record, shapes []shapeOf, msg []byte) bool {
 			}
 			r.Fields = append(r.Fields, event.Field{Name: name, Kind: kind, Value: v})
 		}
+		if shapes[i].event == "user_added" {
+			// Published rules look for words of this sentence, not for fields.
+			r.Fields = append(r.Fields, event.Field{Name: "msg", Value: msg})
+		}
 		return true
 	}
 	r.Fields = append(r.Fields, event.Field{Name: "msg", Value: msg})

@@ -76,6 +76,7 @@ const (
 // its records too.
 var formats = []Format{
 	{"winlogbeat", 1, windowsDatasets, sniffShape(winlogbeatShape), finish(parseWinlogbeat)},
+	{"filebeat", 1, filebeatDatasets, sniffShape(filebeatShape), finish(parseFilebeat)},
 	{"evtx-json", 1, windowsDatasets, sniffShape(evtxShape), finish(parseEvtxJSON)},
 	{"nxlog", 1, windowsDatasets, sniffShape(nxlogShape), finish(parseNXLog)},
 	{"cloudtrail", 1, cloudtrailDatasets, sniffShape(cloudtrailShape), finish(parseCloudTrail)},
@@ -146,7 +147,7 @@ func Identify(f *event.Frame, way string) (*Format, string, bool) {
 			return fm, zeekDataset(string(readShape(f.Bytes).path)), true
 		case "zeek-tsv":
 			return fm, zeekDataset(zeekPath(f.Header)), true
-		case formatSyslog:
+		case formatSyslog, "filebeat":
 			return fm, formatSyslog, true
 		}
 		return fm, fm.Datasets[0].Name, true
@@ -214,6 +215,9 @@ func owner(dataset string) *Format {
 	return nil
 }
 
+// filebeatDatasets are those of the lines that a shipper may carry.
+var filebeatDatasets = append(auditdDatasets[:len(auditdDatasets):len(auditdDatasets)], syslogDatasets...)
+
 // allDatasets lists what the formats give, each once.
 var allDatasets = [][]Dataset{
 	windowsDatasets, cloudtrailDatasets, oktaDatasets, entraDatasets, signinDatasets, mdmDatasets, zeekDatasets, auditdDatasets, syslogDatasets, jsonDatasets,
@@ -234,7 +238,9 @@ func find(dataset string) *Dataset {
 func known(dataset string) bool { return find(dataset) != nil }
 
 // foreign reports whether the sender declared a dataset that is none of ours.
-func foreign(f *event.Frame) bool { return f.Dataset != "" && !known(f.Dataset) }
+func foreign(f *event.Frame) bool {
+	return f.Dataset != "" && !known(f.Dataset) && !agentIndex(f.Dataset)
+}
 
 // LogSource gives the log source that Sigma rules name for a dataset; empty texts
 // for a dataset that is none of ours.

@@ -14,12 +14,15 @@ type shape struct {
 	channel []byte // of winlog, or flat
 	path    []byte // Zeek's log
 	event   []byte
+	message []byte // as written, quotes and all
 }
 
 type keySet uint64
 
 const (
 	hasWinlog keySet = 1 << iota
+	hasMessage
+	hasShipper
 	hasLogName
 	hasRecordNumber
 	hasChannel
@@ -80,6 +83,13 @@ func readShape(b []byte) *shape {
 			if found {
 				s.keys |= hasWinlog
 			}
+		case "message":
+			if s.message == nil && len(value) > 2 && value[0] == '"' {
+				s.message = value
+				s.keys |= hasMessage
+			}
+		case "agent", "beat", "ecs", "source_type", "agent.type", "agent.version":
+			s.keys |= hasShipper
 		case "winlog.channel":
 			s.setChannel(value)
 			s.keys |= hasWinlog
@@ -200,6 +210,8 @@ func shapeTest(format string) func(*shape) (string, bool) {
 	switch format {
 	case "winlogbeat":
 		return winlogbeatShape
+	case "filebeat":
+		return filebeatShape
 	case "evtx-json":
 		return evtxShape
 	case "nxlog":
