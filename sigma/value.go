@@ -3,6 +3,7 @@ package sigma
 import (
 	"bytes"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 	"unicode"
@@ -180,21 +181,29 @@ type text struct {
 	spans []span
 }
 
-// cuts reports whether position i lies inside a token.
-func (t text) cuts(i int) bool {
-	for _, s := range t.spans {
-		if s.start < i && i < s.end {
-			return true
+// token returns the first token that ends after position i, or an empty span
+// behind the value. A long value may hold many: hence the binary search.
+func (t text) token(i int) span {
+	k, _ := slices.BinarySearchFunc(t.spans, i, func(s span, i int) int {
+		if s.end > i {
+			return 1
 		}
+		return -1
+	})
+	if k < len(t.spans) {
+		return t.spans[k]
 	}
-	return false
+	return span{len(t.b), len(t.b)}
 }
+
+// cuts reports whether position i lies inside a token.
+func (t text) cuts(i int) bool { return t.token(i).start < i && i < len(t.b) }
 
 // next returns the position after the character at i: a rune, a byte that is
 // not UTF-8, or a whole token.
 func (t text) next(i int) int {
-	for _, s := range t.spans {
-		if s.start == i {
+	if len(t.spans) > 0 {
+		if s := t.token(i); s.start == i {
 			return s.end
 		}
 	}
@@ -215,20 +224,22 @@ func (t text) hasSuffix(lit []byte) bool {
 
 // index finds lit at or after from, at a place where it cuts no token.
 func (t text) index(lit []byte, from int) int {
-	for {
+	for from <= len(t.b) {
 		i := bytes.Index(t.b[from:], lit)
 		if i < 0 {
 			return -1
 		}
 		i += from
-		if t.spans == nil || !t.cuts(i) && !t.cuts(i+len(lit)) {
+		switch {
+		case t.spans == nil || !t.cuts(i) && !t.cuts(i+len(lit)):
 			return i
+		case t.cuts(i):
+			from = t.token(i).end
+		default:
+			from = i + 1
 		}
-		if i >= len(t.b) {
-			return -1
-		}
-		from = i + 1
 	}
+	return -1
 }
 
 // atom is a compiled part.
@@ -305,6 +316,9 @@ func parseNumber(b []byte) (number, bool) {
 	neg := false
 	if s[0] == '-' || s[0] == '+' {
 		neg, s = s[0] == '-', s[1:]
+		if len(s) == 0 || s[0] == '-' || s[0] == '+' {
+			return number{}, false
+		}
 	}
 	if len(s) > 2 && s[0] == '0' && (s[1] == 'x' || s[1] == 'X') {
 		u, err := strconv.ParseUint(string(s[2:]), 16, 64)
