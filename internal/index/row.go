@@ -173,7 +173,11 @@ func (e *encoder) add(name, value string) {
 	i, ok := e.seen[name]
 	if !ok {
 		e.seen[name] = len(e.fields)
-		e.fields = append(e.fields, logstorage.Field{Name: name, Value: value})
+		stored, exact := kept(value)
+		e.fields = append(e.fields, logstorage.Field{Name: name, Value: stored})
+		if !exact {
+			e.multi[name] = []string{value}
+		}
 		return
 	}
 	if e.multi[name] == nil {

@@ -329,7 +329,7 @@ func (l *logsql) equal(e Equal) {
 	switch {
 	case literal:
 		l.either(e.Field,
-			func(n string) { l.field(n); l.WriteString("=" + strconv.Quote(text)) },
+			func(n string) { l.whole(n, text) },
 			func(n string) { l.field(n); l.WriteString(strconv.Quote(JoinMulti([]string{text}))) })
 	case isPrefix && !e.Fold:
 		l.either(e.Field,
@@ -356,6 +356,23 @@ func (l *logsql) equal(e Equal) {
 				}
 				l.WriteString("~" + strconv.Quote(flags+separator+expression(e.Pattern, escapeMulti)+separator))
 			})
+	}
+}
+
+// whole tests a stored field against a whole text. The index may store a number in
+// another form than it was written in (60 for 60.0), the written one among all
+// values; so a number equals what is stored only where nothing stands there.
+func (l *logsql) whole(stored, text string) {
+	number := stored != TextField && text != "" && !single(stored) && stored != "_time" && strings.Trim(text, "-.0123456789 ") == ""
+	if number {
+		l.WriteString("(")
+	}
+	l.field(stored)
+	l.WriteString("=" + strconv.Quote(text))
+	if number {
+		l.WriteString(" and !")
+		l.field(MultiName(stored))
+		l.WriteString("*)")
 	}
 }
 
@@ -386,7 +403,7 @@ func (l *logsql) oneOf(e OneOf) {
 	var plain []string
 	var rest []Pattern
 	for _, p := range e.Of {
-		if t, ok := p.Text(); ok && t != "*" && t != "" {
+		if t, ok := p.Text(); ok && t != "*" && strings.Trim(t, "-.0123456789 ") != "" {
 			plain = append(plain, t)
 		} else {
 			rest = append(rest, p)

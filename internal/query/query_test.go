@@ -39,7 +39,7 @@ var printed = []struct{ in, out, logsql string }{
 	{`(a=1 or b=2) c=3`, `(a = 1 or b = 2) and c = 3`, ``},
 	{`not (a=1 or not b=2)`, `not (a = 1 or not b = 2)`, ``},
 	{`a not in (b)`, `not a in (b)`, ``},
-	{`"odd \"name" = 1`, `"odd \"name" = 1`, `("odd \"name":="1" or "multi.odd \"name":"\n1\n")`},
+	{`"odd \"name" = 1`, `"odd \"name" = 1`, `(("odd \"name":="1" and !"multi.odd \"name":*) or "multi.odd \"name":"\n1\n")`},
 	{`"in" = "and"`, `"in" = "and"`, ``},
 	{`a = e"\xff\x00"`, `a = e"\xff\x00"`, `("a":="\xff\x00" or "multi.a":"\n\xff\x00\n")`},
 	{`time >= 2026-01-01T00:00:00Z`, `time >= 2026-01-01T00:00:00Z`, `_time:>=2026-01-01T00:00:00.000000000Z`},
