@@ -45,7 +45,10 @@ func (v *view) sshd() {
 			v.is(classSSH, 2)
 		case "connection":
 			v.is(classSSH, 1)
-		case "no_identification", "negotiation_failed", "timeout", "bad_protocol":
+		case "refused":
+			v.is(classSSH, 5)
+			v.status = statusFailure
+		case "connection_failed", "no_identification", "negotiation_failed", "timeout", "bad_protocol":
 			v.is(classSSH, 4)
 			v.status = statusFailure
 		case "listening":
@@ -58,6 +61,7 @@ func (v *view) sshd() {
 		}
 	}
 	v.source("src_ip", "src_port")
+	v.device("src_endpoint.hostname", v.text("src_host"))
 	if logon {
 		v.person("user.uid", v.text("user"))
 		v.set("auth_protocol", v.text("method"))

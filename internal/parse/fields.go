@@ -175,6 +175,7 @@ var syslogDatasets = []Dataset{
 		people("user"),
 		sessionIP("src_ip"),
 		infra("dst_ip"),
+		devices("src_host"),
 		act("device", "hash-keyed", "a key's fingerprint is one person's for years; the digest still joins its uses", "key"),
 		dropped("text", whyFreeText, "banner"),
 		act("text", "detect-only", whyKeyword, "msg"),

@@ -107,6 +107,8 @@ var sshdShapes = shapesOf(
 	"no_identification", `Did not receive identification string`+reFrom+`(?:`+rePort+`)?`+reEnd,
 	"bad_protocol", `Bad protocol version identification '(?P<banner>.*)'`+reFrom+rePort+reEnd,
 	"negotiation_failed", `Unable to negotiate with (?P<src_ip>[^ ]+)`+rePort+`: (?P<reason>.*?)`+reEnd,
+	"refused", `refused connect from (?P<src_host>.+) \((?P<src_ip>[^ ()]+)\)`,
+	"connection_failed", `(?:fatal: )?ssh_dispatch_run_fatal: Connection`+reFrom+rePort+`: (?P<reason>.*?)`+reEnd,
 	"timeout", `(?:fatal: )?Timeout before authentication for (?P<src_ip>[^ ]+)`+rePort+reEnd,
 	"subsystem", `subsystem request for (?P<subsystem>[^ ]+)(?: by user `+reUser+`)?`,
 	"session_start", `Starting session: (?P<session>.+) for `+reUser+reFrom+rePort+`(?: id (?P<session_id>[0-9]+))?`,

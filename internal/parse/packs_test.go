@@ -6,13 +6,17 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"sort"
+	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/counterseal/counterseal/evtx"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/packs"
 )
@@ -526,4 +530,159 @@ func TestZeekBaselines(t *testing.T) {
 		t.Errorf("%d of %d not parsed, first %s", s.bad, total, s.first)
 	}
 	t.Logf("%v, bad %d of %d, first %s", s.datasets, s.bad, total, s.first)
+}
+
+// TestSyslogAgainstCrowdSec compares with the fields that another project asserts.
+func TestSyslogAgainstCrowdSec(t *testing.T) {
+	dir := packs.Dir(t, "crowdsec-tests")
+	assert := regexp.MustCompile(`results\["s01-parse"\]\["[^"]+"\]\[(\d+)\]\.Evt\.(Parsed|Meta)\["([^"]+)"\] == "(.*)"`)
+	for _, c := range []struct {
+		name  string
+		pairs map[string]string
+		least int
+	}{
+		{"sshd-logs", map[string]string{"source_ip": "src_ip", "target_user": "user", "pid": "pid", "machine": "hostname"}, 60},
+		{"sshd-success-logs", map[string]string{"source_ip": "src_ip", "target_user": "user", "pid": "pid", "machine": "hostname"}, 8},
+		{"iptables-logs", map[string]string{"src_ip": "src_ip", "dst_ip": "dst_ip", "src_port": "src_port", "dst_port": "dst_port", "proto": "proto", "int_eth": "in_if"}, 12},
+		{"pf-logs", map[string]string{"src_ip": "src_ip", "dst_ip": "dst_ip", "dst_port": "dst_port", "src_port": "src_port"}, 8},
+	} {
+		raw, err := os.ReadFile(filepath.Join(dir, c.name, c.name+".log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := os.ReadFile(filepath.Join(dir, c.name, "parser.assert"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var recs []*event.Record
+		for _, f := range frames(raw) {
+			r, err := read(&f, testContext())
+			if err != nil {
+				t.Fatal(err)
+			}
+			recs = append(recs, r)
+		}
+		checked := 0
+		for _, m := range assert.FindAllStringSubmatch(string(want), -1) {
+			ours, ok := c.pairs[m[3]]
+			n, err := strconv.Atoi(m[1])
+			if !ok || err != nil || n >= len(recs) || m[4] == "" {
+				continue
+			}
+			checked++
+			if ours == "pid" && recs[n].Dataset != "linux-sshd" {
+				ours = "proc_id"
+			}
+			if got, _ := recs[n].Get(ours); strings.TrimPrefix(string(got.Value), "::ffff:") != m[4] {
+				if msg, noise := recs[n].Get("msg"); noise && (bytes.Contains(msg.Value, []byte("totobad")) || bytes.HasPrefix(msg.Value, []byte("Magic value"))) {
+					continue // no message of OpenSSH
+				}
+				t.Errorf("%s line %d: %s is %q, want %q", c.name, n+1, ours, got.Value, m[4])
+			}
+		}
+		if checked < c.least {
+			t.Errorf("%s: only %d assertions", c.name, checked)
+		}
+		t.Logf("%s: %d assertions", c.name, checked)
+	}
+}
+
+// TestAuthAgainstECS compares with the expectations of another implementation.
+func TestAuthAgainstECS(t *testing.T) {
+	dir := filepath.Join(packs.Dir(t, "parser-goldens"), "beats-apache2", "system", "auth", "test")
+	pairs := map[string]string{
+		"host.hostname": "hostname", "process.name": "app_name", "source.ip": "src_ip", "source.port": "src_port", "system.auth.ssh.method": "method",
+		"system.auth.ssh.signature": "key", "system.auth.sudo.command": "command", "system.auth.sudo.pwd": "pwd", "system.auth.sudo.tty": "tty",
+		"system.auth.sudo.user": "runas", "system.auth.sudo.error": "reason", "system.auth.useradd.home": "home", "system.auth.useradd.shell": "shell",
+	}
+	checked := 0
+	for _, name := range []string{"auth-ubuntu1204.log", "test.log"} {
+		b, err := os.ReadFile(filepath.Join(dir, name+"-expected.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want []map[string]any
+		d := json.NewDecoder(bytes.NewReader(b))
+		d.UseNumber()
+		if err := d.Decode(&want); err != nil {
+			t.Fatal(err)
+		}
+		raw, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, f := range frames(raw) {
+			if i >= len(want) {
+				break
+			}
+			r, err := read(&f, testContext())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for ecs, ours := range pairs {
+				v, ok := want[i][ecs]
+				if !ok {
+					continue
+				}
+				checked++
+				if got, _ := r.Get(ours); string(got.Value) != fmt.Sprint(v) {
+					t.Errorf("%s line %d: %s is %q, want %q", name, i+1, ours, got.Value, fmt.Sprint(v))
+				}
+			}
+		}
+	}
+	if checked < 300 {
+		t.Errorf("only %d fields compared", checked)
+	}
+	t.Logf("%d fields compared", checked)
+}
+
+// TestEVTXPack parses what package evtx prints of each record of the pack.
+func TestEVTXPack(t *testing.T) {
+	dir := packs.Dir(t, "evtx-core")
+	var s tally
+	n := 0
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.EqualFold(filepath.Ext(path), ".evtx") {
+			return err
+		}
+		if n > 3000 && testing.Short() {
+			return filepath.SkipAll
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		info, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		rd, err := evtx.NewReader(f, info.Size())
+		if err != nil {
+			return err
+		}
+		return rd.Records(func(rec *evtx.Record) error {
+			b := rec.AppendJSON(nil)
+			if len(b) <= 2 {
+				return nil // nothing readable
+			}
+			n++
+			r := s.take(&event.Frame{Bytes: b, Format: "evtx-json"})
+			if r == nil {
+				return nil
+			}
+			if r.Running.N == 0 || r.Format != "evtx-json/1" {
+				t.Fatalf("%s: running %+v, format %s", path, r.Running, r.Format)
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.bad != 0 || s.untimed != 0 || n < 3000 {
+		t.Errorf("%d records, %d not parsed, %d without time, first %s", n, s.bad, s.untimed, s.first)
+	}
+	t.Log(n, s.datasets)
 }
