@@ -143,6 +143,14 @@ func TestParseBounds(t *testing.T) {
 	}
 }
 
+func TestConditionsMayBeLong(t *testing.T) {
+	text := strings.Repeat("not (s) or (s and not s) and ", 300) + "s"
+	_, refused := sigma.Parse("l", []byte("title: x\nlogsource: {product: p}\ndetection: {s: {A: 1}, condition: "+text+"}\n"))
+	if len(refused) > 0 {
+		t.Error(refused[0])
+	}
+}
+
 func TestAliasesOfYAML(t *testing.T) {
 	rules, refused := sigma.Parse("a.yml", []byte("title: x\nlogsource: {product: p}\ndetection:\n  a: {A: &v [1, 2]}\n  b: {B: *v}\n  condition: a and b\n"))
 	if len(refused) > 0 {
