@@ -175,11 +175,11 @@ type group struct {
 
 // counter is a producer's own running number.
 type counter struct {
-	host, channel string
-	next          uint64
-	step          func() uint64 // how far to the next one, nil for 1
-	last          uint64        // last number sent before the gap
-	first         uint64        // first number sent after it
+	channel string
+	next    uint64
+	step    func() uint64 // how far to the next one, nil for 1
+	last    uint64        // last number sent before the gap
+	first   uint64        // first number sent after it
 }
 
 // play is a play in the making.

@@ -258,6 +258,11 @@ func (p *play) windowsPart(d *draws, v *person) {
 	}
 	p.step(at, Step{Title: "1.8 GB to an unknown server", Host: "FS01", Source: "firewall", Dataset: "firewall", Technique: "T1048.002", Rule: `Large Upload`})
 
+	for i, name := range [...]string{"Security", "System", "Microsoft-Windows-Sysmon/Operational"} { // not seen either
+		clearing := ms(`C:\Windows\System32\wevtutil.exe`, cmdImage, "cmd", "wevtutil.exe", "Eventing Command Line Utility")
+		p.start(d, p.fs, p.gapTo.Add(-time.Minute+time.Duration(i)*time.Second), clearing, "wevtutil cl "+name, boot)
+		p.service(p.fs, p.gapTo.Add(-50*time.Second+time.Duration(i)*time.Second), "Windows Event Collector", "stopped")
+	}
 	at = p.gapTo.Add(7 * time.Second)
 	p.log(p.fs, p.fs.security, at, 1102, false, func(f *fields) {
 		f.s("SubjectUserSid", "S-1-5-18")

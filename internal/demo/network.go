@@ -156,7 +156,7 @@ func (f *flow) tsv(b []byte) []byte {
 	b = append(b, '\t')
 	b = append(b, f.state...)
 	b = append(b, "\tT\t"...)
-	b = append(b, map[bool]string{true: "T", false: "F"}[f.local]...)
+	b = append(b, letter(f.local)...)
 	b = append(b, "\t0\t"...)
 	b = append(b, f.history...)
 	for _, n := range [...]uint64{op, f.sent + 40*op, rp, f.got + 40*rp} {
@@ -164,6 +164,14 @@ func (f *flow) tsv(b []byte) []byte {
 		b = strconv.AppendUint(b, n, 10)
 	}
 	return append(b, "\t-"...)
+}
+
+// letter is how Zeek writes a bool.
+func letter(yes bool) string {
+	if yes {
+		return "T"
+	}
+	return "F"
 }
 
 func orDash(s string) string {

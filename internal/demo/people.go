@@ -137,10 +137,10 @@ func (p *play) hosts() {
 		h.mac = fmt.Sprintf("00-50-56-%02X-%02X-%02X", d.IntN(256), d.IntN(256), d.IntN(256))
 		h.prefix = fmt.Sprintf("%08x", d.Uint32())
 		h.sid = domainSID + "-" + sid
-		h.security = &counter{host: name, channel: "Security", next: uint64(d.between(180_000, 900_000))}
-		h.sysmon = &counter{host: name, channel: "Microsoft-Windows-Sysmon/Operational", next: uint64(d.between(400_000, 900_000))}
-		h.powershell = &counter{host: name, channel: "Microsoft-Windows-PowerShell/Operational", next: uint64(d.between(900, 4_000))}
-		h.system = &counter{host: name, channel: "System", next: uint64(d.between(9_000, 40_000))}
+		h.security = &counter{channel: "Security", next: uint64(d.between(180_000, 900_000))}
+		h.sysmon = &counter{channel: "Microsoft-Windows-Sysmon/Operational", next: uint64(d.between(400_000, 900_000))}
+		h.powershell = &counter{channel: "Microsoft-Windows-PowerShell/Operational", next: uint64(d.between(900, 4_000))}
+		h.system = &counter{channel: "System", next: uint64(d.between(9_000, 40_000))}
 		return h
 	}
 	client, server := "Windows 11 Enterprise", "Windows Server 2022 Datacenter"
@@ -151,7 +151,7 @@ func (p *play) hosts() {
 	p.jump = &host{name: "jump01", fqdn: "jump01." + dnsDomain, ip: "10.10.0.20"}
 	p.db = &host{name: "db01", fqdn: "db01." + dnsDomain, ip: "10.10.0.40"}
 	for _, h := range []*host{p.jump, p.db} {
-		h.serial = &counter{host: h.name, channel: "audit", next: uint64(d.between(20_000, 90_000))}
+		h.serial = &counter{channel: "audit", next: uint64(d.between(20_000, 90_000))}
 	}
 }
 
