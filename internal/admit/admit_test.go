@@ -121,7 +121,7 @@ func TestWithhold(t *testing.T) {
 
 func TestProtectedFile(t *testing.T) {
 	for _, c := range []struct{ in, want string }{
-		{"", "empty"},
+		{" ", "empty"},
 		{"apiVersion: protected/v2\nchannels: []\n", "protected/v1"},
 		{"apiVersion: protected/v1\nchannels:\n - names: [ab]\n", "channel 1, names, entry 1"},
 		{"apiVersion: protected/v1\nchannels:\n - domains: [ok.example, com]\n", "domains, entry 2"},
@@ -140,6 +140,9 @@ func TestProtectedFile(t *testing.T) {
 		if err != nil && strings.Contains(err.Error(), "SECRETNAME") {
 			t.Errorf("an error says a value: %v", err)
 		}
+	}
+	if p, err := ParseProtected(nil); err != nil || p.Digest() != "" || p.Mentions([]byte("oig.example")) {
+		t.Errorf("no file: %v", err)
 	}
 	var none *Protected
 	r := &event.Record{}

@@ -83,7 +83,12 @@ type protectedFile struct {
 //	    mails: [hotline@agency.example]
 //	    numbers: ["+1 202 555 0100"]  # compared by digits, with and without country code
 //	    names: [Office of Inspector General]
+//
+// No bytes are no file: nothing is protected.
 func ParseProtected(data []byte) (*Protected, error) {
+	if len(data) == 0 {
+		return &Protected{}, nil
+	}
 	var f protectedFile
 	if err := pia.DecodeStrict(data, &f); err != nil {
 		return nil, fmt.Errorf("protected file: %w", err)

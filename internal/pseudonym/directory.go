@@ -71,8 +71,12 @@ type directoryFile struct {
 // The token of a person is that of the first name, so that somebody who enters the
 // directory keeps the token of before; put new names at the end. A name that two
 // people share, and a name that is a word everybody uses (root, SYSTEM), is an
-// error. Errors name entries by number, never by value.
+// error. Errors name entries by number, never by value. No bytes are no file: nobody
+// is known.
 func ParseDirectory(data []byte) (*Directory, error) {
+	if len(data) == 0 {
+		return &Directory{}, nil
+	}
 	var f directoryFile
 	if err := pia.DecodeStrict(data, &f); err != nil {
 		return nil, fmt.Errorf("directory file: %w", err)

@@ -269,11 +269,14 @@ func (p *Pseudonymiser) device(r *record, v []byte) []byte {
 	}
 	body := v[lead:]
 	n := deviceName(admit.Fold(string(body)))
-	if n == "" || isStayName(n) {
+	if n == "" || isStayName(n) || isMadeUp(body) {
 		return nil
 	}
-	if host, domain, ok := strings.Cut(n, "."); ok && p.knownDomain(r, []byte(domain)) {
-		n = host
+	if host, domain, ok := strings.Cut(n, "."); ok && host != "" {
+		short, _, _ := strings.Cut(domain, ".") // CORP is corp.example
+		if p.knownDomain(r, []byte(domain)) || p.knownDomain(r, []byte(short)) {
+			n = host
+		}
 	}
 	t := p.token(r, event.Device, n)
 	r.remember(body, t, false)
@@ -398,7 +401,7 @@ func (p *Pseudonymiser) sid(r *record, v []byte) []byte {
 	if t == "" {
 		return nil
 	}
-	r.remember(v, t, false)
+	// Not remembered: text is searched for SIDs by shape, and keeps their shape.
 	out := make([]byte, 0, len(prefix)+len(t)+len(suffix))
 	return append(append(append(out, prefix...), t...), suffix...)
 }

@@ -266,7 +266,7 @@ func TestPeer(t *testing.T) {
 func TestDirectoryFile(t *testing.T) {
 	const head = "apiVersion: directory/v1\npeople:\n"
 	for _, c := range []struct{ in, want string }{
-		{"", "empty"},
+		{" ", "empty"},
 		{"apiVersion: directory/v2\n", "directory/v1"},
 		{head + " - {names: [x]}", "needs an id"},
 		{head + " - {id: a}\n - {id: a}", "person 2: needs an id"},
@@ -290,6 +290,9 @@ func TestDirectoryFile(t *testing.T) {
 		if err != nil && strings.Contains(err.Error(), "SECRETNAME") {
 			t.Errorf("an error says a value: %v", err)
 		}
+	}
+	if d, err := ParseDirectory(nil); err != nil || d.Len() != 0 {
+		t.Errorf("no file: %v", err)
 	}
 	d := testDirectory(t)
 	if d.Len() != 2 || len(d.Digest()) != 64 || (*Directory)(nil).Digest() != "" || (*Directory)(nil).Len() != 0 {

@@ -204,7 +204,7 @@ func TestStay(t *testing.T) {
 	p, rule := newTest(t), defaultRule(t)
 	for _, v := range []string{
 		"", "-", "SYSTEM", "Système", "СИСТЕМА", "NETZWERKDIENST", `NT AUTHORITY\SYSTEM`, `AUTORITE NT\Système`, `NT-AUTORITÄT\SYSTEM`, `Window Manager\DWM-1`, "root", "0", "Administrator",
-		"krbtgt", "MSOL_0123456789ab", "SAMTHEADMIN-12", "WEB01$", `CORP\WEB01$`, "S-1-5-18", "S-1-5-32-544", "S-1-0-0", "S-1-5-80-1-2-3", "WEB01$@corp.example", "Administrator@corp.example", "4294967295",
+		"krbtgt", "MSOL_0123456789ab", "SAMTHEADMIN-12", "WEB01$", `CORP\WEB01$`, "S-1-5-18", "S-1-5-32-544", "S-1-0-0", "S-1-5-80-1-2-3", "WEB01$@corp.example", "Administrator@corp.example", "4294967295", "$", "%%1793", "admin01", "--",
 	} {
 		if got := value(pass(t, p, rule, "user", v), "user"); got != v {
 			t.Errorf("user %q became %q", v, got)
@@ -218,7 +218,7 @@ func TestStay(t *testing.T) {
 	for _, v := range []string{
 		`C:\Users\Public\x.exe`, `C:\Users\Default\x`, `C:\Users\All Users\x`, `C:\Windows\System32\config\systemprofile\x`, `C:\Users\Administrator\x`, `%USERPROFILE%\x`, `C:\Users\%USERNAME%\x`, "/home/*/x",
 		"2026-11-22 10:00:00", "10.0.19041.1288", "192.168.101.2010", "{01234567-0123-0123-0123-012345678901}", "S-1-5-18", `\\CORP\share\x`, "user@host", "01-02-03-04-05", "01-02-2026 10:30", `C:\x\y`, "version 123-456-7890-1",
-		"rundll32.exe C:\\Windows\\x.dll,#1", "a+1234567", "0x0171 ", "12345678",
+		"rundll32.exe C:\\Windows\\x.dll,#1", "a+1234567", "0x0171 ", "12345678", "user@1000.service", `C:\Downloads\Invoice@0582.cpl`,
 	} {
 		if got := value(pass(t, p, rule, "path", v), "path"); got != v {
 			t.Errorf("path %q became %q", v, got)
@@ -275,6 +275,14 @@ func TestDevices(t *testing.T) {
 	} {
 		if got := value(pass(t, p, rule, c.field, c.in), c.field); got != c.want {
 			t.Errorf("%s %q: got %q, want %q", c.field, c.in, got, c.want)
+		}
+	}
+}
+
+func TestMadeUpWorkstations(t *testing.T) {
+	for v, want := range map[string]bool{"6hgtmVlrrFuWtO65": true, "ngdtRwzXXhAlRxGY": true, "AliceSmithLaptop": false, "alicesmithlaptop": false, "JohnDoesMacBook1": false, "DESKTOP-G2B3UPJA": false, "6hgtmVlrrFuWtO6": false} {
+		if isMadeUp([]byte(v)) != want {
+			t.Errorf("%s: %v", v, !want)
 		}
 	}
 }

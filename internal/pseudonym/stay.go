@@ -2,6 +2,7 @@ package pseudonym
 
 import (
 	"strings"
+	"unicode"
 
 	"github.com/counterseal/counterseal/internal/admit"
 )
@@ -24,6 +25,8 @@ var stayNames = foldedSet(
 	"Administrator", "Administrateur", "Administrador", "Amministratore", "Администратор", "Järjestelmänvalvoja", "Rendszergazda", "Administratör", "Beheerder", "Administrátor", "Yönetici",
 	"Guest", "Gast", "Invité", "Invitado", "Convidado", "Ospite", "Гость",
 	"DefaultAccount", "WDAGUtilityAccount", "krbtgt", "HomeGroupUser$", "HelpAssistant", "SUPPORT_388945a0", "defaultuser0", "defaultuser1", "ASPNET", "admin",
+	// Names of images and installers: whoever uses one is called like everybody else.
+	"user", "test", "vagrant", "ubuntu", "centos", "debian", "ec2-user", "azureuser",
 	// Unix.
 	"root", "daemon", "bin", "sys", "sync", "games", "man", "lp", "mail", "news", "uucp", "proxy", "www-data", "backup", "list", "irc", "gnats", "nobody", "nogroup",
 	"systemd-network", "systemd-resolve", "systemd-timesync", "systemd-coredump", "systemd-oom", "messagebus", "syslog", "_apt", "tss", "uuidd", "tcpdump", "landscape", "pollinate", "sshd", "polkitd", "rtkit",
@@ -74,7 +77,43 @@ func isStayName(n string) bool {
 			return true
 		}
 	}
-	return isSystemNumber(n)
+	// admin01 names a role; admin.alice does not.
+	if rest, ok := strings.CutPrefix(n, "admin"); ok && strings.Trim(rest, "0123456789_-") == "" {
+		return true
+	}
+	// %%1793 is a text that Windows looks up in a message table.
+	if rest, ok := strings.CutPrefix(n, "%%"); ok && isDigits([]byte(rest)) {
+		return true
+	}
+	return isSystemNumber(n) || !strings.ContainsFunc(n, func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) })
+}
+
+// isMadeUp tells workstation names of attack tools: 16 letters and digits at random.
+// The protocol allows 15, so rules ask for exactly this. Seven changes between small,
+// large and digit are more than a name made of words has.
+func isMadeUp(v []byte) bool {
+	if len(v) != 16 {
+		return false
+	}
+	changes, last := 0, byte(0)
+	for _, c := range v {
+		var kind byte
+		switch {
+		case c >= '0' && c <= '9':
+			kind = '0'
+		case c >= 'a' && c <= 'z':
+			kind = 'a'
+		case c >= 'A' && c <= 'Z':
+			kind = 'A'
+		default:
+			return false
+		}
+		if last != 0 && kind != last {
+			changes++
+		}
+		last = kind
+	}
+	return changes >= 7
 }
 
 // isSystemNumber tells user numbers below 1000 and the marks for "unset".

@@ -222,8 +222,18 @@ func mailDomain(d []byte) bool {
 			letters++
 		}
 	}
+	if fileEndings[string(bytes.ToLower(tld))] {
+		return false // user@1000.service, Invoice@0582.cpl
+	}
 	return len(tld) >= 2 && letters == len(tld) || bytes.HasPrefix(bytes.ToLower(tld), []byte("xn--"))
 }
+
+// fileEndings look like the last label of a domain and are none.
+var fileEndings = foldedSet(
+	"exe", "dll", "cpl", "sys", "ocx", "drv", "scr", "msi", "msp", "bat", "cmd", "vbs", "vbe", "jse", "wsf", "hta", "lnk", "inf", "ini", "cfg", "conf", "xml", "json", "yml", "yaml", "txt", "log", "dat", "tmp", "bak", "csv",
+	"doc", "docx", "xls", "xlsx", "ppt", "pptx", "pdf", "rtf", "png", "jpg", "jpeg", "gif", "bmp", "ico", "svg", "html", "htm", "php", "asp", "aspx", "jsp", "jar", "war", "tar", "gz", "rar", "iso", "img", "vhd", "vhdx", "vmdk", "dmg", "evtx", "pcap",
+	"service", "socket", "timer", "mount", "automount", "swap", "slice", "scope", "device",
+)
 
 func isNameChar(c byte) bool {
 	return c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' || c >= utf8.RuneSelf || c == '.' || c == '_' || c == '-' || c == '$'
