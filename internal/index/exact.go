@@ -15,7 +15,7 @@ import (
 // a space at its end, so that the library takes it for text. The exact value of the
 // latter two is stored beside it (spread).
 func kept(v string) (stored string, exact bool) {
-	if v == "" || v[0] != '-' && (v[0] < '0' || v[0] > '9') || len(v) > 32 {
+	if v == "" || v[0] != '-' && (v[0] < '0' || v[0] > '9') || len(v) > maxNumeric {
 		return v, true
 	}
 	dots, odd := 0, false
@@ -28,6 +28,8 @@ func kept(v string) (stored string, exact bool) {
 			odd = true
 		case c == '-' || c == ':' || c == 'T' || c == 'Z':
 			return keptTime(v)
+		case v[i:] == textMark: // text that looks marked gets a mark of its own
+			return v + textMark, false
 		default:
 			return v, true
 		}
@@ -36,7 +38,7 @@ func kept(v string) (stored string, exact bool) {
 	case v == "-":
 		return v, true
 	case odd || v[0] == '-' && strings.Trim(v, "-0.") == "":
-		return v + " ", false
+		return v + textMark, false
 	case dots == 0:
 		return v, true // whole numbers come back; what is too long or begins with 0 is text
 	case dots == 1:
@@ -47,6 +49,20 @@ func kept(v string) (stored string, exact bool) {
 	return v, true
 }
 
+const (
+	textMark   = "\xff" // no text in UTF-8 ends with it
+	maxNumeric = 32
+)
+
+// written undoes the mark of kept.
+func written(stored string) string {
+	v, marked := strings.CutSuffix(stored, textMark)
+	if marked && v != "" && len(v) <= maxNumeric+1 && strings.Trim(strings.TrimSuffix(v, textMark), "-.:_TZ0123456789") == "" {
+		return v
+	}
+	return stored
+}
+
 func keptTime(v string) (string, bool) {
 	const form = "2006-01-02T15:04:05.000Z"
 	if len(v) != len(form) || v[10] != 'T' || v[23] != 'Z' {
@@ -55,7 +71,7 @@ func keptTime(v string) (string, bool) {
 	if t, err := time.Parse(form, v); err == nil && t.Format(form) == v {
 		return v, true
 	}
-	return v + " ", false
+	return v + textMark, false
 }
 
 // keptFloat computes as the library does: whole part plus fraction times a power
@@ -68,7 +84,7 @@ func keptFloat(v string) (string, bool) {
 	n, err1 := strconv.ParseUint(whole, 10, 64)
 	m, err2 := strconv.ParseUint(frac, 10, 64)
 	if err1 != nil || err2 != nil {
-		return v + " ", false
+		return v + textMark, false
 	}
 	f := math.FMA(float64(m), math.Pow10(-len(frac)), float64(n))
 	if v[0] == '-' {
@@ -81,7 +97,7 @@ func keptFloat(v string) (string, bool) {
 func keptAddress(v string) (string, bool) {
 	for _, part := range strings.Split(v, ".") {
 		if len(part) > 1 && part[0] == '0' {
-			return v + " ", false
+			return v + textMark, false
 		}
 	}
 	return v, true

@@ -83,9 +83,12 @@ func TestNumbersComeBackAsWritten(t *testing.T) {
 }
 
 func TestOrderOfInexactNumbers(t *testing.T) {
-	for v, want := range map[string]string{"60.0": "60", "1.50": "1.5", "1_0": "1_0 ", "-0": "-0 ", "10": "10", "abc": "abc", "1.2.3": "1.2.3"} {
+	for v, want := range map[string]string{"60.0": "60", "1.50": "1.5", "1_0": "1_0\xff", "-0": "-0\xff", "1\xff": "1\xff\xff", "10": "10", "abc": "abc", "1.2.3": "1.2.3"} {
 		if got, _ := kept(v); got != want {
 			t.Errorf("%q is stored as %q, want %q", v, got, want)
+		}
+		if got, exact := kept(v); !exact && written(got) != v && got[len(got)-1] == 0xff {
+			t.Errorf("%q comes back from its mark as %q", v, written(got))
 		}
 	}
 }
