@@ -23,6 +23,7 @@ const (
 	whyPlace    = "finer than a country"
 	whySecret   = "a secret or a key to a session"
 	whyURL      = "a query string holds searches and session keys; rules read it at the door"
+	whyAgent    = "rules test for tools that call themselves by name"
 	whyKeys     = "keystrokes are content; they are never collected"
 )
 
@@ -72,9 +73,10 @@ var windowsSystem = join(
 
 // windowsProcess is what Sysmon and Security say of processes.
 var windowsProcess = join(
-	allow("Image", "ParentImage", "OriginalFileName", "Product", "Company", "Description", "FileVersion", "Hashes", "IntegrityLevel",
+	allow("Image", "ParentImage", "OriginalFileName", "Product", "Company", "FileVersion", "Hashes", "IntegrityLevel",
 		"ProcessId", "ParentProcessId", "ProcessGuid", "ParentProcessGuid", "LogonId", "LogonGuid", "TerminalSessionId", "RuleName", "UtcTime",
 		"CurrentDirectory", "NewProcessName", "NewProcessId", "ParentProcessName", "ProcessName", "TokenElevationType", "MandatoryLabel"),
+	act("", "allow", "what the maker of a program wrote into its file", "Description"),
 	act("command", "allow", whyCommand, "CommandLine", "ParentCommandLine", "ProcessCommandLine"),
 	people("User", "ParentUser", "SourceUser", "TargetUser"),
 )
@@ -104,8 +106,9 @@ var windowsDatasets = []Dataset{
 			"TargetImage", "GrantedAccess", "CallTrace", "NewThreadId", "StartAddress", "StartModule", "StartFunction", "ImageLoaded", "Signed", "Signature",
 			"SignatureStatus", "TargetFilename", "CreationUtcTime", "PreviousCreationUtcTime", "EventType", "TargetObject", "Details", "NewName", "PipeName",
 			"Protocol", "Initiated", "SourceIsIpv6", "SourcePort", "SourcePortName", "DestinationIsIpv6", "DestinationHostname", "DestinationPort", "DestinationPortName",
-			"QueryName", "QueryStatus", "QueryResults", "Hash", "Device", "Archived", "IsExecutable", "Operation", "EventNamespace", "Name", "Query", "Type", "Destination",
+			"QueryName", "QueryStatus", "QueryResults", "Hash", "Device", "Archived", "IsExecutable", "Operation", "EventNamespace", "Name", "Type", "Destination",
 			"Consumer", "Filter", "State", "SchemaVersion", "Configuration", "ConfigurationFileHash", "ID", "Session", "ClientInfo"),
+		act("", "allow", "the query of a WMI subscription, a common hiding place", "Query"),
 		devices("SourceHostname"),
 		sessionIP("SourceIp"),
 		infra("DestinationIp"),
@@ -156,7 +159,8 @@ var auditdDatasets = []Dataset{{Name: "linux-auditd", Title: "Linux audit record
 		"argc", "op", "res", "result", "unit", "terminal", "saddr_fam", "seresult", "seperms", "scontext", "tcontext", "tclass", "permissive", "apparmor", "operation",
 		"profile", "requested_mask", "denied_mask", "ver", "format", "kernel", "list", "audit_enabled", "audit_pid", "audit_backlog_limit", "audit_failure", "old",
 		"sig", "code", "compat", "ip", "grantors", "direction", "cipher", "ksize", "mac", "pfs", "spid", "rport", "lport", "kind", "fp", "table", "family", "entries",
-		"prom", "old_prom", "reason", "cwd", "ARCH", "SYSCALL", "GID", "EGID", "SGID", "FSGID", "OGID", "text"),
+		"prom", "old_prom", "reason", "cwd", "ARCH", "SYSCALL", "GID", "EGID", "SGID", "FSGID", "OGID"),
+	act("", "allow", "fixed words of the kernel and of audit programs", "text"),
 	servers("node", "syslog_host"),
 	people("auid", "old-auid", "uid", "euid", "suid", "fsuid", "ouid", "id", "acct", "AUID", "UID", "EUID", "SUID", "FSUID", "OUID", "ID"),
 	allow("grp"),
@@ -231,15 +235,17 @@ var zeekDatasets = []Dataset{
 		act("url", "allow", "domain rules test the name that was asked for; protected names are withheld before", "query"),
 	)},
 	{Name: "zeek-http", Title: "Zeek HTTP", Product: "zeek", Service: "http", Fields: join(zeekConn,
-		allow("trans_depth", "method", "host", "version", "user_agent", "request_body_len", "response_body_len", "status_code", "status_msg", "info_code", "info_msg", "tags",
+		allow("trans_depth", "method", "host", "version", "request_body_len", "response_body_len", "status_code", "status_msg", "info_code", "info_msg", "tags",
 			"orig_fuids", "orig_mime_types", "resp_fuids", "resp_mime_types", "origin", "proxied", "orig_filenames", "resp_filenames"),
 		act("url", "detect-only", whyURL, "uri", "referrer"),
+		act("", "allow", whyAgent, "user_agent"),
 		people("username"),
 		dropped("text", whySecret, "password", "cookie_vars", "uri_vars"),
 	)},
 	{Name: "zeek-ssl", Title: "Zeek TLS", Product: "zeek", Service: "ssl", Fields: join(zeekConn,
 		allow("version", "cipher", "curve", "server_name", "resumed", "last_alert", "next_protocol", "established", "ssl_history", "cert_chain_fps", "client_cert_chain_fps",
-			"sni_matches_cert", "validation_status", "ja3", "ja3s", "subject", "issuer"),
+			"sni_matches_cert", "validation_status", "ja3", "ja3s", "issuer"),
+		act("", "allow", "the name in the certificate of a server", "subject"),
 		act("person", "tokenise", "a client certificate names a person", "client_subject"),
 		allow("client_issuer"),
 	)},
@@ -249,8 +255,9 @@ var zeekDatasets = []Dataset{
 		dropped("location", whyPlace, "remote_location.region", "remote_location.city", "remote_location.latitude", "remote_location.longitude"),
 	)},
 	{Name: "zeek-smb", Title: "Zeek SMB", Product: "zeek", Service: "smb_files", Fields: join(zeekConn,
-		allow("fuid", "action", "size", "times.modified", "times.accessed", "times.created", "times.changed", "service", "native_file_system", "share_type", "command",
+		allow("fuid", "action", "size", "times.modified", "times.accessed", "times.created", "times.changed", "service", "native_file_system", "share_type",
 			"sub_command", "argument", "status", "rtt", "version", "tree", "tree_service"),
+		act("", "allow", "the name of a command of the protocol", "command"),
 		act("", "allow", "share and file names; the shape of a home folder becomes a token", "path", "name", "prev_name"),
 		people("username"),
 	)},
@@ -272,10 +279,10 @@ var signinDatasets = []Dataset{{Name: "signin", Title: "Sign-ins at the identity
 	people("user", "user_id"),
 	mails("user_mail"),
 	sessionIP("src_ip"),
-	act("location", "allow", "a country is coarse enough to see travel and coarse enough not to follow anybody", "country"),
+	act("", "allow", "a country is coarse enough to see travel and coarse enough not to follow anybody", "country"),
 	dropped("location", whyPlace, "city", "region", "latitude", "longitude"),
 	devices("device_id", "device_name"),
-	act("", "allow", "rules test for tools that call themselves by name", "user_agent"),
+	act("", "allow", whyAgent, "user_agent"),
 	act("device", "hash-keyed", "joins the events of one session; the value itself is a key to it", "session_id"),
 	dropped("text", whySecret, "session_cookie", "token"),
 )}}
@@ -285,11 +292,12 @@ var oktaDatasets = []Dataset{{Name: "okta", Title: "Okta system log", Product: "
 		"client.userAgent.os", "client.userAgent.browser", "client.zone", "client.device", "authenticationContext.authenticationProvider",
 		"authenticationContext.credentialProvider", "authenticationContext.credentialType", "authenticationContext.interface", "securityContext.asNumber",
 		"securityContext.asOrg", "securityContext.isp", "securityContext.domain", "securityContext.isProxy", "debugContext.debugData.requestUri",
-		"debugContext.debugData.threatSuspected", "debugContext.debugData.risk", "debugContext.debugData.behaviors", "debugContext.debugData.url"),
-	act("", "allow", "rules test for tools that call themselves by name", "client.userAgent.rawUserAgent"),
+		"debugContext.debugData.threatSuspected", "debugContext.debugData.risk", "debugContext.debugData.behaviors"),
+	act("url", "detect-only", whyURL, "debugContext.debugData.url"),
+	act("", "allow", whyAgent, "client.userAgent.rawUserAgent"),
 	people("actor.id", "actor.alternateId", "actor.displayName", "target.id", "target.alternateId", "target.displayName"),
 	sessionIP("client.ipAddress", "request.ipChain.ip"),
-	act("location", "allow", "a country is coarse enough", "client.geographicalContext.country", "request.ipChain.geographicalContext.country"),
+	act("", "allow", "a country is coarse enough", "client.geographicalContext.country", "request.ipChain.geographicalContext.country"),
 	dropped("location", whyPlace, "client.geographicalContext.city", "client.geographicalContext.state", "client.geographicalContext.postalCode",
 		"client.geographicalContext.geolocation.lat", "client.geographicalContext.geolocation.lon"),
 	act("device", "hash-keyed", "joins the events of one session", "authenticationContext.externalSessionId", "authenticationContext.rootSessionId", "transaction.id"),
@@ -307,10 +315,10 @@ var entraDatasets = []Dataset{{Name: "entra-signin", Title: "Microsoft Entra sig
 		"properties.userDisplayName"),
 	sessionIP("ipAddress", "IPAddress", "properties.ipAddress", "callerIpAddress"),
 	devices("deviceDetail.deviceId", "deviceDetail.displayName"),
-	act("location", "allow", "a country is coarse enough", "location.countryOrRegion", "Location"),
+	act("", "allow", "a country is coarse enough", "location.countryOrRegion", "Location"),
 	dropped("location", whyPlace, "location.city", "location.state", "location.geoCoordinates.latitude", "location.geoCoordinates.longitude"),
 	act("device", "hash-keyed", "joins the events of one session", "correlationId", "CorrelationId", "sessionId"),
-	act("", "allow", "rules test for tools that call themselves by name", "userAgent", "UserAgent"),
+	act("", "allow", whyAgent, "userAgent", "UserAgent"),
 	dropped("text", whyFreeText, "status.additionalDetails"),
 )}}
 
@@ -320,7 +328,7 @@ var mdmDatasets = []Dataset{{Name: "mdm-device", Title: "Reports of managed devi
 	people("user"),
 	mails("owner_mail"),
 	act("phone", "hash-keyed", "joins reports of one number without keeping it", "phone_number"),
-	act("location", "allow", "the travel policy asks for the country", "country"),
+	act("", "allow", "the travel policy asks for the country", "country"),
 	dropped("location", whyPlace, "city", "latitude", "longitude", "location", "ssid"),
 	dropped("content", "what is installed tells of health, faith and politics", "apps"),
 )}}
@@ -343,6 +351,6 @@ var cloudtrailDatasets = []Dataset{{Name: "cloudtrail", Title: "AWS CloudTrail",
 		"responseElements.credentials.accessKeyId"),
 	dropped("text", whySecret, "responseElements.credentials.sessionToken", "requestParameters.userData"),
 	sessionIP("sourceIPAddress"),
-	act("", "allow", "rules test for tools that call themselves by name", "userAgent"),
+	act("", "allow", whyAgent, "userAgent"),
 	dropped("text", whyFreeText, "errorMessage"),
 )}}

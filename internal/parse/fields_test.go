@@ -3,6 +3,8 @@ package parse
 import (
 	"strings"
 	"testing"
+
+	"github.com/counterseal/counterseal/internal/pia"
 )
 
 func TestDatasets(t *testing.T) {
@@ -32,10 +34,13 @@ func TestDatasets(t *testing.T) {
 					f.Action == "drop" && f.Reason == "" {
 					t.Errorf("%s: %s: %s of %q needs a reason", d.Name, f.Path, f.Action, f.Category)
 				}
+				if f.Action != "drop" && f.Reason == "" && pia.IsFreeText(f.Path) {
+					t.Errorf("%s: %s: an assessment asks for a justification", d.Name, f.Path)
+				}
 				switch f.Category {
-				case "content":
+				case "content", "location":
 					if f.Action != "drop" {
-						t.Errorf("%s: %s: content is always dropped", d.Name, f.Path)
+						t.Errorf("%s: %s: %s is always dropped", d.Name, f.Path, f.Category)
 					}
 				case "person", "mail":
 					if f.Action == "allow" {

@@ -223,6 +223,16 @@ var allDatasets = [][]Dataset{
 	windowsDatasets, cloudtrailDatasets, oktaDatasets, entraDatasets, signinDatasets, mdmDatasets, zeekDatasets, auditdDatasets, syslogDatasets, jsonDatasets,
 }
 
+// Datasets lists the datasets of all formats, each once. The caller must not
+// change it.
+func Datasets() []Dataset {
+	var out []Dataset
+	for _, list := range allDatasets {
+		out = append(out, list...)
+	}
+	return out
+}
+
 // find is nil for a name that is none of ours.
 func find(dataset string) *Dataset {
 	for _, list := range allDatasets {
