@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -66,21 +67,24 @@ func cardBinding(id uuid.UUID, headHash hash) []byte {
 func cardPurpose(s Stream) string { return "segment/" + s.String() }
 
 // writeCard makes the key card of a segment durable.
-func writeCard(fs durable.FS, keys *keyring.Keyring, dataDir string, s Stream, id uuid.UUID, headHash hash, secret []byte) error {
+func writeCard(d durable.FS, keys *keyring.Keyring, dataDir string, s Stream, id uuid.UUID, headHash hash, secret []byte) error {
 	box := keys.Wrap(cardPurpose(s), secret, cardBinding(id, headHash))
 	js, err := marshalCard(card{Box: base64.RawURLEncoding.EncodeToString(box), Keyring: keys.ID().String(), Segment: id.String(), Stream: s.String(), V: 1})
 	if err != nil {
 		return err
 	}
-	if err := fs.MkdirAll(filepath.Join(dataDir, "keys", "segments"), 0o700); err != nil {
+	if err := d.MkdirAll(filepath.Join(dataDir, "keys", "segments"), 0o700); err != nil {
 		return err
 	}
-	return fs.WriteNew(cardPath(dataDir, id), js, 0o600)
+	return d.WriteNew(cardPath(dataDir, id), js, 0o600)
 }
 
 // readKey opens the key card of a segment.
 func readKey(keys *keyring.Keyring, dataDir string, hd *head) (*segmentKey, error) {
 	b, err := os.ReadFile(cardPath(dataDir, hd.id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("segment %s: %w", hd.id, ErrNoKey)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("key card of segment %s: %w", hd.id, err)
 	}

@@ -73,13 +73,16 @@ var (
 	// ErrPosition: a position or reference names what evidence does not hold. A view
 	// that is ahead of evidence must be rebuilt.
 	ErrPosition = errors.New("evidence holds nothing at this position")
+	// ErrNoKey: the key card of a segment is gone. Its proofs stay valid, its records
+	// cannot be read.
+	ErrNoKey = errors.New("the key card is gone")
 	// ErrStop, returned by the function given to Read, ends it without an error. The
 	// record at hand counts as read.
 	ErrStop = errors.New("stop reading")
 )
 
-// DamageError says which records of a closed segment cannot be read. Next is where
-// reading can go on.
+// DamageError says which records of a segment cannot be read. Next is where reading
+// can go on, behind everything there is where the damage is at the end.
 type DamageError struct {
 	Stream      Stream
 	Compartment string

@@ -2,11 +2,14 @@ package evidence
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/google/uuid"
+
+	"github.com/counterseal/counterseal/internal/event"
 )
 
 // aSegment is a small closed segment, always the same but for its key.
@@ -201,9 +204,35 @@ func TestCardBelongsToItsSegment(t *testing.T) {
 		}
 	}
 	os.Remove(cardPath(dir, a.Segment))
-	if err := read(); err == nil {
-		t.Error("the segment opened without a card")
+	if err := read(); !errors.Is(err, ErrNoKey) {
+		t.Errorf("without a card: %v", err)
 	}
+	// A follower is told, and can go on.
+	func() {
+		s := open(t, dir, nil)
+		defer s.Close()
+		_, err := s.Read(t.Context(), Events, "a", Position{}, func(event.Ref, []byte) error { return nil })
+		var damage *DamageError
+		if !errors.As(err, &damage) || !errors.Is(err, ErrNoKey) || damage.Next.Segment != b.Segment {
+			t.Fatalf("%v", err)
+		}
+		n := 0
+		if _, err := s.Read(t.Context(), Events, "a", damage.Next, func(event.Ref, []byte) error { n++; return nil }); err != nil || n != 1 {
+			t.Fatal(n, err)
+		}
+		// The last segment too: the place behind it is stable.
+		os.Remove(cardPath(dir, b.Segment))
+		s2 := open(t, dir, nil)
+		defer s2.Close()
+		_, err = s2.Read(t.Context(), Events, "a", damage.Next, nil)
+		if !errors.As(err, &damage) || damage.Next != After(b) {
+			t.Fatalf("%v, then %v", err, damage.Next)
+		}
+		if pos, err := s2.Read(t.Context(), Events, "a", damage.Next, nil); err != nil || pos != After(b) {
+			t.Fatal(pos, err)
+		}
+		rewrite(t, cardPath(dir, b.Segment), cb)
+	}()
 	r := verify(t, dir)
 	if !r.OK() || r.Segments[0].HasKey || !r.Segments[1].HasKey {
 		t.Errorf("without a card: %+v", r)

@@ -337,7 +337,17 @@ func (s *Store) Read(ctx context.Context, stream Stream, compartment string, fro
 }
 
 func (s *Store) readSegment(ctx context.Context, l *log, seg *segment, pos, next Position, upTo uint64, sc *scratch, fn func(event.Ref, []byte) error) (Position, error) {
+	l.mu.Lock()
+	read := seg.state != segOpen && seg.records > 0 && pos.Ordinal == seg.records
+	end := Position{Segment: seg.id, Ordinal: max(pos.Ordinal, seg.records)}
+	l.mu.Unlock()
+	if read { // the usual place of a follower: nothing to open
+		return pos, nil
+	}
 	damage := func(block int, next Position, err error) error {
+		if next == (Position{}) { // nothing behind it yet
+			next = end
+		}
 		return &DamageError{Stream: l.stream, Compartment: l.compartment, Segment: seg.id, Block: block, Next: next, Err: err}
 	}
 	rd, blocks, release, err := l.acquire(seg)
@@ -371,8 +381,6 @@ func (s *Store) readSegment(ctx context.Context, l *log, seg *segment, pos, next
 			after := next
 			if i+1 < len(blocks.table) {
 				after = Position{Segment: seg.id, Ordinal: blocks.table[i+1].first}
-			} else if after == (Position{}) {
-				after = Position{Segment: seg.id, Ordinal: blocks.records}
 			}
 			return pos, damage(i, after, err)
 		}

@@ -59,7 +59,7 @@ type file struct {
 }
 
 // Open reads keys/keyring under the data directory, and makes it on the first
-// call. The caller holds the lock of the data directory.
+// call; it refuses to make one where segments already have key cards. The caller holds the lock of the data directory.
 func Open(dataDir string) (*Keyring, error) {
 	dir := filepath.Join(dataDir, "keys")
 	path := filepath.Join(dir, "keyring")
@@ -116,6 +116,12 @@ func CreateFrom(dataDir string, secret [secretLen]byte) error {
 }
 
 func create(dir, path string) (*Keyring, error) {
+	// A new keyring beside old cards would open none of them and make other tokens.
+	if cards, err := os.ReadDir(filepath.Join(dir, "segments")); len(cards) > 0 {
+		return nil, fmt.Errorf("the keyring %s is gone and evidence needs it: restore it from the backup of the keys", path)
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("making the keyring: %w", err)
+	}
 	d := durable.FS{}
 	if err := d.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the keyring: %w", err)

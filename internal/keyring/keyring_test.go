@@ -151,6 +151,27 @@ func TestBadFiles(t *testing.T) {
 	}
 }
 
+func TestLostKeyringIsNotReplaced(t *testing.T) {
+	dir := t.TempDir()
+	opened(t, dir)
+	cards := filepath.Join(dir, "keys", "segments")
+	if err := os.MkdirAll(cards, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(cards, "x.card"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "keys", "keyring")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), "restore") {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "keys", "keyring")); err == nil {
+		t.Fatal("a new keyring was made")
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"v":1,"id":"01890a5d-ac96-474b-bcce-b302099a8057","master":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"}`))
 	f.Add([]byte(`{}`))
