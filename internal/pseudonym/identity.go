@@ -269,7 +269,7 @@ func (p *Pseudonymiser) device(r *record, v []byte) []byte {
 	}
 	body := v[lead:]
 	n := deviceName(admit.Fold(string(body)))
-	if n == "" || isStayName(n) || isMadeUp(body) {
+	if n == "" || isStayName(n) {
 		return nil
 	}
 	if host, domain, ok := strings.Cut(n, "."); ok && host != "" {

@@ -88,34 +88,6 @@ func isStayName(n string) bool {
 	return isSystemNumber(n) || !strings.ContainsFunc(n, func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) })
 }
 
-// isMadeUp tells workstation names of attack tools: 16 letters and digits at random.
-// The protocol allows 15, so rules ask for exactly this. Seven changes between small,
-// large and digit are more than a name made of words has.
-func isMadeUp(v []byte) bool {
-	if len(v) != 16 {
-		return false
-	}
-	changes, last := 0, byte(0)
-	for _, c := range v {
-		var kind byte
-		switch {
-		case c >= '0' && c <= '9':
-			kind = '0'
-		case c >= 'a' && c <= 'z':
-			kind = 'a'
-		case c >= 'A' && c <= 'Z':
-			kind = 'A'
-		default:
-			return false
-		}
-		if last != 0 && kind != last {
-			changes++
-		}
-		last = kind
-	}
-	return changes >= 7
-}
-
 // isSystemNumber tells user numbers below 1000 and the marks for "unset".
 func isSystemNumber(n string) bool {
 	if n == "-1" || n == "4294967295" || n == "65534" {
