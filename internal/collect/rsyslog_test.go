@@ -166,7 +166,7 @@ func TestRsyslogRELP(t *testing.T) {
 	e.before = func(*event.Batch) error { time.Sleep(2 * time.Millisecond); return nil } // a disk
 	l, _ := relp(t, &e, Options{})
 	c := rsyslog(t, "", fmt.Sprintf(`action(type="omrelp" target="127.0.0.1" port="%d" template="raw" action.resumeRetryCount="-1" action.resumeInterval="1")`, l.Addr().(*net.TCPAddr).Port), "omrelp")
-	const n, breaks = 6000, 3
+	const n, breaks = 6000, 2
 	next := 0
 	for b := range breaks + 1 {
 		for ; next < (b+1)*n/(breaks+1); next++ {
