@@ -359,7 +359,7 @@ func (g *gate) pass(o origin) []way {
 		}
 		return []way{w}
 	}
-	if len(g.entries) > 0 || g.unmapped() {
+	if len(g.entries) > 0 {
 		return nil
 	}
 	if src.Product == windows || src.Product == "" && len(o.channels) > 0 {

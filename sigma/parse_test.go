@@ -122,6 +122,7 @@ func TestParseBounds(t *testing.T) {
 	for _, c := range []struct{ name, text, reason string }{
 		{"large", strings.Repeat("#", 10<<20+1), "larger"},
 		{"aliases", bomb, "aliases"},
+		{"values", "title: x\na: [" + strings.Repeat("1,", 200001) + "]\n", "more than 200000 values"},
 		{"alias of itself", "title: x\na: &a [*a]\n", "aliases"},
 		{"deep", "a: " + strings.Repeat("[", 5000) + strings.Repeat("]", 5000), "deep"},
 		{"documents", strings.Repeat("---\na\n", 10001), "documents"},
@@ -219,6 +220,10 @@ func TestCompileDoesNotDependOnOrder(t *testing.T) {
 	second, again := sigma.Compile(rules, sigma.Options{})
 	if first.Digest() != second.Digest() || len(again) != 1 || again[0].Title != "twin" {
 		t.Error("the order of the rules changes the set")
+	}
+	upper, _ := sigma.Parse("z", []byte(ruleText("upper", "c")))
+	if _, twice := sigma.Compile(append(upper, rules...), sigma.Options{}); len(twice) != 2 {
+		t.Errorf("refused %v, want the id in the other case too", twice)
 	}
 	third, _ := sigma.Compile(rules[1:], sigma.Options{})
 	fourth, _ := sigma.Compile(rules, sigma.Options{Placeholders: map[string][]string{"a": {"b"}}})

@@ -16,11 +16,13 @@ type Rule struct {
 	FalsePositives, Fields, Scope  []string
 	Related                        []Related
 	LogSource                      LogSource
-	Digest                         [32]byte // SHA-256 of the document's bytes
-	Path                           string
-	Line                           int     // of the document's first key
-	Extra                          []Extra // top-level keys that Sigma does not define
-	Warnings                       []Warning
+	// Digest is the SHA-256 of the document's bytes: the whole file, or from its
+	// "---" line to the next one where a file holds several.
+	Digest   [32]byte
+	Path     string
+	Line     int     // of the document's first key
+	Extra    []Extra // top-level keys that Sigma does not define
+	Warnings []Warning
 	// Filter marks a filter document: Compile adds its condition to the rules
 	// that it names, and Set.Rules does not list it.
 	Filter bool
