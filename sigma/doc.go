@@ -16,8 +16,8 @@
 //   - Three answers. A test on a field that was withheld answers [CannotTell],
 //     and the answer travels through and, or, not and "n of" by Kleene's logic.
 //   - Opaque spans. Where [Options.Opaque] finds a token in a value, the token
-//     counts as one character that no literal and no character class equals; see
-//     [Options] for the exact rule.
+//     counts as one character. No literal, wildcard or class matches a part of it,
+//     so answers do not depend on how tokens are spelt; see [Options].
 //   - Determinism. Matches come in the order of rule ids, and [Set.Digest] does
 //     not depend on the order in which rules were given.
 //   - [Parse], [Compile] and [Set.Match] never panic, whatever the input.
