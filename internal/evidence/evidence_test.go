@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -265,6 +266,48 @@ func TestWait(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestWaitPassesEmptySegments: a segment in which nothing durable came, such as one
+// whose first write failed, wakes nobody.
+func TestWaitPassesEmptySegments(t *testing.T) {
+	dir := quickDir(t)
+	s := open(t, dir, nil)
+	ref := mustAppend(t, s, "a", recs(0, 2))
+	if err := s.Rotate(); err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, s, "a", recs(2, 1))
+	path := files(t, dir, "a", extOpen)[0]
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hd, err := readHead(&window{r: bytes.NewReader(b), size: int64(len(b))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	crashed := quickDir(t)
+	copyDir(t, dir, crashed)
+	rewrite(t, files(t, crashed, "a", extOpen)[0], b[:hd.size])
+	s = open(t, crashed, nil)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Millisecond)
+	defer cancel()
+	if err := s.Wait(ctx, Events, "a", After(ref.Next(1))); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("woke for an empty segment: %v", err)
+	}
+	if err := s.Wait(context.Background(), Events, "a", positionOf(ref)); err != nil {
+		t.Fatal(err)
+	}
+	woke := make(chan error)
+	go func() { woke <- s.Wait(context.Background(), Events, "a", After(ref.Next(1))) }()
+	mustAppend(t, s, "a", recs(2, 1))
+	if err := <-woke; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// positionOf is the position of a record.
+func positionOf(r event.Ref) Position { return Position{Segment: r.Segment, Ordinal: r.Ordinal} }
 
 func TestRecoverAfterNoClose(t *testing.T) {
 	dir := t.TempDir()

@@ -36,9 +36,12 @@ type segment struct {
 	head    *head     // open segments only
 	table   []blockAt // open segments only: durable blocks, append-only
 	records uint64    // durable ones; of a closed segment only once its footer was read
-	end     int64     // behind the last durable block; likewise
+	end     int64     // behind the last durable block; 0: not known
 	rd      *reader   // nil: not loaded
 }
+
+// counted tells whether records is known. The caller holds log.mu.
+func (s *segment) counted() bool { return s.end > 0 || s.state == segDamaged }
 
 // reader is an open file with its key and its blocks. It is shared and counted.
 type reader struct {
@@ -432,16 +435,25 @@ func (s *Store) Wait(ctx context.Context, stream Stream, compartment string, pos
 	}
 }
 
-// has tells whether something lies at or behind pos. The caller holds mu.
+// has tells whether something lies at or behind pos. A closed segment that nobody
+// read yet counts as something. The caller holds mu.
 func (l *log) has(pos Position) bool {
-	if len(l.segs) == 0 {
-		return false
+	i := 0
+	if pos.Segment != (uuid.UUID{}) {
+		if i = l.index(pos.Segment); i < 0 {
+			return true // Read says what is wrong with it
+		}
+		if seg := l.segs[i]; !seg.counted() || seg.records > pos.Ordinal {
+			return true
+		}
+		i++
 	}
-	last := l.segs[len(l.segs)-1]
-	if pos.Segment == last.id {
-		return last.records > pos.Ordinal
+	for ; i < len(l.segs); i++ {
+		if seg := l.segs[i]; !seg.counted() || seg.records > 0 {
+			return true
+		}
 	}
-	return len(l.segs) > 1 || last.records > 0
+	return false
 }
 
 // Get gives one record of the event stream. The caller owns it.
