@@ -267,6 +267,11 @@ func (p *PIA) Opens(at time.Time) (ok bool, why, hint string) {
 	return true, "", ""
 }
 
+// opens is Opens without the words, for the way of every record.
+func (p *PIA) opens(at time.Time) bool {
+	return p.Valid() && p.Kind == "PIA" && p.Publication.Status == "published" && !at.Before(p.from) && at.Before(p.until)
+}
+
 // Dates gives the problems that depend on the day: expired, not yet in effect, and
 // the warnings 90, 60, 30 and 7 days before the end.
 func (p *PIA) Dates(at time.Time) []Problem {

@@ -84,6 +84,11 @@ func TestPack(t *testing.T) {
 		p, problems := Parse(c.File, readFile(t, filepath.Join(dir, c.File)))
 		set, _ := NewSet([]*PIA{p}, at)
 		rule, no := set.Find("idp", "signin", "", at)
+		if p != nil {
+			if ok, why, hint := p.Opens(at); ok != p.opens(at) || ok == (why != "") || ok == (hint != "") {
+				t.Errorf("%s: opens %v, %v, %q, %q", c.File, ok, p.opens(at), why, hint)
+			}
+		}
 		if got := rule != nil; got != (c.Expect == "accept") {
 			t.Errorf("%s: open %v, want %s (%s): %v", c.File, got, c.Expect, c.Why, problems)
 		}

@@ -285,11 +285,7 @@ func (s *Set) current(id string, at time.Time) *PIA {
 }
 
 func (s *Set) speaks(p *PIA, at time.Time) bool {
-	if s.current(p.ID, at) != p {
-		return false
-	}
-	ok, _, _ := p.Opens(at)
-	return ok
+	return p.opens(at) && s.current(p.ID, at) == p
 }
 
 // Find gives the rule for records of a source, or the refusal to tell the sender.

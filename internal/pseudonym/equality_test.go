@@ -87,6 +87,56 @@ func TestSameVerdicts(t *testing.T) {
 	t.Logf("%d events, %d rules moved", events, len(moved))
 }
 
+// TestTokensLookLikeNothing: an event in which every field that any rule reads is a
+// token says yes to no rule, whatever producer it claims, beyond the few that also
+// say yes to a text of one strange character: those ask that something is not there
+// (a path without a backslash) or that two fields are equal.
+func TestTokensLookLikeNothing(t *testing.T) {
+	set := publicRules(t)
+	names := map[string]bool{}
+	sources := map[sigma.LogSource]bool{}
+	for _, r := range set.Rules() {
+		for _, f := range set.FieldsOf(r) {
+			names[f] = true
+		}
+		sources[r.LogSource] = true
+	}
+	if len(names) < 300 || len(sources) < 50 {
+		t.Fatalf("%d fields of %d producers", len(names), len(sources))
+	}
+	yes := func(value string) map[string]bool {
+		out := map[string]bool{}
+		ev := sigma.Event{}
+		for n := range names {
+			ev.Fields = append(ev.Fields, sigma.Field{Name: n, Value: []byte(value)})
+		}
+		for s := range sources {
+			ev.Source = s
+			set.Match(&ev, func(m sigma.Match) {
+				if m.Verdict == sigma.Yes {
+					out[m.Rule.Title+" "+m.Rule.ID] = true
+				}
+			})
+		}
+		return out
+	}
+	strange := yes("\u2603")
+	if len(strange) > 10 {
+		t.Errorf("%d rules say yes to a snowman", len(strange))
+	}
+	for _, kind := range []event.TokenKind{event.Person, event.Mail, event.Device, event.Address} {
+		tok, err := testLocal(t).Token(kind, []byte("somebody"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for rule := range yes(string(tok)) {
+			if !strange[rule] {
+				t.Errorf("%c: %s", kind, rule)
+			}
+		}
+	}
+}
+
 // changed lists the fields that tokenising altered.
 func changed(before, after []event.Field) string {
 	var b strings.Builder

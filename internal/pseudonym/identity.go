@@ -18,6 +18,7 @@ func (p *Pseudonymiser) whole(r *record, f *event.Field, h hint) bool {
 	if len(bytes.TrimSpace(v)) == 0 || f.Kind == event.Bool {
 		return false
 	}
+	r.kept = 0
 	out, class := p.identity(r, v, h)
 	if out == nil {
 		return false
@@ -61,6 +62,9 @@ func (p *Pseudonymiser) identity(r *record, v []byte, h hint) ([]byte, event.Add
 	}
 	if d, name, ok := splitDomain(trimmed); ok {
 		return p.qualified(r, trimmed, d, name), 0
+	}
+	if bytes.HasPrefix(trimmed, []byte("arn:")) {
+		return p.arn(r, trimmed), 0
 	}
 	if h == hintDevice {
 		return p.device(r, trimmed), 0
@@ -164,13 +168,13 @@ func splitDomain(v []byte) (domain, name []byte, ok bool) {
 	return v[:i], v[j:], true
 }
 
-// qualified keeps DOMAIN\ in clear and replaces the name. A domain that is the name
-// of a personal device is replaced too.
+// qualified keeps DOMAIN\ and replaces the name. What is kept is text like any
+// other, since a domain may be the name of a personal device: Event searches its
+// first r.kept bytes once all identities of the record are known.
 func (p *Pseudonymiser) qualified(r *record, v, domain, name []byte) []byte {
 	if stayDomains[admit.Fold(string(domain))] {
 		return nil
 	}
-	prefix := v[:len(v)-len(name)]
 	var out []byte
 	if isMachine(name) {
 		out = p.machine(r, name)
@@ -179,30 +183,32 @@ func (p *Pseudonymiser) qualified(r *record, v, domain, name []byte) []byte {
 	} else {
 		out = p.name(r, name)
 	}
-	clear := p.replaced(r, prefix)
-	if out == nil && clear == nil {
+	if out == nil {
 		return nil
 	}
-	if out == nil {
-		out = name
-	}
-	if clear == nil {
-		clear = prefix
-	}
-	return append(bytes.Clone(clear), out...)
+	r.kept = len(v) - len(name)
+	return append(bytes.Clone(v[:r.kept]), out...)
 }
 
-// replaced runs the text rules, without the identities of the record, over a part
-// that is kept in clear; nil where nothing changes.
-func (p *Pseudonymiser) replaced(r *record, v []byte) []byte {
-	idents := r.idents
-	r.idents = r.idents[:0:0]
-	out := p.text(r, v)
-	r.idents = idents
-	if len(out) == len(v) && (len(v) == 0 || &out[0] == &v[0]) {
+// arn keeps the front of an ARN of AWS and replaces the user or session name at its
+// end: rules ask for :root and for the kind of the resource.
+func (p *Pseudonymiser) arn(r *record, v []byte) []byte {
+	cut := bytes.LastIndexByte(v, '/') + 1
+	if cut == 0 || cut == len(v) {
 		return nil
 	}
-	return out
+	name := v[cut:]
+	var out []byte
+	if at := bytes.LastIndexByte(name, '@'); at > 0 && at < len(name)-1 {
+		out = p.mail(r, name, at)
+	} else {
+		out = p.name(r, name)
+	}
+	if out == nil {
+		return nil
+	}
+	r.kept = cut
+	return append(bytes.Clone(v[:cut]), out...)
 }
 
 // mail gives the token of a mail address or UPN: of the person, where the directory
@@ -312,8 +318,10 @@ func (p *Pseudonymiser) list(r *record, v []byte, h hint) []byte {
 		}
 		t := bytes.TrimSpace(part)
 		if len(t) > 0 {
+			r.kept = 0
 			if with, _ := p.identity(r, t, h); with != nil {
-				out, changed = append(out, with...), true
+				with = append(bytes.Clone(p.text(r, with[:r.kept])), with[r.kept:]...)
+				out, changed, r.kept = append(out, with...), true, 0
 				continue
 			}
 		}

@@ -8,7 +8,7 @@
 //   - A field with the action tokenise holds a token, or a word that names nobody:
 //     built-in principals, services, machine accounts, well-known SIDs, "-", loopback.
 //   - In every other text these are replaced too: identities of the same record (its
-//     tokenise fields), entries of the directory file, and the shapes mail address,
+//     tokenise fields; of three letters or five digits at least), entries of the directory file, and the shapes mail address,
 //     DOMAIN\name where the domain is known (of the record or the directory), SID,
 //     home path, telephone number. Nothing else: a nickname that no directory lists
 //     passes, and so does an identity inside base64 or an archive. PIAs drop free
@@ -65,9 +65,10 @@ type record struct {
 	domains  []string // folded; of this record
 	idents   []ident  // identities of its tokenise fields
 	first    [256]bool
-	done     []bool // by field: it is a token
-	spans    []span
-	rejected error // of the tokenizer
+	done     []int  // by field: how much of its front is text, all else is a token; -1: all is text
+	kept     int    // the same of the identity at hand
+	spans    []span // room for text
+	rejected error  // of the tokenizer
 }
 
 // ident is an identity of the record to look for in its text.
@@ -102,10 +103,10 @@ func (p *Pseudonymiser) Event(m admit.Minimised) (*event.Event, error) {
 	// First the fields that are identities, so that the text can be searched for them.
 	for i, line := range m.Marks {
 		f := &e.Fields[i]
-		r.done = append(r.done, false)
-		if line.Action == pia.Tokenise && f.Kind != event.Null {
-			if h := hintOf(line.Category); h != hintText {
-				r.done[i] = p.whole(r, f, h)
+		r.done = append(r.done, -1)
+		if line.Action == pia.Tokenise && f.Kind != event.Null && f.Name != event.UnparsedField {
+			if h := hintOf(line.Category); h != hintText && p.whole(r, f, h) {
+				r.done[i] = r.kept
 			}
 		}
 	}
@@ -120,7 +121,10 @@ func (p *Pseudonymiser) Event(m admit.Minimised) (*event.Event, error) {
 			stored := append([]byte("len="), strconv.Itoa(len(f.Value))...)
 			f.Value = append(append(stored, ' '), admit.Hashed(p.hash, f.Value)...)
 			f.Kind = event.String
-		case line.Action != pia.HashKeyed && !r.done[i]:
+		case r.done[i] > 0:
+			v := f.Value
+			f.Value = append(bytes.Clone(p.text(r, v[:r.done[i]])), v[r.done[i]:]...)
+		case line.Action != pia.HashKeyed && r.done[i] < 0:
 			// What stays in a tokenise field is searched too: WEB01$ is a machine, and
 			// \\ALICE-LAPTOP\c$ is not.
 			if v := p.text(r, f.Value); len(v) != len(f.Value) || len(v) > 0 && &v[0] != &f.Value[0] {

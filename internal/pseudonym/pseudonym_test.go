@@ -271,10 +271,29 @@ func TestDevices(t *testing.T) {
 		{"device", `\\ALICE-LAPTOP`, `\\` + d},
 		{"user", `CORP\ALICE-LAPTOP$`, `CORP\` + d + `$`},
 		{"user", `ALICE-LAPTOP\alice`, d + `\` + alice(t)},
+		{"user", "arn:aws:iam::123456789012:user/alice", "arn:aws:iam::123456789012:user/" + alice(t)},
+		{"user", "arn:aws:sts::123456789012:assumed-role/Admin/ally@home.example", "arn:aws:sts::123456789012:assumed-role/Admin/" + alice(t)},
+		{"user", "arn:aws:iam::123456789012:root", "arn:aws:iam::123456789012:root"},
 		{"message", `from Alice-Laptop to \\ALICE-LAPTOP\c$`, `from ` + d + ` to \\` + d + `\c$`},
 	} {
 		if got := value(pass(t, p, rule, c.field, c.in), c.field); got != c.want {
 			t.Errorf("%s %q: got %q, want %q", c.field, c.in, got, c.want)
+		}
+	}
+}
+
+// TestDeviceBeforeName: the machine is an identity of the record, so it is none less
+// where it stands as the domain of a local account, in whatever order they come.
+func TestDeviceBeforeName(t *testing.T) {
+	p, rule := New(testLocal(t), nil, testHash), defaultRule(t)
+	for _, pairs := range [][]string{
+		{"device", "CAROLS-MAC", "user", `CAROLS-MAC\carol`},
+		{"user", `Carols-Mac\carol`, "device", "CAROLS-MAC"},
+	} {
+		e := pass(t, p, rule, pairs...)
+		d := value(e, "device")
+		if got := value(e, "user"); !strings.HasPrefix(got, d+`\p1_`) {
+			t.Errorf("%q: user %q, device %q", pairs, got, d)
 		}
 	}
 }

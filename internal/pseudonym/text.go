@@ -16,9 +16,7 @@ func (p *Pseudonymiser) text(r *record, v []byte) []byte {
 		return v
 	}
 	composed := admit.Composed(v) // a decomposed name is found in NFC, and written so
-	spans := r.spans[:0]
-	r.spans = nil // replaced calls text while spans are in use
-	spans = p.find(r, spans, composed)
+	spans := p.find(r, r.spans[:0], composed)
 	if len(spans) == 0 {
 		r.spans = spans
 		return v
