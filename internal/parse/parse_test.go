@@ -99,7 +99,9 @@ func TestHostileInput(t *testing.T) {
 		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
 			t.Errorf("%s: error %v, want %q", c.name, err, c.want)
 		}
-		if d := time.Since(start); d > 5*time.Second {
+		// Far above what a linear reading takes on a busy machine, far below what a
+		// quadratic one takes.
+		if d := time.Since(start); d > time.Minute {
 			t.Errorf("%s took %v", c.name, d)
 		}
 	}
