@@ -290,7 +290,7 @@ func nameGaps(pol *policy, rec *event.Record, rule *pia.Rule, gaps []event.Gap) 
 		stream := gaps[i].Stream
 		machine, _, _ := strings.Cut(stream, "/")
 		clear := rule != nil && slices.ContainsFunc(rec.Fields, func(f event.Field) bool {
-			if string(f.Value) != machine {
+			if !strings.EqualFold(string(f.Value), machine) {
 				return false
 			}
 			a, _, _ := rule.Action(f.Name)

@@ -138,13 +138,13 @@ func (p *Pipeline) Blind() []Blind {
 func (p *Pipeline) blind(pol *policy, now time.Time) []Blind {
 	var out []Blind
 	for _, r := range pol.pias.Rules(now) {
-		product, category, service := parse.LogSource(r.Dataset)
-		feeds := []sigma.LogSource{{Product: product, Category: category, Service: service}}
+		feed := feedOf(r.Dataset)
 		for _, rule := range pol.rules.Rules() {
-			if !pol.rules.Set().CouldFeed(rule, feeds) {
+			fields := pol.rules.Set().FieldsOn(rule, feed)
+			if fields == nil {
 				continue
 			}
-			dropped, altered := pia.Blinds(pol.rules.FieldsOf(rule), r)
+			dropped, altered := pia.Blinds(fields, r)
 			if len(dropped) == 0 && len(altered) == 0 {
 				continue
 			}
@@ -156,14 +156,29 @@ func (p *Pipeline) blind(pol *policy, now time.Time) []Blind {
 	return out
 }
 
+// feedOf is the log source of a dataset as narrow as it is known. An event of a
+// Windows dataset says itself by its channel what it feeds; here there is no event.
+func feedOf(dataset string) sigma.LogSource {
+	var s sigma.LogSource
+	s.Product, s.Category, s.Service = parse.LogSource(dataset)
+	if s.Product == "windows" && s.Service == "" {
+		s.Service = channels[dataset]
+	}
+	return s
+}
+
+var channels = map[string]string{
+	"win-security": "security", "win-sysmon": "sysmon", "win-powershell": "powershell", "win-system": "system",
+	"win-defender": "windefend", "win-taskscheduler": "taskscheduler",
+}
+
 // Unfed lists rules that no dataset of an assessment in force can feed.
 func (p *Pipeline) Unfed() []*sigma.Rule {
 	p.policyMu.RLock()
 	defer p.policyMu.RUnlock()
 	var feeds []sigma.LogSource
 	for _, r := range p.policy.pias.Rules(p.now()) {
-		product, category, service := parse.LogSource(r.Dataset)
-		feeds = append(feeds, sigma.LogSource{Product: product, Category: category, Service: service})
+		feeds = append(feeds, feedOf(r.Dataset))
 	}
 	var out []*sigma.Rule
 	for _, rule := range p.policy.rules.Rules() {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -294,10 +295,19 @@ func (f *follower) event(rows []index.Row, ref event.Ref, e *event.Event) []inde
 		return rows
 	}
 	for _, finding := range f.past.rules.Judge(e, ref, f.past.sight(e)) {
-		rows = append(rows, index.FindingRow(finding, sealed))
+		found := index.FindingRow(finding, sealed)
+		for _, a := range row.OCSF { // so that a question about a host or person finds it
+			if slices.Contains(subjects, a.Name) {
+				found.OCSF = append(found.OCSF, a)
+			}
+		}
+		rows = append(rows, found)
 	}
 	return rows
 }
+
+// subjects are the attributes of an event that its findings carry too.
+var subjects = []string{"device.hostname", "user.uid", "actor.user.uid", "src_endpoint.ip", "dst_endpoint.ip"}
 
 // sealedAt is the time of sealing that decides the week of a row. Receipt stands
 // for it: sealing follows within the time that Accept takes.
