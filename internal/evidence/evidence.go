@@ -123,7 +123,7 @@ type Store struct {
 	dec *zstd.Decoder
 
 	recovered []Recovery // written by Open only
-	stats     [len2]counters
+	stats     [streamSlots]counters
 	blocks    blockCache
 
 	mu     sync.Mutex // guards logs and closed
@@ -131,7 +131,8 @@ type Store struct {
 	closed bool
 }
 
-const len2 = 3 // indexed by Stream
+// streamSlots is one more than the largest Stream, which indexes the counters.
+const streamSlots = 3
 
 type logKey struct {
 	stream      Stream
