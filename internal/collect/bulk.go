@@ -104,7 +104,7 @@ func (h *HTTP) bulkRecords(w http.ResponseWriter, r *http.Request, source, index
 	if !isName(source) {
 		return &event.Refusal{Code: "source_unknown", Reason: "no source is named", Hint: "send to /es/{source}, with a source of the configuration"}
 	}
-	body, free, err := h.body(r)
+	body, free, err := h.body(w, r)
 	if err != nil {
 		return err
 	}

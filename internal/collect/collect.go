@@ -135,21 +135,23 @@ type Stats struct {
 	Sessions   uint64 // connections accepted
 	Open       uint64 // connections open now
 	TurnedAway uint64 // connections closed at once: too many
+	Handshakes uint64 // connections that ended in the TLS handshake
 	Breaks     uint64 // sessions that ended without a clean close
+	Waits      uint64 // times that a batch waited for a busy sink or a full disk
 	Drops      uint64 // datagrams that the kernel dropped
 	Repeats    uint64 // RELP lines that equal one of a broken session
 }
 
 // counters is Stats while it is being counted.
 type counters struct {
-	frames, bytes, batches, refused, sessions, open, turnedAway, breaks, drops, repeats atomic.Uint64
+	frames, bytes, batches, refused, sessions, open, turnedAway, handshakes, breaks, waits, drops, repeats atomic.Uint64
 }
 
 func (c *counters) stats() Stats {
 	return Stats{
 		Frames: c.frames.Load(), Bytes: c.bytes.Load(), Batches: c.batches.Load(), Refused: c.refused.Load(),
-		Sessions: c.sessions.Load(), Open: c.open.Load(), TurnedAway: c.turnedAway.Load(), Breaks: c.breaks.Load(),
-		Drops: c.drops.Load(), Repeats: c.repeats.Load(),
+		Sessions: c.sessions.Load(), Open: c.open.Load(), TurnedAway: c.turnedAway.Load(), Handshakes: c.handshakes.Load(), Breaks: c.breaks.Load(),
+		Waits: c.waits.Load(), Drops: c.drops.Load(), Repeats: c.repeats.Load(),
 	}
 }
 
@@ -175,6 +177,7 @@ func (o *Options) accept(ctx context.Context, c *counters, b event.Batch) (event
 			c.refused.Add(uint64(len(b.Frames) + len(b.Errors)))
 			return res, err
 		}
+		c.waits.Add(1)
 		if err := sleep(ctx, wait); err != nil {
 			return res, err
 		}

@@ -39,6 +39,9 @@ type HTTPOptions struct {
 
 	// MaxBody bounds a body, decompressed. 0 is 16 MiB.
 	MaxBody int64
+	// BodyTimeout bounds the time to read a body, so that a slow sender does not keep
+	// a place. 0 is 60 s.
+	BodyTimeout time.Duration
 	// InFlight bounds requests that hold a body in memory; one more is answered 429.
 	// 0 is 16.
 	InFlight int
@@ -64,6 +67,9 @@ func NewHTTP(o HTTPOptions) (*HTTP, error) {
 	}
 	if o.MaxBody <= 0 {
 		o.MaxBody = 16 << 20
+	}
+	if o.BodyTimeout <= 0 {
+		o.BodyTimeout = time.Minute
 	}
 	if o.InFlight <= 0 {
 		o.InFlight = 16
@@ -130,7 +136,7 @@ func (h *HTTP) ingest(w http.ResponseWriter, r *http.Request) error {
 			return &event.Refusal{Code: codeBadRequest, Reason: "one Idempotency-Key of 1 to 255 printable ASCII characters is allowed"}
 		}
 	}
-	body, free, err := h.body(r)
+	body, free, err := h.body(w, r)
 	if err != nil {
 		return err
 	}
@@ -173,18 +179,26 @@ var errBusy = &event.Refusal{Code: "busy", Reason: "too many requests are being 
 
 // body reads the whole body, decompressed. free gives back its place among the
 // requests in flight.
-func (h *HTTP) body(r *http.Request) (body []byte, free func(), err error) {
+func (h *HTTP) body(w http.ResponseWriter, r *http.Request) (body []byte, free func(), err error) {
 	select {
 	case h.slots <- struct{}{}:
 	default:
 		return nil, nil, errBusy
 	}
 	free = func() { <-h.slots }
+	rc := http.NewResponseController(w)
+	if err := rc.SetReadDeadline(time.Now().Add(h.o.BodyTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		free()
+		return nil, nil, fmt.Errorf("bounding the time of a request: %w", err)
+	}
 	body, err = h.readAll(r)
 	if err != nil {
-		free()
+		free() // the deadline stays: the server reads what is left of the body
 		return nil, nil, err
 	}
+	// While the sink works nothing is read, and the server would take a deadline for
+	// a sender that is gone.
+	rc.SetReadDeadline(time.Time{})
 	return body, free, nil
 }
 

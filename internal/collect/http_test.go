@@ -1,8 +1,10 @@
 package collect
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -227,5 +229,45 @@ func TestIngestBusy(t *testing.T) {
 	close(out)
 	if got := <-done; got != 200 {
 		t.Errorf("the first got %d", got)
+	}
+}
+
+// A body that drips does not keep its place.
+func TestIngestSlowBody(t *testing.T) {
+	var e evidence
+	_, s := ingestServer(t, &e, HTTPOptions{InFlight: 1, BodyTimeout: 100 * time.Millisecond})
+	c := dial(t, "tcp", s.Listener.Addr())
+	fmt.Fprintf(c, "POST /api/v1/ingest/idp HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 100\r\n\r\nhalf")
+	c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil || resp.StatusCode != 400 {
+		t.Fatalf("%v %v", resp, err)
+	}
+	if resp, v := send(t, "POST", s.URL+"/api/v1/ingest/idp", "text/plain", "x\n"); resp.StatusCode != 200 {
+		t.Errorf("%d %v", resp.StatusCode, v)
+	}
+	if n := len(e.lines()); n != 1 {
+		t.Errorf("%d lines", n)
+	}
+}
+
+// A sink that takes longer than a body may take is waited for.
+func TestIngestSlowSink(t *testing.T) {
+	e := evidence{before: func(*event.Batch) error { time.Sleep(300 * time.Millisecond); return nil }}
+	o := HTTPOptions{BodyTimeout: 100 * time.Millisecond}
+	o.Sink = func(ctx context.Context, b event.Batch) (event.Result, error) {
+		r, err := e.sink(ctx, b)
+		return r, errors.Join(err, ctx.Err())
+	}
+	h, err := NewHTTP(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("POST /api/v1/ingest/{source}", h.Ingest())
+	s := httptest.NewServer(mux)
+	defer s.Close()
+	if resp, v := send(t, "POST", s.URL+"/api/v1/ingest/idp", "text/plain", "x\n"); resp.StatusCode != 200 {
+		t.Errorf("%d %v", resp.StatusCode, v)
 	}
 }

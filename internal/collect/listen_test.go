@@ -650,3 +650,21 @@ func FuzzRELP(f *testing.F) {
 		}
 	})
 }
+
+// Who connects must begin: a TLS handshake, a RELP open.
+func TestSilentClients(t *testing.T) {
+	files, _, _ := certs(t)
+	var e evidence
+	o := Options{FrameTimeout: 100 * time.Millisecond}
+	r, _ := relp(t, &e, o)
+	o.TLS = &files
+	l, _ := tcp(t, &e, o)
+	for name, a := range map[string]net.Addr{"relp": r.Addr(), "tls": l.Addr()} {
+		c := dial(t, "tcp", a)
+		c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: a silent client stays", name)
+		}
+	}
+	until(t, "the count", func() bool { return l.Stats().Handshakes == 1 })
+}

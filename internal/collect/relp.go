@@ -251,7 +251,7 @@ func (r *RELP) read(ctx context.Context, s *relpSession) error {
 	buf := make([]byte, 64<<10)
 	progressed := false
 	for {
-		if err := r.o.deadline(s.session, rd.partial(), progressed); err != nil {
+		if err := r.o.deadline(s.session, rd.partial() || !s.open, progressed); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {

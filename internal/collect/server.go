@@ -195,6 +195,15 @@ func (s *server) run(ctx context.Context, serve func(context.Context, *session),
 			if ctx.Err() != nil { // accepted while stop went over the others
 				return
 			}
+			if t, ok := conn.(*tls.Conn); ok {
+				hctx, cancel := context.WithTimeout(ctx, s.o.FrameTimeout)
+				err := t.HandshakeContext(hctx)
+				cancel()
+				if err != nil {
+					s.c.handshakes.Add(1)
+					return
+				}
+			}
 			serve(ctx, newSession(s, conn))
 		})
 	}
