@@ -643,6 +643,67 @@ func TestForward(t *testing.T) {
 	}
 }
 
+// An event log with a damaged chunk and a withheld record: both cost themselves.
+func TestPacksEVTXDamage(t *testing.T) {
+	dir := packs.Dir(t, "evtx-core")
+	var raw []byte
+	if err := Walk([]string{dir}, func(p string, err error) error {
+		if err == nil && raw == nil && strings.EqualFold(filepath.Ext(p), ".evtx") {
+			if b, rerr := os.ReadFile(p); rerr == nil && len(b) > 4096+5*65536 {
+				raw = b
+			}
+		}
+		return err
+	}); err != nil || raw == nil {
+		t.Fatalf("no event log of five chunks: %v", err)
+	}
+	run := func(content []byte, withhold func(*event.Frame) bool) (FileReport, *evidence) {
+		var e evidence
+		p := write(t, t.TempDir(), "log.evtx", string(content))
+		r, err := Import(t.Context(), ImportOptions{Paths: []string{p}, Source: "w", Sink: e.sink, Withhold: withhold})
+		if err != nil || len(r.Files) != 1 {
+			t.Fatalf("%v %+v", err, r)
+		}
+		return r.Files[0], &e
+	}
+	whole, all := run(raw, nil)
+	if whole.Damage != (Damage{}) || whole.Frames < 100 {
+		t.Fatalf("%+v", whole)
+	}
+	sum := sha256.Sum256(raw)
+	if whole.Digest != hex.EncodeToString(sum[:]) {
+		t.Errorf("digest %s", whole.Digest)
+	}
+	none, _ := run(raw, func(*event.Frame) bool { return false })
+	if none.Digest != whole.Digest {
+		t.Error("asking about records changed the digest")
+	}
+
+	damaged := bytes.Clone(raw)
+	for i := 4096 + 65536; i < 4096+65536+8; i++ {
+		damaged[i] ^= 0xff // the second chunk's magic
+	}
+	d, _ := run(damaged, nil)
+	if d.Damage.Chunks != 1 || d.Err != "" || d.Frames == 0 || d.Frames > whole.Frames {
+		t.Errorf("%+v", d)
+	}
+
+	lines := all.lines()
+	hide := lines[len(lines)/2]
+	w, left := run(raw, func(f *event.Frame) bool { return string(f.Bytes) == hide })
+	if w.Frames != whole.Frames-1 || w.Digest == whole.Digest || slices.Contains(left.lines(), hide) {
+		t.Errorf("%+v", w)
+	}
+	again, _ := run(raw, func(f *event.Frame) bool { return string(f.Bytes) == hide })
+	if again.Digest != w.Digest {
+		t.Error("the digest is not stable")
+	}
+	cut, _ := run(raw[:4096+2*65536+3000], nil)
+	if cut.Frames == 0 || cut.Damage.Chunks != 1 {
+		t.Errorf("%+v", cut)
+	}
+}
+
 func TestPacksZeek(t *testing.T) {
 	dir := packs.Dir(t, "zeek-logs")
 	var e evidence
