@@ -18,9 +18,10 @@ func (p *Pseudonymiser) whole(r *record, f *event.Field, h hint) bool {
 	if len(bytes.TrimSpace(v)) == 0 || f.Kind == event.Bool {
 		return false
 	}
-	r.kept = 0
+	before := len(r.clear)
 	out, class := p.identity(r, v, h)
 	if out == nil {
+		r.clear = r.clear[:before]
 		return false
 	}
 	f.Value, f.Addr, f.Kind = out, class, event.String
@@ -169,8 +170,7 @@ func splitDomain(v []byte) (domain, name []byte, ok bool) {
 }
 
 // qualified keeps DOMAIN\ and replaces the name. What is kept is text like any
-// other, since a domain may be the name of a personal device: Event searches its
-// first r.kept bytes once all identities of the record are known.
+// other, since a domain may be the name of a personal device.
 func (p *Pseudonymiser) qualified(r *record, v, domain, name []byte) []byte {
 	if stayDomains[admit.Fold(string(domain))] {
 		return nil
@@ -186,8 +186,9 @@ func (p *Pseudonymiser) qualified(r *record, v, domain, name []byte) []byte {
 	if out == nil {
 		return nil
 	}
-	r.kept = len(v) - len(name)
-	return append(bytes.Clone(v[:r.kept]), out...)
+	keep := len(v) - len(name)
+	r.keep(0, keep)
+	return append(bytes.Clone(v[:keep]), out...)
 }
 
 // arn keeps the front of an ARN of AWS and replaces the user or session name at its
@@ -207,7 +208,7 @@ func (p *Pseudonymiser) arn(r *record, v []byte) []byte {
 	if out == nil {
 		return nil
 	}
-	r.kept = cut
+	r.keep(0, cut)
 	return append(bytes.Clone(v[:cut]), out...)
 }
 
@@ -317,20 +318,55 @@ func (p *Pseudonymiser) list(r *record, v []byte, h hint) []byte {
 			out = append(out, ',')
 		}
 		t := bytes.TrimSpace(part)
-		if len(t) > 0 {
-			r.kept = 0
-			if with, _ := p.identity(r, t, h); with != nil {
-				with = append(bytes.Clone(p.text(r, with[:r.kept])), with[r.kept:]...)
-				out, changed, r.kept = append(out, with...), true, 0
-				continue
-			}
+		if len(t) == 0 {
+			continue
 		}
-		out = append(out, t...)
+		before := len(r.clear)
+		with, _ := p.identity(r, t, h)
+		if with == nil {
+			r.clear = r.clear[:before]
+			r.keep(len(out), len(out)+len(t))
+			out = append(out, t...)
+			continue
+		}
+		for j := before; j < len(r.clear); j++ {
+			r.clear[j].from += len(out)
+			r.clear[j].to += len(out)
+		}
+		out, changed = append(out, with...), true
 	}
 	if !changed {
 		return nil
 	}
 	return out
+}
+
+// keep notes that a part of the value at hand stays in clear. It is text like any
+// other, and is searched once all identities of the record are known.
+func (r *record) keep(from, to int) { r.clear = append(r.clear, clearPart{r.field, from, to}) }
+
+// kept searches the clear parts of a field whose rest is tokens.
+//
+// Parts of a field stand in order and do not overlap.
+func (p *Pseudonymiser) kept(r *record, field int, v []byte) []byte {
+	var out []byte
+	pos := 0
+	for _, c := range r.clear {
+		if c.field != field {
+			continue
+		}
+		was := v[c.from:c.to]
+		is := p.text(r, was)
+		if len(is) == len(was) && &is[0] == &was[0] {
+			continue
+		}
+		out = append(append(out, v[pos:c.from]...), is...)
+		pos = c.to
+	}
+	if out == nil {
+		return v
+	}
+	return append(out, v[pos:]...)
 }
 
 // isServiceHost tells the names of cloud services that stand where an address is

@@ -122,6 +122,7 @@ func TestIdentityOfTheRecordInItsText(t *testing.T) {
 		{"device", "quillfeather-mac", "from QUILLFEATHER-MAC"},
 		{"user", "quillfeather", "id;quillfeather@anything"},
 		{"user", "quillfeather", "quillfeather.log"},
+		{"user", "quillfeather", `C:\Users\quillfeather`},
 		{"ip", "9.1.9.19", "from 9.1.9.19:22"},
 	} {
 		e := pass(t, p, rule, "message", c.text, c.field, c.in)
@@ -373,6 +374,7 @@ func FuzzText(f *testing.F) {
 	for i := range shaped {
 		f.Add([]byte("run@x.example, "), []byte(" \\Users\\ "), uint8(len(planted)+i), uint8(1))
 	}
+	f.Add([]byte("r\xe8\x03\x00\x00.exe, <"), []byte("\\Users,\\ "), uint8(9), uint8(5))
 	f.Add([]byte("p1_aaaaaaaaaaaaaaaaaaaaaaaaaa\\"), []byte("\xff\xfe\u0301"), uint8(3), uint8(2))
 	forms := append(append([]string(nil), planted...), shaped...)
 	separators := []string{" ", "\"", ", ", "\t", "'", "<", ">", "|"}

@@ -65,11 +65,15 @@ type record struct {
 	domains  []string // folded; of this record
 	idents   []ident  // identities of its tokenise fields
 	first    [256]bool
-	done     []int  // by field: how much of its front is text, all else is a token; -1: all is text
-	kept     int    // the same of the identity at hand
+	done     []bool // by field: it is a token
+	field    int    // the field at hand
+	clear    []clearPart
 	spans    []span // room for text
 	rejected error  // of the tokenizer
 }
+
+// clearPart is the part of a field that stays beside its token.
+type clearPart struct{ field, from, to int }
 
 // ident is an identity of the record to look for in its text.
 type ident struct {
@@ -84,7 +88,7 @@ type span struct {
 }
 
 func (r *record) reset() {
-	r.salt, r.domains, r.idents, r.spans, r.done, r.rejected = "", r.domains[:0], r.idents[:0], r.spans[:0], r.done[:0], nil
+	r.salt, r.domains, r.idents, r.spans, r.done, r.clear, r.rejected = "", r.domains[:0], r.idents[:0], r.spans[:0], r.done[:0], r.clear[:0], nil
 	clear(r.first[:])
 }
 
@@ -103,10 +107,11 @@ func (p *Pseudonymiser) Event(m admit.Minimised) (*event.Event, error) {
 	// First the fields that are identities, so that the text can be searched for them.
 	for i, line := range m.Marks {
 		f := &e.Fields[i]
-		r.done = append(r.done, -1)
+		r.done = append(r.done, false)
+		r.field = i
 		if line.Action == pia.Tokenise && f.Kind != event.Null && f.Name != event.UnparsedField {
-			if h := hintOf(line.Category); h != hintText && p.whole(r, f, h) {
-				r.done[i] = r.kept
+			if h := hintOf(line.Category); h != hintText {
+				r.done[i] = p.whole(r, f, h)
 			}
 		}
 	}
@@ -121,10 +126,11 @@ func (p *Pseudonymiser) Event(m admit.Minimised) (*event.Event, error) {
 			stored := append([]byte("len="), strconv.Itoa(len(f.Value))...)
 			f.Value = append(append(stored, ' '), admit.Hashed(p.hash, f.Value)...)
 			f.Kind = event.String
-		case r.done[i] > 0:
-			v := f.Value
-			f.Value = append(bytes.Clone(p.text(r, v[:r.done[i]])), v[r.done[i]:]...)
-		case line.Action != pia.HashKeyed && r.done[i] < 0:
+		case r.done[i]:
+			if len(r.clear) > 0 {
+				f.Value = p.kept(r, i, f.Value)
+			}
+		case line.Action != pia.HashKeyed:
 			// What stays in a tokenise field is searched too: WEB01$ is a machine, and
 			// \\ALICE-LAPTOP\c$ is not.
 			if v := p.text(r, f.Value); len(v) != len(f.Value) || len(v) > 0 && &v[0] != &f.Value[0] {
