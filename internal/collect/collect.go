@@ -73,7 +73,7 @@ type Options struct {
 	Source string                       // source of all senders
 	Of     func(peer netip.Addr) string // source of one sender; empty answer: Source
 	Zone   string                       // zone for times without one
-	Gap    func(event.Gap)              // told of every gap; nil: counted only
+	Gap    func(event.Gap)              // told of every gap, from several goroutines; nil: counted only
 	Log    *slog.Logger                 // refusals and broken sessions, without values; nil: silent
 	Now    func() time.Time             // nil: time.Now
 
