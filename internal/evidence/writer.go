@@ -293,7 +293,7 @@ func (l *log) step() {
 	if b == nil {
 		return
 	}
-	frame := l.encode(b)
+	frame, h := l.encode(b)
 	l.land()
 	if err := l.w.err; err != nil {
 		b.answer(err)
@@ -303,6 +303,7 @@ func (l *log) step() {
 	l.inflight = done
 	w := l.w
 	go func() { done <- l.commit(w, b, frame) }() // ends by itself; land waits for it
+	w.sums.add(h, frame)                          // hashing while the disk works
 }
 
 // ready makes sure that an open segment has room for the first request.
@@ -537,9 +538,9 @@ func (l *log) take(b *block, r *request) {
 	b.reqs = append(b.reqs, r)
 }
 
-// encode makes the frame of a block and counts it in. The bytes are valid until
-// the call after the next one.
-func (l *log) encode(b *block) []byte {
+// encode makes the frame of a block. The bytes are valid until the call after the
+// next one.
+func (l *log) encode(b *block) ([]byte, *frameHead) {
 	w := l.w
 	at := frameHeadLen + 32*b.n
 	buf := l.frames[0]
@@ -577,9 +578,7 @@ func (l *log) encode(b *block) []byte {
 		l.comp = nil
 	}
 	l.frames[1] = buf
-	frame := buf[32:]
-	w.sums.add(&h, frame)
-	return frame
+	return buf[32:], &h
 }
 
 // leaves writes the salted hash of each record.
