@@ -208,8 +208,11 @@ func (r *NumberRun) national(v []byte, a int) (end int, ok bool) {
 	for last+1 < len(g) && (between(last) == " " || between(last) == "-") && size(last+1) >= 2 {
 		last++
 	}
-	if n := g[last].to - g[1].from; n < 5 || n > 9 || !closed(last) {
-		return 0, false
+	// As many groups as make a number; what follows may be another thing.
+	for ; last >= 1; last-- {
+		if n := g[last].to - g[1].from; n >= 5 && n <= 9 && closed(last) {
+			return g[last].end, true
+		}
 	}
-	return g[last].end, true
+	return 0, false
 }

@@ -376,6 +376,12 @@ func FuzzText(f *testing.F) {
 	}
 	f.Add([]byte("r\xe8\x03\x00\x00.exe, <"), []byte("\\Users,\\ "), uint8(9), uint8(5))
 	f.Add([]byte("p1_aaaaaaaaaaaaaaaaaaaaaaaaaa\\"), []byte("\xff\xfe\u0301"), uint8(3), uint8(2))
+	f.Add([]byte("444=4"), []byte("444=444 /x"), uint8(len(planted)+len(shaped)-1), uint8(0))
+	victim := alice(f)
+	digest := string(admit.Hashed(testHash, []byte("x")))
+	for i := range 8 {
+		f.Add([]byte("x "+victim+"\\"), []byte("@"+digest+"/p1_"+victim), uint8(i), uint8(i))
+	}
 	forms := append(append([]string(nil), planted...), shaped...)
 	separators := []string{" ", "\"", ", ", "\t", "'", "<", ">", "|"}
 	f.Fuzz(func(t *testing.T, before, after []byte, which, sep uint8) {
@@ -388,6 +394,9 @@ func FuzzText(f *testing.F) {
 			e := pass(t, p, rule, field, text)
 			if l := leaks(inEvent(e)); l != "" {
 				t.Fatalf("%s %q: %q passes in %q", field, text, l, value(e, field))
+			}
+			if out := inEvent(e); strings.Contains(text, victim) && bytes.Contains(out, []byte(victim)) || strings.Contains(text, digest) && bytes.Contains(out, []byte(digest)) {
+				t.Fatalf("%s %q: forged in %q", field, text, value(e, field))
 			}
 			if again := pass(t, p, rule, field, text); !bytes.Equal(inEvent(again), inEvent(e)) {
 				t.Fatalf("%q gives two events", text)
