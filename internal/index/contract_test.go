@@ -147,8 +147,8 @@ func runContract(t *testing.T, open func(*testing.T) store) {
 				t.Errorf("attr != %s found %d rows", literal, len(got))
 			}
 			tab, err = s.Stats(t.Context(), ask(t, "attr = "+literal+` | stats count(), min(attr) as m by attr, "native.odd name \":=" | sort by count, attr`), Scope{})
-			grouped, _ := kept(v) // statistics see a number in its own form
-			if err != nil || len(tab.Rows) != 1 || tab.Rows[0][0] != written(grouped) {
+			grouped, _ := query.Stored(v) // statistics see a number in its own form
+			if err != nil || len(tab.Rows) != 1 || tab.Rows[0][0] != query.Written(grouped) {
 				t.Errorf("by attr for %s: %q, %v", literal, tab.Rows, err)
 			}
 		}

@@ -173,7 +173,7 @@ func (e *encoder) add(name, value string) {
 	i, ok := e.seen[name]
 	if !ok {
 		e.seen[name] = len(e.fields)
-		stored, exact := kept(value)
+		stored, exact := query.Stored(value)
 		e.fields = append(e.fields, logstorage.Field{Name: name, Value: stored})
 		if !exact {
 			e.multi[name] = []string{value}
@@ -199,8 +199,8 @@ func (e *encoder) spread() {
 }
 
 // addText adds the text that a search without a field reads: the producer's values,
-// each on its own line so that words of two values are never neighbours; without
-// any, the OCSF values.
+// each on its own line so that words of two values are never neighbours and no text
+// is taken for a number; without any, the OCSF values.
 func (e *encoder) addText(r *Row) {
 	e.text = e.text[:0]
 	from := r.Native
@@ -212,14 +212,12 @@ func (e *encoder) addText(r *Row) {
 		if v == "" {
 			continue
 		}
-		if len(e.text) > 0 {
-			e.text = append(e.text, '\n')
-		}
 		if room := maxText - len(e.text); len(v) > room {
 			e.text = append(e.text, v[:max(room, 0)]...)
 			break
 		}
 		e.text = append(e.text, v...)
+		e.text = append(e.text, '\n')
 	}
 	if len(e.text) > 0 {
 		e.fields = append(e.fields, logstorage.Field{Name: query.TextField, Value: string(e.text)})

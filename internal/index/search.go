@@ -210,7 +210,7 @@ func (x *Index) stats(ctx context.Context, q *query.Query, sc Scope) (Table, err
 			row := make([]string, len(at))
 			for i, c := range at {
 				if c >= 0 {
-					row[i] = strings.Clone(written(db.Columns[c].Values[r]))
+					row[i] = strings.Clone(query.Written(db.Columns[c].Values[r]))
 				}
 			}
 			t.Rows = append(t.Rows, row)

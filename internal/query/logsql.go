@@ -328,9 +328,33 @@ func (l *logsql) equal(e Equal) {
 	prefix, isPrefix := e.Pattern.prefix()
 	switch {
 	case literal:
-		l.either(e.Field,
-			func(n string) { l.whole(n, text) },
-			func(n string) { l.field(n); l.WriteString(strconv.Quote(JoinMulti([]string{text}))) })
+		_, exact := Stored(text)
+		alone := text
+		if !exact && !single(e.Field) {
+			alone += textMark // nothing with a mark is without its written form beside it
+		}
+		one := func(n string) { l.field(n); l.WriteString("=" + strconv.Quote(alone)) }
+		all := func(n string) { l.field(n); l.WriteString(strconv.Quote(JoinMulti([]string{text}))) }
+		switch {
+		case single(e.Field):
+			one(StoredName(e.Field))
+		case !exact || number(text):
+			// It may stand under the field for a number written in another way; then
+			// the written one stands among all values. The alternative stays even
+			// where only all values can match: a test that stands alone beside others
+			// loses texts with bytes that are not UTF-8 (the library asks for whole
+			// words of a constant column and takes such a byte for a letter).
+			l.either(e.Field,
+				func(n string) {
+					l.WriteString("(")
+					one(n)
+					l.WriteString(" and !")
+					l.field(MultiName(n))
+					l.WriteString("*)")
+				}, all)
+		default:
+			l.either(e.Field, one, all)
+		}
 	case isPrefix && !e.Fold:
 		l.either(e.Field,
 			func(n string) { l.field(n); l.WriteString("=" + strconv.Quote(prefix) + "*") },
@@ -359,23 +383,6 @@ func (l *logsql) equal(e Equal) {
 	}
 }
 
-// whole tests a stored field against a whole text. The index may store a number in
-// another form than it was written in (60 for 60.0), the written one among all
-// values; so a number equals what is stored only where nothing stands there.
-func (l *logsql) whole(stored, text string) {
-	number := stored != TextField && text != "" && !single(stored) && stored != "_time" && strings.Trim(text, "-.0123456789 ") == ""
-	if number {
-		l.WriteString("(")
-	}
-	l.field(stored)
-	l.WriteString("=" + strconv.Quote(text))
-	if number {
-		l.WriteString(" and !")
-		l.field(MultiName(stored))
-		l.WriteString("*)")
-	}
-}
-
 // expression prints a pattern as RE2. Among several values the dot stops at the
 // separator.
 func expression(p Pattern, escape *strings.Replacer) string {
@@ -397,13 +404,15 @@ func expression(p Pattern, escape *strings.Replacer) string {
 	return b.String()
 }
 
-// oneOf uses in() for plain texts. A lone star in in() matches every row, so that
-// and an empty text are written out.
+// oneOf uses in() for plain texts. A lone star in in() matches every row, so that,
+// an empty text and numbers are written out.
 func (l *logsql) oneOf(e OneOf) {
 	var plain []string
 	var rest []Pattern
 	for _, p := range e.Of {
-		if t, ok := p.Text(); ok && t != "*" && strings.Trim(t, "-.0123456789 ") != "" {
+		t, ok := p.Text()
+		_, exact := Stored(t)
+		if ok && t != "*" && t != "" && (single(e.Field) || exact && !number(t)) {
 			plain = append(plain, t)
 		} else {
 			rest = append(rest, p)

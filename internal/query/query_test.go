@@ -228,6 +228,19 @@ func TestMulti(t *testing.T) {
 	}
 }
 
+func TestStored(t *testing.T) {
+	for v, want := range map[string]string{
+		"": "", "abc": "abc", "10": "10", "007": "007", "-5": "-5", "1.2.3": "1.2.3", "60.0": "60", "1.50": "1.5", "0.5": "0.5", "1.2.3.4": "1.2.3.4",
+		"1_0": "1_0\xff", "_4": "_4\xff", "-0": "-0\xff", "-0.0": "-0.0\xff", "1\xff": "1\xff\xff", "01.2.3.4": "01.2.3.4\xff", "0a.1.1.1": "0a.1.1.1\xff",
+		"2026-02-28T10:00:00.000Z": "2026-02-28T10:00:00.000Z", "2026-02-30T10:00:00.000Z": "2026-02-30T10:00:00.000Z\xff", "2026-02-28 10:00:00.000Z": "2026-02-28 10:00:00.000Z\xff",
+	} {
+		got, exact := Stored(v)
+		if got != want || exact != (got == v) {
+			t.Errorf("%q is stored as %q (%v), want %q", v, got, exact, want)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	for _, c := range printed {
 		f.Add(c.in)
