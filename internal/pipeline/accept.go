@@ -31,6 +31,10 @@ const (
 	codeDisk    = "disk_low"
 )
 
+// wayRELP is the way in whose sender repeats what was not acknowledged, without a
+// key by which it could be known.
+const wayRELP = "relp"
+
 // work is one batch on its way: what is left of it after the gate, by compartment.
 type work struct {
 	batch  event.Batch
@@ -273,7 +277,7 @@ func (p *Pipeline) admit(pol *policy, w *work, rule *pia.Rule, rec *event.Record
 		t.wants = append(t.wants, len(t.events))
 	}
 	t.events = append(t.events, e)
-	if f.Repeat {
+	if f.Repeat || e.Way == wayRELP && p.tail.take(e, p.now()) {
 		t.repeats++
 	}
 	t.lateness = max(t.lateness, rule.Lateness)

@@ -222,3 +222,52 @@ func compareText(a, b string) int {
 	}
 	return 0
 }
+
+// tail knows the records that a source sent by RELP just before the process that
+// received them ended. Their acknowledgements may be lost, so an equal record soon
+// after the start is a possible repeat: it is kept and counted.
+type tail struct {
+	mu    sync.Mutex
+	until time.Time
+	have  map[tailKey]int
+}
+
+type tailKey struct {
+	source  string
+	content [32]byte
+}
+
+const (
+	tailRecords = 4096 // of each compartment
+	tailLife    = 15 * time.Minute
+)
+
+func (t *tail) add(e *event.Event) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.have[tailKey{e.Source, e.Content()}]++
+}
+
+// take reports whether an equal record is in the tail, once for each.
+func (t *tail) take(e *event.Event, now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.have) == 0 {
+		return false
+	}
+	if now.After(t.until) {
+		clear(t.have)
+		return false
+	}
+	k := tailKey{e.Source, e.Content()}
+	n := t.have[k]
+	switch {
+	case n == 0:
+		return false
+	case n == 1:
+		delete(t.have, k)
+	default:
+		t.have[k] = n - 1
+	}
+	return true
+}

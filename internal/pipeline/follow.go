@@ -347,6 +347,9 @@ func (p *Pipeline) catchUp(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := p.readTail(ctx, comp, next); err != nil {
+			return err
+		}
 		here.at = next
 		p.found[comp], p.tops[comp] = next, next
 		if next == from.at {
@@ -357,6 +360,26 @@ func (p *Pipeline) catchUp(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// readTail remembers what RELP senders sent last, before the process ended.
+func (p *Pipeline) readTail(ctx context.Context, comp string, end evidence.Position) error {
+	from := end
+	from.Ordinal -= min(from.Ordinal, tailRecords)
+	_, err := p.evidence.Read(ctx, evidence.Events, comp, from, func(ref event.Ref, rec []byte) error {
+		if len(rec) < 2 || event.Type(rec[1]) != event.TypeEvent {
+			return nil
+		}
+		en, err := event.Decode(rec)
+		if err != nil {
+			return fmt.Errorf("record %s: %w", ref, err)
+		}
+		if en.Event.Way == wayRELP {
+			p.tail.add(en.Event)
+		}
+		return nil
+	})
+	return err
 }
 
 // Settle waits until everything sealed so far is in index and state and can be

@@ -79,6 +79,7 @@ type Pipeline struct {
 	refusals refusals
 	marks    watermarks
 	accepted atomic.Int64
+	tail     tail
 
 	found map[string]evidence.Position // ends of the streams when the process began
 	topMu sync.Mutex
@@ -116,6 +117,7 @@ func Open(ctx context.Context, o Options) (*Pipeline, error) {
 		marks:       watermarks{last: make(map[[2]string]time.Time)},
 		found:       make(map[string]evidence.Position),
 		tops:        make(map[string]evidence.Position),
+		tail:        tail{have: make(map[tailKey]int)},
 		recent:      make(map[string]map[string]*event.Card),
 		pasts:       make(map[string]*past),
 		zones:       make(map[string]*time.Location),
@@ -156,6 +158,7 @@ func Open(ctx context.Context, o Options) (*Pipeline, error) {
 	if p.state, err = state.Open(filepath.Join(o.Dir, "state")); err != nil {
 		return nil, errors.Join(err, p.evidence.Close())
 	}
+	p.tail.until = p.now().Add(tailLife)
 	if err := p.catchUp(ctx); err != nil {
 		return nil, errors.Join(err, p.state.Close(), p.evidence.Close())
 	}

@@ -590,3 +590,37 @@ func people(t *testing.T, directory []byte) []string {
 		return len(s) < 6 || strings.HasPrefix(s, "directory/") || strings.HasPrefix(s, "2")
 	})
 }
+
+// TestRepeatsAfterARestart: what a RELP sender repeats because the acknowledgement
+// was lost with the process is kept and counted as a possible repeat.
+func TestRepeatsAfterARestart(t *testing.T) {
+	in := demo.Play(demo.Options{Seed: 1, At: at, Scale: 0.05})
+	dir := t.TempDir()
+	docs := documents(t, in)
+	i := slices.IndexFunc(in.Streams, func(s *demo.Stream) bool { return s.Way == "relp" })
+	b := batches(in.Streams[i])[0]
+	b.Key = ""
+	b.Frames = b.Frames[:min(20, len(b.Frames))]
+	s := start(t, Options{Dir: dir, Documents: docs})
+	if _, err := s.Accept(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	s.stop()
+
+	s = start(t, Options{Dir: dir, Documents: docs})
+	again := b
+	again.Conn = "another"
+	again.Frames = b.Frames[len(b.Frames)-5:]
+	if res, err := s.Accept(t.Context(), again); err != nil || res.Accepted != 5 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	if _, err := s.Accept(t.Context(), again); err != nil { // sent a third time: no longer the tail's
+		t.Fatal(err)
+	}
+	if err := s.Settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.State().Repeats(t.Context()); err != nil || n[b.Source] != 5 {
+		t.Fatalf("repeats %v, want 5; %v", n, err)
+	}
+}

@@ -48,7 +48,13 @@ type levelCount struct {
 	N     int
 }
 
-type pageFinding struct{ Time, Level, Title, Author, Tags, Dataset, Because, Ref string }
+// pageFinding is one finding, or several of one rule in a row: Count says how many.
+type pageFinding struct {
+	Time, Level, Title, Author, Tags, Dataset, Because, Ref string
+	Count                                                   int
+
+	rule, dataset string
+}
 
 type pageSource struct {
 	Source, Dataset, Kept, LastText string
@@ -83,12 +89,18 @@ func (s *Server) start(w http.ResponseWriter, r *http.Request) error {
 	slices.SortStableFunc(all, func(a, b event.Finding) int { return a.From.Compare(b.From) })
 	n := map[string]int{}
 	for i := range all {
-		n[all[i].Rule.Level]++
-		if len(page.Findings) < pageFindings {
-			page.Findings = append(page.Findings, newPageFinding(&all[i]))
+		f := &all[i]
+		n[f.Rule.Level]++
+		if k := len(page.Findings); k > 0 && page.Findings[k-1].rule == f.Rule.ID && page.Findings[k-1].dataset == f.Dataset {
+			page.Findings[k-1].Count++
+			continue
 		}
+		if len(page.Findings) == pageFindings {
+			page.MoreFindings = true
+			continue
+		}
+		page.Findings = append(page.Findings, newPageFinding(f))
 	}
-	page.MoreFindings = len(all) > len(page.Findings)
 	for _, level := range []string{"critical", "high", "medium", "low", "informational"} {
 		if n[level] > 0 {
 			page.Levels = append(page.Levels, levelCount{level, n[level]})
@@ -172,7 +184,7 @@ func newPageFinding(f *event.Finding) pageFinding {
 	}
 	return pageFinding{
 		Time: seconds(f.From), Level: f.Rule.Level, Title: event.Printable(f.Rule.Title), Author: event.Printable(f.Rule.Author), Tags: event.Printable(strings.Join(f.Rule.Tags, " ")),
-		Dataset: f.Dataset, Because: strings.Join(because, "; "), Ref: ref,
+		Dataset: f.Dataset, Because: strings.Join(because, "; "), Ref: ref, Count: 1, rule: f.Rule.ID, dataset: f.Dataset,
 	}
 }
 
