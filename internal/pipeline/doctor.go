@@ -48,6 +48,11 @@ func (p *Pipeline) Doctor(ctx context.Context) []Check {
 	for _, r := range recovered {
 		add("recovery", "warn", r.String(), "")
 	}
+	p.damageMu.Lock()
+	for _, d := range p.damage {
+		add("evidence", "fail", d, "counterseal verify names what was altered; restore the segment from a copy")
+	}
+	p.damageMu.Unlock()
 	for _, d := range p.index.Damaged() {
 		add("index", "warn", fmt.Sprintf("the index of %s %s was damaged and is made again: %s", d.Compartment, d.Week, d.Reason), "")
 	}

@@ -202,19 +202,36 @@ func (f *follower) drain(ctx context.Context) error {
 			}
 			return nil
 		})
-		if err != nil {
+		var damage *evidence.DamageError
+		if errors.As(err, &damage) {
+			// What can be read goes on; what cannot is shown until somebody acts.
+			f.p.damaged(damage)
+			next = damage.Next
+		} else if err != nil {
 			return err
 		}
-		if n == 0 {
+		here.at = next
+		if n == 0 && damage == nil {
+			f.place = here
 			return nil
 		}
-		here.at = next
 		if err := f.hand(ctx, here, rows, cards); err != nil {
 			return err
 		}
-		if n < chunk {
+		if n < chunk && damage == nil {
 			return nil
 		}
+	}
+}
+
+// damaged remembers damage that a reader met, for doctor.
+func (p *Pipeline) damaged(d *evidence.DamageError) {
+	p.damageMu.Lock()
+	defer p.damageMu.Unlock()
+	text := d.Error()
+	if !slices.Contains(p.damage, text) {
+		p.damage = append(p.damage, text)
+		p.log.Error("sealed records cannot be read", "what", text)
 	}
 }
 
@@ -326,7 +343,7 @@ func (p *Pipeline) catchUp(ctx context.Context) error {
 		}
 		var cards []*event.Card
 		here := from
-		next, err := p.evidence.Read(ctx, evidence.Events, comp, from.at, func(ref event.Ref, rec []byte) error {
+		card := func(ref event.Ref, rec []byte) error {
 			if len(rec) < 2 || event.Type(rec[1]) != event.TypeCard {
 				return nil
 			}
@@ -343,7 +360,13 @@ func (p *Pipeline) catchUp(ctx context.Context) error {
 				cards = nil
 			}
 			return nil
-		})
+		}
+		next, err := p.evidence.Read(ctx, evidence.Events, comp, from.at, card)
+		var damage *evidence.DamageError
+		for errors.As(err, &damage) {
+			p.damaged(damage)
+			next, err = p.evidence.Read(ctx, evidence.Events, comp, damage.Next, card)
+		}
 		if err != nil {
 			return err
 		}

@@ -94,6 +94,9 @@ type Pipeline struct {
 	zoneMu sync.Mutex
 	zones  map[string]*time.Location
 
+	damageMu sync.Mutex
+	damage   []string // sealed records that could not be read
+
 	followMu  sync.Mutex
 	followers map[string]*follower
 	group     *errgroup.Group

@@ -624,3 +624,56 @@ func TestRepeatsAfterARestart(t *testing.T) {
 		t.Fatalf("repeats %v, want 5; %v", n, err)
 	}
 }
+
+// TestDamagedEvidenceCostsOnlyItself: a flipped byte in a closed segment is named by
+// doctor; every other record is still found.
+func TestDamagedEvidenceCostsOnlyItself(t *testing.T) {
+	in := demo.Play(demo.Options{Seed: 2, At: at, Scale: 0.1})
+	dir := t.TempDir()
+	docs := documents(t, in)
+	o := Options{Dir: dir, Documents: docs, Segment: evidence.Options{BlockBytes: 32 << 10, MaxSegmentBytes: 1 << 20}}
+	s := start(t, o)
+	play(t, s, in)
+	total := len(hold(t, s).Rows)
+	s.stop()
+
+	segments, err := filepath.Glob(filepath.Join(dir, "evidence", "events", "servers", "*.seg"))
+	if err != nil || len(segments) == 0 {
+		t.Fatalf("no closed segment: %v", err)
+	}
+	b, err := os.ReadFile(segments[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/2] ^= 1
+	if err := os.Chmod(segments[0], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(segments[0], b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	p, err := Open(t.Context(), Options{Dir: dir, Documents: docs, Now: func() time.Time { return at.Add(time.Hour) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := p.Rebuild(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	q, err := query.Parse("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := 0
+	if err := p.Index().Query(t.Context(), q, index.Scope{}, 0, func(index.Row) bool { rows++; return true }); err != nil {
+		t.Fatal(err)
+	}
+	if rows == total || rows < total*3/4 {
+		t.Errorf("%d rows of %d: one block should be missing", rows, total)
+	}
+	checks := p.Doctor(t.Context())
+	if !slices.ContainsFunc(checks, func(c Check) bool { return c.Name == "evidence" && c.State == "fail" }) {
+		t.Errorf("doctor does not name the damage: %+v", checks)
+	}
+}
