@@ -33,7 +33,8 @@
 //
 // Empty and null values are not stored: field = "" means that the row has none.
 // A field with several values equals each of them; ordering, networks, statistics
-// and sorting see its first.
+// and sorting see its first. Equality is of texts: 60 and 60.0 differ; ordering and
+// statistics take both for one number.
 //
 // A value is written bare, or in quotes where it holds spaces or punctuation, or
 // both side by side ('C:\Program Files\'*). Bare text follows Sigma: \* \? and \\
@@ -430,7 +431,8 @@ var (
 	maxTime = time.Date(2262, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano() - 1
 )
 
-// rowFields have one value in every row and are never stored as several.
+// single names the fields that the row owns: they have one value and are stored as
+// it is.
 func single(name string) bool {
 	switch name {
 	case "ref", "sealed", "compartment", "source", "dataset", "kind", "truncated", "time":
