@@ -37,6 +37,7 @@ type demoOptions struct {
 	noServe   bool
 	noHotline bool
 	http      string
+	scale     float64
 }
 
 func newDemo(env *environment) *cobra.Command {
@@ -57,6 +58,7 @@ func newDemo(env *environment) *cobra.Command {
 	cmd.Flags().Uint64Var(&o.seed, "seed", 1, "`number` that everything is drawn from")
 	cmd.Flags().BoolVar(&o.noServe, "no-serve", false, "play, print and exit")
 	cmd.Flags().BoolVar(&o.noHotline, "no-hotline", false, "leave out one person's contact with the inspector general, to see that nothing changes")
+	cmd.Flags().Float64Var(&o.scale, "scale", 1, "how much goes on beside the intrusion; 1 is about 50,000 events")
 	cmd.Flags().StringVar(&o.http, "http", "127.0.0.1:8420", "loopback `address` of the start page; a free port is taken where it is in use")
 	return cmd
 }
@@ -79,11 +81,14 @@ func runDemo(ctx context.Context, env *environment, o demoOptions) (err error) {
 	if err := loopback(o.http); err != nil {
 		return usage("--http: %v", err)
 	}
+	if !(o.scale > 0 && o.scale <= 100) {
+		return usage("--scale: write a number above 0 and up to 100")
+	}
 	root, err := demoFolder(o.dir)
 	if err != nil {
 		return err
 	}
-	incident := demo.Play(demo.Options{Seed: o.seed, At: at, Hotline: !o.noHotline})
+	incident := demo.Play(demo.Options{Seed: o.seed, At: at, Hotline: !o.noHotline, Scale: o.scale})
 	cfg, err := layDemo(root, incident, o)
 	if err != nil {
 		return err
