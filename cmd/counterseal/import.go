@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -50,6 +51,9 @@ func newImport(env *environment) *cobra.Command {
 			if report != nil {
 				printReport(env.stdout, report)
 			}
+			if err == nil {
+				err = settle(cmd.Context(), c)
+			}
 			if err := errors.Join(err, c.close()); err != nil {
 				return err
 			}
@@ -65,6 +69,15 @@ func newImport(env *environment) *cobra.Command {
 	cmd.Flags().StringVar(&req.Zone, "zone", "", "time `zone` of records without one, such as Europe/Berlin (default: the assessment's)")
 	cmd.Flags().BoolVar(&strict, "strict", false, "exit 4 when a file or a line was not taken")
 	return cmd
+}
+
+// settle waits until what was imported can be found, so that the next command does.
+func settle(ctx context.Context, c *client) error {
+	resp, err := c.do(ctx, http.MethodPost, "/api/v1/settle", nil, nil)
+	if err != nil {
+		return fmt.Errorf("everything is sealed, but cannot be found yet: %w", err)
+	}
+	return resp.Body.Close()
 }
 
 func runImport(cmd *cobra.Command, env *environment, c *client, req web.ImportRequest) (*collect.Report, error) {
