@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -56,6 +57,10 @@ func newImport(env *environment) *cobra.Command {
 			}
 			if err := errors.Join(err, c.close()); err != nil {
 				return err
+			}
+			if i := slices.IndexFunc(report.Files, func(f collect.FileReport) bool { return f.Code != "" }); i >= 0 && report.Accepted == 0 {
+				return &exitError{code: exitRefused, err: errors.New("nothing was taken: " + report.Files[i].Err),
+					hint: "publish an assessment that covers it: counterseal pia draft --source " + req.Source + " --sample FILE"}
 			}
 			if strict && report.Failed+report.Refused > 0 {
 				return &exitError{code: exitPartial, err: errors.New("not everything was taken")}

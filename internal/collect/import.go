@@ -67,6 +67,7 @@ type FileReport struct {
 	Errors   []event.LineError // the first of the lines refused
 	Damage   Damage
 	Err      string // why it was not read, or not to its end; empty: it was
+	Code     string // of the refusal where the sink refused it, such as pia_missing
 }
 
 // Import reads files and hands their records to the sink, in batches whose keys are
@@ -438,7 +439,9 @@ func (im *importer) send(ctx context.Context, final bool) error {
 		case no.Code == "busy", no.Code == "disk_low", no.Code == "source_unknown":
 			return fmt.Errorf("%w: %w", errStop, err)
 		default: // no PIA for this kind of record, a key used for another body, refused
-			f.fail(no)
+			if f.fail(no); f.Code == "" {
+				f.Code = no.Code
+			}
 			f.Refused += len(b.Frames) + len(b.Errors)
 			return errSkip
 		}
