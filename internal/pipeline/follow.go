@@ -361,12 +361,7 @@ func (p *Pipeline) catchUp(ctx context.Context) error {
 			}
 			return nil
 		}
-		next, err := p.evidence.Read(ctx, evidence.Events, comp, from.at, card)
-		var damage *evidence.DamageError
-		for errors.As(err, &damage) {
-			p.damaged(damage)
-			next, err = p.evidence.Read(ctx, evidence.Events, comp, damage.Next, card)
-		}
+		next, err := p.readOn(ctx, comp, from.at, card)
 		if err != nil {
 			return err
 		}
@@ -385,11 +380,24 @@ func (p *Pipeline) catchUp(ctx context.Context) error {
 	return nil
 }
 
+// readOn reads a stream to its end, over damage.
+func (p *Pipeline) readOn(ctx context.Context, comp string, from evidence.Position, fn func(event.Ref, []byte) error) (evidence.Position, error) {
+	for {
+		next, err := p.evidence.Read(ctx, evidence.Events, comp, from, fn)
+		var damage *evidence.DamageError
+		if !errors.As(err, &damage) {
+			return next, err
+		}
+		p.damaged(damage)
+		from = damage.Next
+	}
+}
+
 // readTail remembers what RELP senders sent last, before the process ended.
 func (p *Pipeline) readTail(ctx context.Context, comp string, end evidence.Position) error {
 	from := end
 	from.Ordinal -= min(from.Ordinal, tailRecords)
-	_, err := p.evidence.Read(ctx, evidence.Events, comp, from, func(ref event.Ref, rec []byte) error {
+	_, err := p.readOn(ctx, comp, from, func(ref event.Ref, rec []byte) error {
 		if len(rec) < 2 || event.Type(rec[1]) != event.TypeEvent {
 			return nil
 		}
