@@ -95,6 +95,9 @@ func BenchmarkCleanText(b *testing.B) {
 	r.reset()
 	b.SetBytes(int64(len(v)))
 	b.ReportAllocs()
+	if n := testing.AllocsPerRun(100, func() { p.text(r, v) }); n != 0 {
+		b.Fatalf("%v allocations", n)
+	}
 	for b.Loop() {
 		if out := p.text(r, v); &out[0] != &v[0] {
 			b.Fatalf("%q", out)

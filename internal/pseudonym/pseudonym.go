@@ -280,16 +280,25 @@ func isDomainField(name string) bool {
 	return strings.EqualFold(last, "domain") || strings.EqualFold(last, "userdomain")
 }
 
+// knownDomain does not allocate for a domain of ASCII: it is asked at each backslash.
 func (p *Pseudonymiser) knownDomain(r *record, d []byte) bool {
 	if len(d) == 0 || len(d) > 255 || len(r.domains) == 0 && len(p.dir.domains) == 0 {
 		return false
 	}
-	f := admit.Fold(string(d))
-	if p.dir.domains[f] {
+	var room [255]byte
+	folded := room[:len(d)]
+	for i, c := range d {
+		if c >= 0x80 || c <= ' ' {
+			folded = []byte(admit.Fold(string(d)))
+			break
+		}
+		folded[i] = byte(admit.FoldRune(rune(c)))
+	}
+	if p.dir.domains[string(folded)] {
 		return true
 	}
 	for _, have := range r.domains {
-		if have == f {
+		if have == string(folded) {
 			return true
 		}
 	}

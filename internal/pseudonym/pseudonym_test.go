@@ -64,23 +64,29 @@ func testDirectory(t testing.TB) *Directory {
 
 func newTest(t testing.TB) *Pseudonymiser { return New(testLocal(t), testDirectory(t), testHash) }
 
-// testRule compiles a PIA with one source, from a draft that is filled in.
-func testRule(t testing.TB, fields ...pia.DraftField) *pia.Rule {
-	t.Helper()
-	d := pia.Draft{
+var testNow = time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
+
+// testDraft is an assessment of some sources with everything filled in.
+func testDraft(sources ...pia.DraftSource) pia.Draft {
+	return pia.Draft{
 		ID: "PIA-TEST-2026-001", Title: "test", Owner: "CISO", ATO: "ATO-1", SSP: "9cbd98f3-abcb-4948-ad06-14e0bcba742f", Authority: "law", Purpose: "detect", Notice: "banner", Redress: "office", Schedule: "item",
 		Signers:     []pia.Signer{{Role: "SAOP", Name: "A", KeyID: "a", Sig: "x"}, {Role: "CISO", Name: "B", KeyID: "b", Sig: "y"}},
 		Publication: pia.Publication{URL: "https://agency.example/p", Digest: "sha256:" + strings.Repeat("0", 64), PublishedAt: "2026-01-01T00:00:00Z"},
 		Effective:   time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Expires: time.Date(2028, 1, 1, 0, 0, 0, 0, time.UTC),
-		Sources: []pia.DraftSource{{Source: "test", Fields: fields}},
+		Sources: sources,
 	}
+}
+
+// testRule compiles an assessment of one source.
+func testRule(t testing.TB, fields ...pia.DraftField) *pia.Rule {
+	t.Helper()
+	d := testDraft(pia.DraftSource{Source: "test", Fields: fields})
 	p, problems := pia.Parse("test.yaml", d.YAML())
 	if p == nil || !p.Valid() {
 		t.Fatalf("%v\n%s", problems, d.YAML())
 	}
-	at := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
-	set, _ := pia.NewSet([]*pia.PIA{p}, at)
-	rule, no := set.Find("test", "any", "", at)
+	set, _ := pia.NewSet([]*pia.PIA{p}, testNow)
+	rule, no := set.Find("test", "any", "", testNow)
 	if no != nil {
 		t.Fatal(no)
 	}
