@@ -1,9 +1,12 @@
 package main
 
 import (
+	"archive/zip"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -187,6 +190,21 @@ func cmdGenerate(ts *testscript.TestScript, neg bool, args []string) {
 			fmt.Fprintf(&b, `"f%d":"planted-%d-%s"`, i, i, strings.Repeat("y", 3000))
 		}
 		b.WriteString("}}\n")
+	case "bomb":
+		f, err := os.Create(ts.MkAbs(args[1]))
+		ts.Check(err)
+		z := zip.NewWriter(f)
+		w, err := z.Create("inside.ndjson")
+		ts.Check(err)
+		_, err = io.WriteString(w, b.String())
+		ts.Check(err)
+		empty := append(bytes.Repeat([]byte(" "), 1<<20), '\n')
+		for range 80 {
+			_, err = w.Write(empty)
+			ts.Check(err)
+		}
+		ts.Check(errors.Join(z.Close(), f.Close()))
+		return
 	default:
 		ts.Fatalf("generate knows no %s", args[0])
 	}
