@@ -114,7 +114,10 @@ func (x *Index) query(ctx context.Context, q *query.Query, sc Scope, limit int, 
 		} else {
 			span = min(4*span, int64(century))
 		}
-		hi, step = next, laterStep
+		hi = next
+		if given > 0 {
+			step = laterStep
+		}
 	}
 	return nil
 }
