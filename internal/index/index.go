@@ -41,7 +41,8 @@ import (
 
 // Errors that a caller may ask for.
 var (
-	// ErrDiskLow says that less than the reserve is free: nothing was added.
+	// ErrDiskLow says that less than the reserve is free: nothing was added. A search
+	// answers it where a closed storage cannot be opened for want of any space.
 	ErrDiskLow = errors.New("disk_low: the index adds nothing while less than its reserve is free")
 	// ErrClosed says that the index was closed.
 	ErrClosed = errors.New("the index is closed")

@@ -120,6 +120,9 @@ func (x *Index) open(st *storage) error {
 	}
 	mark := st.dir + openingSuffix
 	if err := d.WriteFile(mark, []byte("opening\n"), 0o600); err != nil {
+		if durable.IsFull(err) { // the library would end the process
+			return ErrDiskLow
+		}
 		return err
 	}
 	s := logstorage.MustOpenStorage(st.dir, &logstorage.StorageConfig{
