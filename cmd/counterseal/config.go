@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"sort"
 	"strconv"
 	"strings"
@@ -120,9 +121,15 @@ func readConfig(path string) (config, error) {
 
 func parseConfig(path string, data []byte) (config, error) {
 	c := defaultConfig()
-	dec := yaml.NewDecoder(bytes.NewReader(data), yaml.DisallowUnknownField())
-	if err := dec.Decode(&c); err != nil && len(bytes.TrimSpace(data)) > 0 {
-		return config{}, usage("%s: %s", path, strings.TrimSpace(yaml.FormatError(err, false, false)))
+	read := c
+	err := yaml.NewDecoder(bytes.NewReader(data), yaml.DisallowUnknownField()).Decode(&read)
+	switch {
+	case errors.Is(err, io.EOF): // nothing but comments
+	case err != nil:
+		text := strings.TrimSpace(yaml.FormatError(err, false, false))
+		return config{}, usage("%s: %s", path, goField.ReplaceAllStringFunc(text, func(s string) string { return strings.ToLower(s[strings.LastIndexByte(s, '.')+1:]) }))
+	default:
+		c = read
 	}
 	c.path = path
 	base := filepath.Dir(path)
@@ -148,6 +155,9 @@ func parseConfig(path string, data []byte) (config, error) {
 	}
 	return c, c.check()
 }
+
+// goField is how the YAML library names a key.
+var goField = regexp.MustCompile(`Go struct field \w+\.\w+`)
 
 // check refuses what cannot work, naming the key.
 func (c *config) check() error {

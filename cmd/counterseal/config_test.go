@@ -1,0 +1,99 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestSchemaIsTheStruct holds docs/config.schema.json to the configuration struct.
+func TestSchemaIsTheStruct(t *testing.T) {
+	type object struct {
+		AdditionalProperties *bool
+		Properties           map[string]struct {
+			Type    string
+			Default any
+			Items   json.RawMessage
+		}
+	}
+	data, err := os.ReadFile("../../docs/config.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema object
+	if err := json.Unmarshal(data, &schema); err != nil {
+		t.Fatal(err)
+	}
+	compare := func(where string, typ reflect.Type, o object) {
+		t.Helper()
+		if o.AdditionalProperties == nil || *o.AdditionalProperties {
+			t.Errorf("%s: the schema allows unknown keys", where)
+		}
+		var keys []string
+		for i := range typ.NumField() {
+			if tag := typ.Field(i).Tag.Get("yaml"); tag != "" {
+				keys = append(keys, tag)
+				if _, ok := o.Properties[tag]; !ok {
+					t.Errorf("%s: the schema lacks %s", where, tag)
+				}
+			}
+		}
+		for k := range o.Properties {
+			if !slices.Contains(keys, k) {
+				t.Errorf("%s: the schema has %s, the struct has not", where, k)
+			}
+		}
+	}
+	compare("config", reflect.TypeFor[config](), schema)
+	var item object
+	if err := json.Unmarshal(schema.Properties["listeners"].Items, &item); err != nil {
+		t.Fatal(err)
+	}
+	compare("listeners", reflect.TypeFor[listener](), item)
+	d := reflect.ValueOf(defaultConfig())
+	for i := range d.NumField() {
+		tag := d.Type().Field(i).Tag.Get("yaml")
+		if p := schema.Properties[tag]; p.Default != nil && p.Default != d.Field(i).Interface() {
+			t.Errorf("default of %s: schema %v, program %v", tag, p.Default, d.Field(i).Interface())
+		}
+	}
+}
+
+func TestConfigErrorsNameTheKey(t *testing.T) {
+	for text, want := range map[string]string{
+		"colour: blue\n":         "colour",
+		"data: [a]\n":            "data",
+		"reserve: much\n":        "reserve",
+		"http: 0.0.0.0:80\n":     "http",
+		"http: example.org:80\n": "http",
+		"listeners:\n  - {way: carrier-pigeon, address: \"127.0.0.1:1\", source: a}\n":                       "listeners[0].way",
+		"listeners:\n  - {way: relp, address: \"192.0.2.1:1\", source: a}\n":                                 "listeners[0].address",
+		"listeners:\n  - {way: relp, address: \"127.0.0.1:1\"}\n":                                            "listeners[0].source",
+		"listeners:\n  - {way: syslog-tls, address: \"0.0.0.0:6514\", source: a}\n":                          "cert and key",
+		"listeners:\n  - {way: syslog-tls, address: \"0.0.0.0:6514\", source: a, cert: c.pem, key: k.pem}\n": "client_ca",
+	} {
+		_, err := parseConfig("counterseal.yaml", []byte(text))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q named", text, err, want)
+		}
+	}
+	if c, err := parseConfig("/etc/counterseal/counterseal.yaml", []byte("data: d\npias: [p, /q]\n")); err != nil || c.Data != "/etc/counterseal/d" || c.PIAs[1] != "/q" {
+		t.Errorf("relative paths: %+v, %v", c, err)
+	}
+	if c, err := parseConfig("x", nil); err != nil || c.HTTP != "127.0.0.1:8420" {
+		t.Errorf("an empty file: %+v, %v", c, err)
+	}
+}
+
+func FuzzConfig(f *testing.F) {
+	f.Add([]byte("data: x\nlisteners: [{way: relp, address: '127.0.0.1:1', source: a}]\n"))
+	f.Add([]byte("a: &a [*a]\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if c, err := parseConfig("x", b); err == nil && c.check() != nil {
+			t.Fatal("accepted a configuration that check refuses")
+		}
+	})
+}
