@@ -379,6 +379,21 @@ func TestPhoneForms(t *testing.T) {
 	}
 }
 
+// TestNumberAnywhere puts a number after any count of other numbers: none falls
+// between two runs.
+func TestNumberAnywhere(t *testing.T) {
+	p := parseProtected(t)
+	for n := range 70 {
+		for _, filler := range []string{"7 ", "77 ", "1234567 ", "12345678901234567890 "} {
+			for _, number := range []string{"202 555 0100", "2 0 2 555 01 00", "2025550100"} {
+				if text := strings.Repeat(filler, n) + number + " " + filler; !p.Mentions([]byte(text)) {
+					t.Errorf("%d times %q, then %q: missed", n, filler, number)
+				}
+			}
+		}
+	}
+}
+
 func FuzzProtected(f *testing.F) {
 	f.Add([]byte(protectedYAML), []byte("see https://oig.example/ now"))
 	f.Add([]byte(protectedYAML), []byte("xn--bcher-kva.example 192.0.2.7 +1 202 555 0100 %6fig.example"))

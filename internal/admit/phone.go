@@ -83,7 +83,7 @@ func (r *NumberRun) Next(v []byte, i int) int {
 			continue
 		}
 		r.n, r.Plus = 0, i > 0 && v[i-1] == '+'
-		d := 0
+		d, full := 0, false
 		for i < len(v) && r.n < len(r.groups) {
 			g := numberGroup{from: d, start: i}
 			touches := i > 0 && (v[i-1] == '_' || WordBefore(v, i))
@@ -101,7 +101,7 @@ func (r *NumberRun) Next(v []byte, i int) int {
 			}
 			r.groups[r.n] = g
 			r.n++
-			if d == len(r.digits) {
+			if full = d == len(r.digits) || r.n == len(r.groups); full {
 				break
 			}
 			j := i
@@ -112,6 +112,10 @@ func (r *NumberRun) Next(v []byte, i int) int {
 				break
 			}
 			i = j
+		}
+		if full && r.n > 1 {
+			// A number may reach over the end of what fits: its groups come again.
+			i = r.groups[max(1, r.n-8)].start
 		}
 		if r.n > 0 && d >= minPhone {
 			return i

@@ -58,11 +58,29 @@ func (p *Pseudonymiser) identity(r *record, v []byte, h hint) ([]byte, event.Add
 		}
 	}
 	trimmed := bytes.TrimSpace(v)
+	if h == hintMail {
+		if bytes.IndexByte(v, ',') >= 0 || bytes.IndexByte(v, ';') >= 0 {
+			return p.list(r, v, h), 0
+		}
+		// Alice Example <alice@home.example>: the address says who it is.
+		if i := bytes.IndexByte(trimmed, '<'); i >= 0 && trimmed[len(trimmed)-1] == '>' && len(trimmed)-i > 2 {
+			if name := bytes.Trim(trimmed[:i], " \"'"); len(name) > 0 {
+				p.name(r, name) // remembered, so that the text does not show it
+			}
+			trimmed = bytes.TrimSpace(trimmed[i+1 : len(trimmed)-1])
+		}
+		if len(trimmed) == 0 {
+			return nil, 0
+		}
+	}
 	if end, ok := sidAt(trimmed, 0); ok && end == len(trimmed) {
 		return p.sid(r, trimmed), 0
 	}
 	if d, name, ok := splitDomain(trimmed); ok {
 		return p.qualified(r, trimmed, d, name), 0
+	}
+	if i := bytes.IndexByte(trimmed, '/'); i > 0 && i < len(trimmed)-1 && bytes.IndexByte(trimmed[i+1:], '/') < 0 && p.knownDomain(r, trimmed[:i]) {
+		return p.qualified(r, trimmed, trimmed[:i], trimmed[i+1:]), 0 // CORP/alice
 	}
 	if bytes.HasPrefix(trimmed, []byte("arn:")) {
 		return p.arn(r, trimmed), 0
@@ -309,31 +327,35 @@ func (p *Pseudonymiser) phoneCanonical(forms []string) string {
 	return "tel:" + forms[0]
 }
 
-// list replaces each entry of a list such as X-Forwarded-For.
+// list replaces each entry of a list: X-Forwarded-For, the recipients of a mail.
 func (p *Pseudonymiser) list(r *record, v []byte, h hint) []byte {
 	var out []byte
 	changed := false
-	for i, part := range bytes.Split(v, []byte{','}) {
-		if i > 0 {
-			out = append(out, ',')
+	for len(v) > 0 {
+		part := v
+		sep := bytes.IndexAny(v, ",;")
+		if sep >= 0 {
+			part = v[:sep]
 		}
-		t := bytes.TrimSpace(part)
-		if len(t) == 0 {
-			continue
+		if t := bytes.TrimSpace(part); len(t) > 0 {
+			before := len(r.clear)
+			if with, _ := p.identity(r, t, h); with != nil {
+				for j := before; j < len(r.clear); j++ {
+					r.clear[j].from += len(out)
+					r.clear[j].to += len(out)
+				}
+				out, changed = append(out, with...), true
+			} else {
+				r.clear = r.clear[:before]
+				r.keep(len(out), len(out)+len(t))
+				out = append(out, t...)
+			}
 		}
-		before := len(r.clear)
-		with, _ := p.identity(r, t, h)
-		if with == nil {
-			r.clear = r.clear[:before]
-			r.keep(len(out), len(out)+len(t))
-			out = append(out, t...)
-			continue
+		if sep < 0 {
+			break
 		}
-		for j := before; j < len(r.clear); j++ {
-			r.clear[j].from += len(out)
-			r.clear[j].to += len(out)
-		}
-		out, changed = append(out, with...), true
+		out = append(out, v[sep])
+		v = v[sep+1:]
 	}
 	if !changed {
 		return nil

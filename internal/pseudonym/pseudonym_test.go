@@ -159,6 +159,10 @@ func TestOnePersonOneToken(t *testing.T) {
 		{"sid", "S-1-5-21-1111111111-2222222222-3333333333-1104", "S-1-5-21-" + a},
 		{"phone", "+1 (202) 555-0123", a},
 		{"phone", "202.555.0123", a},
+		{"mail", "Alice E. <ally@home.example>", a},
+		{"mail", "<Alice.Example@corp.example>", a},
+		{"mail", "alice@corp.example; Ally <ally@home.example>,root@corp.example", a + ";" + a + ",root@corp.example"},
+		{"user", "CORP/alice", "CORP/" + a},
 		{"any", "ally@home.example", a},
 		{"any", "alice", a},
 		{"message", `logon of CORP\alice from home`, `logon of CORP\` + a + ` from home`},
@@ -301,6 +305,20 @@ func TestDeviceBeforeName(t *testing.T) {
 		if got := value(e, "user"); !strings.HasPrefix(got, d+`\p1_`) {
 			t.Errorf("%q: user %q, device %q", pairs, got, d)
 		}
+	}
+}
+
+func TestCleanTextIsNotCopied(t *testing.T) {
+	p := newTest(t)
+	v := []byte(`"C:\Program Files\Vendor\tool.exe" --config "C:\ProgramData\x.json" --to host@web01 -o /var/home-1/report-2026-11-22.txt 10.1.2.3`)
+	r := new(record)
+	r.reset()
+	if n := testing.AllocsPerRun(100, func() {
+		if out := p.text(r, v); &out[0] != &v[0] {
+			t.Fatalf("%q", out)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
 	}
 }
 
