@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"errors"
 
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
