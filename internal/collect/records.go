@@ -94,7 +94,6 @@ type lineSplitter struct {
 	began bool
 
 	header []byte // in force
-	inHead bool   // the line before was a header line
 }
 
 func (l *lineSplitter) line(raw []byte) error {

@@ -540,8 +540,7 @@ func TestDamagedFooter(t *testing.T) {
 	pos := Position{}
 	damages := 0
 	for {
-		var err error
-		pos, err = s.Read(context.Background(), Events, "a", pos, func(_ event.Ref, rec []byte) error {
+		_, err := s.Read(context.Background(), Events, "a", pos, func(_ event.Ref, rec []byte) error {
 			got = append(got, string(rec))
 			return nil
 		})

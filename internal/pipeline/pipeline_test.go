@@ -575,9 +575,7 @@ func people(t *testing.T, directory []byte) []string {
 		for _, q := range regexp.MustCompile(`"([^"]+)"|'([^']+)'`).FindAllStringSubmatch(line, -1) {
 			out = append(out, q[1]+q[2])
 		}
-		for _, word := range regexp.MustCompile(`[\w.+-]+@[\w.-]+|S-1-5-21[\d-]+`).FindAllString(line, -1) {
-			out = append(out, word)
-		}
+		out = append(out, regexp.MustCompile(`[\w.+-]+@[\w.-]+|S-1-5-21[\d-]+`).FindAllString(line, -1)...)
 		if i := strings.Index(line, "names: ["); i >= 0 {
 			for _, n := range strings.Split(strings.Trim(line[i+len("names: ["):], " ]"), ",") {
 				out = append(out, strings.Trim(n, ` "'`))
