@@ -101,7 +101,7 @@ func newPIADraft(env *environment) *cobra.Command {
 			if len(found) == 0 {
 				return &exitError{code: exitUnknown, err: fmt.Errorf("no parser takes a record of the sample (%d read)", read)}
 			}
-			d := pia.Draft{OriginalDays: -1}
+			d := pia.Draft{}
 			for _, s := range found {
 				s.Source, s.Compartment = source, compartment
 				d.Sources = append(d.Sources, s)
@@ -206,7 +206,7 @@ func newPIATemplates(env *environment) *cobra.Command {
 					}
 					s := datasetDraft(&f, d.Name)
 					s.Source = "NAME"
-					_, err := env.stdout.Write(pia.Draft{OriginalDays: -1, Sources: []pia.DraftSource{s}}.YAML())
+					_, err := env.stdout.Write(pia.Draft{Sources: []pia.DraftSource{s}}.YAML())
 					return err
 				}
 			}
