@@ -115,14 +115,21 @@ func (s *Server) Socket() http.Handler {
 // Loopback is the handler for a loopback address.
 func (s *Server) Loopback() http.Handler {
 	guard := http.NewCrossOriginProtection()
+	guard.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		problem(w, http.StatusForbidden, "refused", "another site made a browser send this", "")
+	}))
 	inner := s.mux(s.known, false)
-	return guard.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	guarded := guard.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !localHost(r.Host) {
 			problem(w, http.StatusMisdirectedRequest, "refused", "this server answers to localhost alone", "")
 			return
 		}
 		inner.ServeHTTP(w, r)
 	}))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		headers(w.Header()) // on refusals too
+		guarded.ServeHTTP(w, r)
+	})
 }
 
 // localHost accepts the names under which a browser on this machine may ask: a
