@@ -71,6 +71,7 @@ func (s *Server) start(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
+	page.Query = event.Printable(page.Query)
 	counts, err := p.State().Counts(r.Context())
 	if err != nil {
 		return err
