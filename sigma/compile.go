@@ -41,21 +41,28 @@ type Set struct {
 
 	compiled []compiled // parallel to rules
 	index    map[*Rule]int
+	gates    map[LogSource]*gate
+	shared   sharing
+	ungated  bool // set by tests: every rule is asked of every event
 	fields   map[string]int32 // name to id, for every name that a rule reads
 	names    []string         // id to name
+
+	channelID, eventIDID int32
 
 	channels map[string]string // folded channel to the mapping's spelling
 	eventIDs map[string]bool   // ids that the mapping names
 
-	mu      sync.Mutex                         // serialises additions to buckets
+	mu      sync.Mutex                         // serialises additions to buckets and indexes
 	buckets atomic.Pointer[map[string]*bucket] // by origin; replaced, never changed
+	indexes map[string]*index                  // by the rules that they are for
 	pool    sync.Pool                          // of *scratch
 }
 
 // compiled is a rule ready to be asked.
 type compiled struct {
 	root *node
-	gate gate
+	gate *gate
+	need *need // nil when the rule has no witness
 }
 
 type nodeOp uint8
@@ -85,6 +92,8 @@ func Compile(rules []*Rule, opt Options) (*Set, []*Refusal) {
 		mapping:  opt.Mapping,
 		opaque:   opt.Opaque,
 		index:    make(map[*Rule]int),
+		gates:    make(map[LogSource]*gate),
+		indexes:  make(map[string]*index),
 		fields:   make(map[string]int32),
 		channels: make(map[string]string),
 		eventIDs: make(map[string]bool),
@@ -105,8 +114,7 @@ func Compile(rules []*Rule, opt Options) (*Set, []*Refusal) {
 			s.fieldID(w.Field)
 		}
 	}
-	s.fieldID("Channel")
-	s.fieldID("EventID")
+	s.channelID, s.eventIDID = s.fieldID("Channel"), s.fieldID("EventID")
 
 	sorted := slices.Clone(rules)
 	slices.SortStableFunc(sorted, func(a, b *Rule) int {
@@ -158,16 +166,10 @@ func Compile(rules []*Rule, opt Options) (*Set, []*Refusal) {
 				root = &node{op: nodeAnd, kids: []*node{root, filters[filter]}}
 			}
 		}
-		g := gate{r.LogSource, s.mapping.entriesFor(r.LogSource)}
-		for _, e := range g.entries {
-			for _, a := range e.Aliases {
-				s.fieldID(a.Name)
-				s.fieldID(a.Native)
-			}
-		}
+		s.share(root)
 		s.index[r] = len(s.rules)
 		s.rules = append(s.rules, r)
-		s.compiled = append(s.compiled, compiled{root, g})
+		s.compiled = append(s.compiled, compiled{root: root, gate: s.gateOf(r.LogSource)})
 		s.warnings = append(s.warnings, r.Warnings...)
 	}
 	for _, filter := range s.filters {
@@ -175,8 +177,29 @@ func Compile(rules []*Rule, opt Options) (*Set, []*Refusal) {
 			s.warnings = append(s.warnings, Warning{filter.Path, filter.Line, filter.ID, filter.Title, "the filter applies to no rule of the set"})
 		}
 	}
+	s.shared.items, s.shared.tests = nil, nil // needed no more
+	w := newWitnesses(s)
+	for i := range s.compiled {
+		s.compiled[i].need = w.of(s.compiled[i].root)
+	}
 	s.digest = s.sum(opt.Placeholders)
 	return s, refused
+}
+
+// gateOf returns the gate of a log source; rules of one log source share it.
+func (s *Set) gateOf(ls LogSource) *gate {
+	g := s.gates[ls]
+	if g == nil {
+		g = &gate{ls, s.mapping.entriesFor(ls)}
+		for _, e := range g.entries {
+			for _, a := range e.Aliases {
+				s.fieldID(a.Name)
+				s.fieldID(a.Native)
+			}
+		}
+		s.gates[ls] = g
+	}
+	return g
 }
 
 // filters reports whether the filter r is for the rule: each attribute of the
@@ -363,7 +386,7 @@ func (s *Set) FieldsOn(r *Rule, source LogSource) []string {
 		return nil
 	}
 	source = lowerSource(source)
-	entries, direct := s.feeds(&s.compiled[i].gate, source)
+	entries, direct := s.feeds(s.compiled[i].gate, source)
 	if len(entries) == 0 && !direct {
 		return nil
 	}
@@ -432,7 +455,7 @@ func (e *Entry) needs(names map[string]bool) {
 func (s *Set) CouldFeed(r *Rule, sources []LogSource) bool {
 	i, ok := s.index[r]
 	return ok && slices.ContainsFunc(sources, func(src LogSource) bool {
-		entries, direct := s.feeds(&s.compiled[i].gate, lowerSource(src))
+		entries, direct := s.feeds(s.compiled[i].gate, lowerSource(src))
 		return direct || len(entries) > 0
 	})
 }

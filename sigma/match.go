@@ -2,10 +2,13 @@ package sigma
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/binary"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // A Match is a rule that an event satisfies, or one that cannot be decided
@@ -30,82 +33,79 @@ type MatchedField struct {
 const maxBuckets = 4096
 
 // bucket holds the rules that events of one origin can reach.
-type bucket struct{ candidates []candidate }
+type bucket struct{ groups []group }
 
-type candidate struct {
-	rule int
-	ways []compiledWay
+// group holds the rules of a bucket that read events in one way: the mapping
+// asks the same further fields for them and gives them the same aliases.
+type group struct {
+	where   []where
+	aliases []alias
+	index   *index  // finds the rules that may match
+	ways    []int32 // for each rule of the index, which of its ways this one is
 }
 
-type compiledWay struct {
-	where   []compiledWhere
-	aliases []compiledAlias
-}
-
-type compiledWhere struct {
+type where struct {
 	field  int32
 	values [][]byte // folded
 }
 
-type compiledAlias struct{ name, native int32 }
+type alias struct{ name, native int32 }
 
-// scratch is the working memory for one event.
-type scratch struct {
-	set *Set
-	ev  *Event
-	// first[id] is the first field of a name when stamp[id] is the current turn;
-	// next chains further ones.
-	first, last []int32
-	stamp       []uint32
-	turn        uint32
-	next        []int32
-	cells       []cell
-	arena       []byte // bytes of folded values
-	spans       []span
-	key         []byte
-	aliases     []compiledAlias
+// hit is a rule that does not say no.
+type hit struct {
+	rule, way int32
+	verdict   Verdict
+	group     *group
 }
-
-// cell holds the forms of a field's value, made when first asked for.
-type cell struct {
-	raw, fold       text
-	rawOK, foldOK   bool
-	regex           []byte
-	regexOK, opaque bool // opaque: the whole value is one token
-}
-
-// maxArena is the working memory that a scratch keeps between events.
-const maxArena = 1 << 20
 
 // Match calls fn, in the order of rule ids, for each rule that the event
 // satisfies and for each that cannot be decided. It may run on many goroutines.
+// It allocates for matches, and for an origin that it meets for the first time.
 func (s *Set) Match(ev *Event, fn func(Match)) {
 	sc := s.pool.Get().(*scratch)
 	defer s.pool.Put(sc)
 	sc.begin(s, ev)
 	b := sc.bucket()
-	for i := range b.candidates {
-		c := &b.candidates[i]
-		v := No
-		root := s.compiled[c.rule].root
-		for j := range c.ways {
-			w := &c.ways[j]
-			sc.aliases = w.aliases
-			v = max(v, min(sc.where(w), sc.eval(root)))
-			if v == Yes {
-				break
-			}
-		}
-		if v == No {
+	for i := range b.groups {
+		g := &b.groups[i]
+		limit := sc.where(g.where)
+		if limit == No {
 			continue
 		}
-		m := Match{Rule: s.rules[c.rule], Verdict: v}
-		if v == Yes {
-			m.Matched = sc.matched(root)
+		sc.enter(g)
+		for _, c := range sc.candidates(g.index) {
+			rule := g.index.rules[c]
+			if v := min(limit, sc.eval(s.compiled[rule].root)); v != No {
+				sc.hits = append(sc.hits, hit{rule, g.ways[c], v, g})
+			}
+		}
+		sc.leave(g)
+	}
+	if len(sc.hits) > 0 {
+		sc.report(fn)
+	}
+	sc.end()
+}
+
+// report hands over the hits, each rule once: a yes counts more than a
+// cannot-tell, an earlier way more than a later one.
+func (sc *scratch) report(fn func(Match)) {
+	slices.SortFunc(sc.hits, func(a, b hit) int {
+		return cmp.Or(cmp.Compare(a.rule, b.rule), cmp.Compare(b.verdict, a.verdict), cmp.Compare(a.way, b.way))
+	})
+	for i := range sc.hits {
+		h := &sc.hits[i]
+		if i > 0 && sc.hits[i-1].rule == h.rule {
+			continue
+		}
+		m := Match{Rule: sc.set.rules[h.rule], Verdict: h.verdict}
+		if h.verdict == Yes {
+			sc.enter(h.group)
+			m.Matched = sc.matched(sc.set.compiled[h.rule].root)
+			sc.leave(h.group)
 		}
 		fn(m)
 	}
-	sc.end()
 }
 
 // Reaches reports whether the event passes the log source of a rule, whatever
@@ -119,63 +119,23 @@ func (s *Set) Reaches(r *Rule, ev *Event) bool {
 	defer s.pool.Put(sc)
 	sc.begin(s, ev)
 	defer sc.end()
-	for _, c := range sc.bucket().candidates {
-		if c.rule == i {
-			return slices.ContainsFunc(c.ways, func(w compiledWay) bool { return sc.where(&w) != No })
+	for _, g := range sc.bucket().groups {
+		if _, ok := slices.BinarySearch(g.index.rules, int32(i)); ok && sc.where(g.where) != No {
+			return true
 		}
 	}
 	return false
 }
 
-func (sc *scratch) begin(s *Set, ev *Event) {
-	sc.set, sc.ev = s, ev
-	if len(sc.stamp) < len(s.names) {
-		sc.first = make([]int32, len(s.names))
-		sc.last = make([]int32, len(s.names))
-		sc.stamp = make([]uint32, len(s.names))
-		sc.turn = 0
-	}
-	sc.turn++
-	if sc.turn == 0 { // wrapped: old stamps could look current
-		clear(sc.stamp)
-		sc.turn = 1
-	}
-	n := len(ev.Fields)
-	sc.next = slices.Grow(sc.next[:0], n)[:n]
-	sc.cells = slices.Grow(sc.cells[:0], n)[:n]
-	clear(sc.cells)
-	for i := range ev.Fields {
-		sc.next[i] = -1
-		id, ok := s.fields[stripSpaces(ev.Fields[i].Name)]
-		if !ok {
-			continue
-		}
-		if sc.stamp[id] != sc.turn {
-			sc.stamp[id] = sc.turn
-			sc.first[id] = int32(i)
-		} else {
-			sc.next[sc.last[id]] = int32(i)
-		}
-		sc.last[id] = int32(i)
-	}
-}
-
-// end lets go of the event and of memory that a large one needed.
-func (sc *scratch) end() {
-	clear(sc.cells)
-	sc.ev, sc.aliases = nil, nil
-	sc.arena, sc.spans = sc.arena[:0], sc.spans[:0]
-	if cap(sc.arena) > maxArena {
-		sc.arena = nil
-	}
-	if cap(sc.cells) > maxArena/256 {
-		sc.cells, sc.next = nil, nil
-	}
-}
-
 // bucket returns the rules for the event's origin.
 func (sc *scratch) bucket() *bucket {
 	s, src := sc.set, sc.ev.Source
+	if s.ungated {
+		if b := (*s.buckets.Load())[""]; b != nil {
+			return b
+		}
+		return s.newBucket("")
+	}
 	k := sc.key[:0]
 	for _, attr := range [...]string{src.Product, src.Category, src.Service} {
 		for i := 0; i < len(attr); i++ {
@@ -189,15 +149,15 @@ func (sc *scratch) bucket() *bucket {
 	}
 	// An unknown channel or event id is "?" so that hostile events cannot fill
 	// the table; an absent one is nothing.
-	if i := sc.own("Channel"); i >= 0 {
+	if i := sc.at(s.channelID); i >= 0 {
 		at := len(k)
-		k = append(k, bytes.ToLower(sc.ev.Fields[i].Value)...)
+		k = appendLower(k, sc.ev.Fields[i].Value)
 		if _, ok := s.channels[string(k[at:])]; !ok {
 			k = append(k[:at], '?')
 		}
 	}
 	k = append(k, 0)
-	if i := sc.own("EventID"); i >= 0 {
+	if i := sc.at(s.eventIDID); i >= 0 {
 		if id := sc.ev.Fields[i].Value; s.eventIDs[string(id)] {
 			k = append(k, id...)
 		} else {
@@ -211,18 +171,74 @@ func (sc *scratch) bucket() *bucket {
 	return s.newBucket(string(k))
 }
 
-// own returns the first field of a name that the set always knows.
-func (sc *scratch) own(name string) int32 { return sc.at(sc.set.fields[name]) }
-
-func (sc *scratch) at(id int32) int32 {
-	if sc.stamp[id] == sc.turn {
-		return sc.first[id]
+// appendLower appends s as bytes.ToLower has it.
+func appendLower(dst, s []byte) []byte {
+	for i := 0; i < len(s); {
+		if c := s[i]; c < utf8.RuneSelf {
+			if 'A' <= c && c <= 'Z' {
+				c += 'a' - 'A'
+			}
+			dst = append(dst, c)
+			i++
+			continue
+		}
+		r, n := utf8.DecodeRune(s[i:])
+		dst = utf8.AppendRune(dst, unicode.ToLower(r))
+		i += n
 	}
-	return -1
+	return dst
 }
 
-// newBucket works out which rules an origin can reach.
+// newBucket works out which rules an origin can reach, and in which ways.
 func (s *Set) newBucket(key string) *bucket {
+	passes := make(map[*gate][]way, len(s.gates))
+	if s.ungated {
+		for _, g := range s.gates {
+			passes[g] = []way{{}}
+		}
+	} else {
+		o := s.origin(key)
+		for _, g := range s.gates {
+			passes[g] = g.pass(o)
+		}
+	}
+	b := &bucket{}
+	members := make(map[string]int) // a way's key to its group
+	var rules [][]int32
+	for i := range s.compiled {
+		for w, way := range passes[s.compiled[i].gate] {
+			where, aliases := s.compileWay(way)
+			key := wayKey(where, aliases)
+			at, ok := members[key]
+			if !ok {
+				at = len(b.groups)
+				members[key] = at
+				b.groups = append(b.groups, group{where: where, aliases: aliases})
+				rules = append(rules, nil)
+			}
+			if n := len(rules[at]); n > 0 && rules[at][n-1] == int32(i) {
+				continue // the same way twice
+			}
+			rules[at] = append(rules[at], int32(i))
+			b.groups[at].ways = append(b.groups[at].ways, int32(w))
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range b.groups {
+		b.groups[i].index = s.indexFor(rules[i])
+	}
+	old := *s.buckets.Load()
+	if len(old) < maxBuckets {
+		fresh := maps.Clone(old)
+		fresh[key] = b
+		s.buckets.Store(&fresh)
+	}
+	return b
+}
+
+// origin reads the key of a bucket.
+func (s *Set) origin(key string) origin {
 	attr := strings.Split(key, "\x00")
 	for len(attr) < 5 {
 		attr = append(attr, "")
@@ -240,50 +256,46 @@ func (s *Set) newBucket(key string) *bucket {
 	case o.source.Product != "" && o.source.Service != "":
 		o.channels = s.mapping.channelsOf(o.source.Product, o.source.Service)
 	}
-	b := &bucket{}
-	for i := range s.compiled {
-		ways := s.compiled[i].gate.pass(o)
-		if len(ways) == 0 {
-			continue
-		}
-		c := candidate{rule: i}
-		for _, w := range ways {
-			c.ways = append(c.ways, s.compileWay(w))
-		}
-		b.candidates = append(b.candidates, c)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	old := *s.buckets.Load()
-	if len(old) < maxBuckets {
-		fresh := maps.Clone(old)
-		fresh[key] = b
-		s.buckets.Store(&fresh)
-	}
-	return b
+	return o
 }
 
 // compileWay resolves names; Compile has given an id to each of them.
-func (s *Set) compileWay(w way) compiledWay {
-	var out compiledWay
+func (s *Set) compileWay(w way) ([]where, []alias) {
+	var conds []where
 	for _, cond := range w.where {
-		c := compiledWhere{field: s.fields[cond.Field]}
+		c := where{field: s.fields[cond.Field]}
 		for _, v := range cond.Values {
 			c.values = append(c.values, appendFold(nil, []byte(v)))
 		}
-		out.where = append(out.where, c)
+		conds = append(conds, c)
 	}
+	var aliases []alias
 	for _, a := range w.aliases {
-		out.aliases = append(out.aliases, compiledAlias{s.fields[a.Name], s.fields[a.Native]})
+		aliases = append(aliases, alias{s.fields[a.Name], s.fields[a.Native]})
 	}
-	return out
+	return conds, aliases
+}
+
+func wayKey(conds []where, aliases []alias) string {
+	var b []byte
+	for _, c := range conds {
+		b = binary.AppendVarint(append(b, 'w'), int64(c.field))
+		b = binary.AppendUvarint(b, uint64(len(c.values)))
+		for _, v := range c.values {
+			b = appendText(b, string(v))
+		}
+	}
+	for _, a := range aliases {
+		b = binary.AppendVarint(binary.AppendVarint(append(b, 'a'), int64(a.name)), int64(a.native))
+	}
+	return string(b)
 }
 
 // where asks the mapping's further fields.
-func (sc *scratch) where(w *compiledWay) Verdict {
+func (sc *scratch) where(conds []where) Verdict {
 	v := Yes
-	for i := range w.where {
-		c := &w.where[i]
+	for i := range conds {
+		c := &conds[i]
 		one := No
 		at := sc.at(c.field)
 		if at < 0 && sc.blindName(c.field) {
@@ -298,383 +310,4 @@ func (sc *scratch) where(w *compiledWay) Verdict {
 		v = min(v, one)
 	}
 	return v
-}
-
-func (sc *scratch) eval(n *node) Verdict {
-	switch n.op {
-	case nodeTest:
-		return sc.item(n.test)
-	case nodeNot:
-		return sc.eval(n.kids[0]).not()
-	case nodeAnd:
-		v := Yes
-		for _, k := range n.kids {
-			if v = min(v, sc.eval(k)); v == No {
-				break
-			}
-		}
-		return v
-	case nodeOr:
-		v := No
-		for _, k := range n.kids {
-			if v = max(v, sc.eval(k)); v == Yes {
-				break
-			}
-		}
-		return v
-	}
-	yes, open := 0, 0
-	for _, k := range n.kids {
-		switch sc.eval(k) {
-		case Yes:
-			yes++
-		case CannotTell:
-			open++
-		}
-	}
-	switch {
-	case yes >= n.n:
-		return Yes
-	case yes+open >= n.n:
-		return CannotTell
-	}
-	return No
-}
-
-// find returns the first value of a field, by its own name or by an alias.
-func (sc *scratch) find(id int32) int32 {
-	if at := sc.at(id); at >= 0 {
-		return at
-	}
-	for _, a := range sc.aliases {
-		if a.name == id {
-			if at := sc.at(a.native); at >= 0 {
-				return at
-			}
-		}
-	}
-	return -1
-}
-
-func (sc *scratch) blindName(id int32) bool {
-	return sc.ev.Blind != nil && sc.ev.Blind(sc.set.names[id])
-}
-
-// blind reports whether an absent field may have been there.
-func (sc *scratch) blind(id int32) bool {
-	if sc.ev.Blind == nil {
-		return false
-	}
-	if sc.blindName(id) {
-		return true
-	}
-	for _, a := range sc.aliases {
-		if a.name == id && sc.blindName(a.native) {
-			return true
-		}
-	}
-	return false
-}
-
-func (sc *scratch) item(ft *fieldTest) Verdict {
-	v := sc.positive(ft)
-	if ft.negate {
-		return v.not()
-	}
-	return v
-}
-
-// positive answers an item without its neq.
-func (sc *scratch) positive(ft *fieldTest) Verdict {
-	if ft.field == "" {
-		return sc.keywords(ft)
-	}
-	at := sc.find(ft.id)
-	if ft.exists {
-		v := verdict(at >= 0)
-		if at < 0 && sc.blind(ft.id) {
-			v = CannotTell
-		}
-		if !ft.want {
-			v = v.not()
-		}
-		return v
-	}
-	if at < 0 {
-		if sc.blind(ft.id) {
-			return CannotTell
-		}
-		return verdict(ft.groups[0][0].kind == testNull) // null stands alone
-	}
-	v := verdict(ft.all)
-	for _, g := range ft.groups {
-		one := No
-		for i := range g {
-			for e := at; e >= 0 && one != Yes; e = sc.next[e] {
-				one = max(one, sc.ask(&g[i], e))
-			}
-		}
-		if ft.all {
-			if v = min(v, one); v == No {
-				break
-			}
-		} else if v = max(v, one); v == Yes {
-			break
-		}
-	}
-	return v
-}
-
-func (sc *scratch) keywords(ft *fieldTest) Verdict {
-	v := verdict(ft.all)
-	for _, g := range ft.groups {
-		one := No
-		if sc.ev.AnyBlind {
-			one = CannotTell
-		}
-	search:
-		for e := range sc.ev.Fields {
-			for i := range g {
-				if sc.ask(&g[i], int32(e)) == Yes {
-					one = Yes
-					break search
-				}
-			}
-		}
-		if ft.all {
-			v = min(v, one)
-		} else {
-			v = max(v, one)
-		}
-	}
-	return v
-}
-
-// ask answers one test on one value of the event.
-func (sc *scratch) ask(t *test, e int32) Verdict {
-	f := &sc.ev.Fields[e]
-	if f.Kind == KindNull {
-		return verdict(t.kind == testNull || t.kind == testPresent)
-	}
-	switch t.kind {
-	case testNull:
-		return No
-	case testPresent:
-		return Yes
-	case testRegex:
-		return verdict(t.re.Match(sc.forRegex(e)))
-	case testCIDR:
-		raw := sc.raw(e)
-		if sc.cells[e].opaque {
-			return f.Addr.In(t.prefix)
-		}
-		if len(raw.b) > 64 {
-			return No
-		}
-		a, err := netip.ParseAddr(string(raw.b))
-		return verdict(err == nil && t.prefix.Contains(a.Unmap().WithZone("")))
-	case testCompare:
-		raw := sc.raw(e)
-		n, ok := parseNumber(raw.b)
-		if !ok || len(raw.spans) > 0 {
-			return No
-		}
-		c := n.compare(t.num)
-		switch t.op {
-		case "lt":
-			return verdict(c < 0)
-		case "lte":
-			return verdict(c <= 0)
-		case "gt":
-			return verdict(c > 0)
-		}
-		return verdict(c >= 0)
-	case testTime:
-		raw := sc.raw(e)
-		when, ok := parseTime(raw.b)
-		return verdict(ok && len(raw.spans) == 0 && t.part.of(when) == t.want)
-	case testRef:
-		return sc.reference(t, e)
-	}
-	value := sc.cased(t, e)
-	if t.kind == testGlob {
-		return verdict(value.glob(t.atoms))
-	}
-	return verdict(value.holds(t.kind, t.lit))
-}
-
-// holds compares a value with a literal.
-func (t text) holds(how testKind, lit []byte) bool {
-	switch how {
-	case testExact:
-		return bytes.Equal(t.b, lit)
-	case testPrefix:
-		return t.hasPrefix(lit)
-	case testSuffix:
-		return t.hasSuffix(lit)
-	}
-	return t.index(lit, 0) >= 0
-}
-
-// reference compares a value with each value of the other field.
-func (sc *scratch) reference(t *test, e int32) Verdict {
-	at := sc.find(t.refID)
-	if at < 0 {
-		if sc.blind(t.refID) {
-			return CannotTell
-		}
-		return No
-	}
-	value := sc.cased(t, e)
-	for ; at >= 0; at = sc.next[at] {
-		if sc.ev.Fields[at].Kind != KindNull && value.holds(t.how, sc.cased(t, at).b) {
-			return Yes
-		}
-	}
-	return No
-}
-
-// cased returns the form of a value that a test reads.
-func (sc *scratch) cased(t *test, e int32) text {
-	if t.cased {
-		return sc.raw(e)
-	}
-	return sc.folded(e)
-}
-
-// raw returns a value as it is, with its tokens found.
-func (sc *scratch) raw(e int32) text {
-	c := &sc.cells[e]
-	if c.rawOK {
-		return c.raw
-	}
-	c.rawOK = true
-	b := sc.ev.Fields[e].Value
-	c.raw = text{b: b}
-	if sc.set.opaque == nil {
-		return c.raw
-	}
-	first := len(sc.spans)
-	for from := 0; from < len(b); {
-		start, end := sc.set.opaque(b[from:])
-		if start < 0 || end <= start || end > len(b)-from {
-			break // none left, or an answer that is not a span
-		}
-		sc.spans = append(sc.spans, span{from + start, from + end})
-		from += end
-	}
-	if first < len(sc.spans) {
-		c.raw.spans = sc.spans[first:len(sc.spans):len(sc.spans)]
-		c.opaque = c.raw.spans[0] == span{0, len(b)}
-	}
-	return c.raw
-}
-
-// folded returns a value without case. Folding may change lengths, so tokens
-// move.
-func (sc *scratch) folded(e int32) text {
-	c := &sc.cells[e]
-	if c.foldOK {
-		return c.fold
-	}
-	raw := sc.raw(e)
-	c.foldOK = true
-	if folded(raw.b) {
-		c.fold = raw
-		return raw
-	}
-	start, first, from := len(sc.arena), len(sc.spans), 0
-	for _, s := range raw.spans {
-		sc.arena = appendFold(sc.arena, raw.b[from:s.start])
-		at := len(sc.arena) - start
-		sc.arena = appendFold(sc.arena, raw.b[s.start:s.end])
-		sc.spans = append(sc.spans, span{at, len(sc.arena) - start})
-		from = s.end
-	}
-	sc.arena = appendFold(sc.arena, raw.b[from:])
-	c.fold.b = sc.arena[start:len(sc.arena):len(sc.arena)]
-	if first < len(sc.spans) {
-		c.fold.spans = sc.spans[first:len(sc.spans):len(sc.spans)]
-	}
-	return c.fold
-}
-
-// forRegex returns a value with one rune in place of each token.
-func (sc *scratch) forRegex(e int32) []byte {
-	c := &sc.cells[e]
-	if c.regexOK {
-		return c.regex
-	}
-	raw := sc.raw(e)
-	c.regexOK, c.regex = true, raw.b
-	if len(raw.spans) == 0 {
-		return c.regex
-	}
-	start, from := len(sc.arena), 0
-	for _, s := range raw.spans {
-		sc.arena = append(sc.arena, raw.b[from:s.start]...)
-		sc.arena = append(sc.arena, string(opaqueRune)...)
-		from = s.end
-	}
-	sc.arena = append(sc.arena, raw.b[from:]...)
-	c.regex = sc.arena[start:len(sc.arena):len(sc.arena)]
-	return c.regex
-}
-
-// matched lists the fields that made the rule true. It runs for matches alone,
-// so it asks again instead of remembering.
-func (sc *scratch) matched(root *node) []MatchedField {
-	var at []int32
-	var walk func(n *node)
-	walk = func(n *node) {
-		if sc.eval(n) != Yes { // below a not that holds, nothing is true
-			return
-		}
-		if n.op == nodeTest {
-			at = sc.elements(n.test, at)
-		}
-		for _, k := range n.kids {
-			walk(k)
-		}
-	}
-	walk(root)
-	slices.Sort(at)
-	at = slices.Compact(at)
-	out := make([]MatchedField, len(at))
-	for i, e := range at {
-		out[i] = MatchedField{sc.ev.Fields[e].Name, sc.ev.Fields[e].Value}
-	}
-	return out
-}
-
-// elements appends the values of the event that satisfy an item.
-func (sc *scratch) elements(ft *fieldTest, at []int32) []int32 {
-	if ft.negate || ft.exists && !ft.want {
-		return at
-	}
-	if ft.field == "" {
-		for e := range sc.ev.Fields {
-			if sc.satisfies(ft, int32(e)) {
-				at = append(at, int32(e))
-			}
-		}
-		return at
-	}
-	for e := sc.find(ft.id); e >= 0; e = sc.next[e] {
-		if ft.exists || sc.satisfies(ft, e) {
-			at = append(at, e)
-		}
-	}
-	return at
-}
-
-func (sc *scratch) satisfies(ft *fieldTest, e int32) bool {
-	for _, g := range ft.groups {
-		for i := range g {
-			if sc.ask(&g[i], e) == Yes {
-				return true
-			}
-		}
-	}
-	return false
 }

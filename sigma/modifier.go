@@ -56,6 +56,7 @@ type test struct {
 	ref    string // the other field
 	refID  int32
 	how    testKind // testRef: testExact, testPrefix, testSuffix or testContains
+	memo   int32    // where an event's answer is kept, 0 for a test that is cheap
 }
 
 // fieldTest is an item ready to be asked: groups of alternatives, one group for
@@ -67,7 +68,9 @@ type fieldTest struct {
 	want   bool
 	groups [][]test
 	all    bool
-	negate bool // neq
+	negate bool  // neq
+	refs   bool  // reads a second field
+	memo   int32 // where an event's answer is kept
 }
 
 type valueKind uint8
