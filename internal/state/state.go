@@ -154,7 +154,8 @@ func project(ctx context.Context, tx *sql.Tx, compartment string, c *event.Card)
 		if err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, "INSERT INTO cards VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+		if _, err := tx.ExecContext(ctx, `INSERT INTO cards VALUES (?, ?, ?, ?, ?)
+			ON CONFLICT DO UPDATE SET body = excluded.body, card = excluded.card, received = excluded.received`, // the key was used anew
 			[]byte(c.Key), compartment, []byte(c.Body), string(text), at); err != nil {
 			return err
 		}
