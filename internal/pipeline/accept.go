@@ -259,6 +259,7 @@ func (p *Pipeline) admit(pol *policy, w *work, rule *pia.Rule, rec *event.Record
 		return err
 	}
 	pol.rules.AtDoor(e, pol.sight(e.Source, e.Dataset, w.batch.Received))
+	p.today.add(rule, w.batch.Received)
 	c := p.count(w, rule, dataset)
 	c.Kept++
 	for path, n := range counts.Dropped {
@@ -323,8 +324,7 @@ func (p *Pipeline) keep(ctx context.Context, pol *policy, w *work) (event.Result
 	key := ""
 	var prior map[string]*event.Card
 	if w.batch.Key != "" {
-		sum := sha256.Sum256([]byte(w.batch.Source + "\x00" + w.batch.Key))
-		key = hex.EncodeToString(sum[:])
+		key = keyOf(&w.batch)
 		unlock := p.keys.lock(key)
 		defer unlock()
 		var err error
@@ -367,6 +367,12 @@ func (p *Pipeline) keep(ctx context.Context, pol *policy, w *work) (event.Result
 		}
 	}
 	return res, nil
+}
+
+// keyOf is the form in which cards and state hold the key of a request.
+func keyOf(b *event.Batch) string {
+	sum := sha256.Sum256([]byte(b.Source + "\x00" + b.Key))
+	return hex.EncodeToString(sum[:])
 }
 
 // append seals one part: first the originals, then the events with the card that
@@ -415,14 +421,16 @@ func (p *Pipeline) append(ctx context.Context, pol *policy, w *work, compartment
 		all := make([][]byte, 0, n)
 		all = append(all, events...)
 		all = append(all, c)
+		// A follower may read the card before this call returns, and lets go of it then.
+		p.remember(key, compartment, card)
 		return append(all, tail...), nil
 	})
 	if err != nil {
+		p.forget(key, compartment)
 		p.pending.add(card.Gaps)
 		return nil, err
 	}
 	p.appended(compartment, at, n)
-	p.remember(key, compartment, card)
 	p.accepted.Add(int64(len(events)))
 	return card, nil
 }

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -80,6 +81,7 @@ type Pipeline struct {
 	marks    watermarks
 	accepted atomic.Int64
 	tail     tail
+	today    today
 
 	found map[string]evidence.Position // ends of the streams when the process began
 	topMu sync.Mutex
@@ -276,15 +278,18 @@ func (p *Pipeline) storageError(err error) error {
 	return fmt.Errorf("sealing evidence: %w", err)
 }
 
-// cards looks a key up in what is projected and in what is sealed since.
+// cards looks a key up in what is sealed and not yet projected, then in what is
+// projected: a card leaves memory only after the state has it, so it is seen in one
+// of them.
 func (p *Pipeline) cards(ctx context.Context, key string) (map[string]*event.Card, error) {
+	p.recentMu.Lock()
+	recent := maps.Clone(p.recent[key])
+	p.recentMu.Unlock()
 	cards, err := p.state.Cards(ctx, key, p.now())
 	if err != nil {
 		return nil, err
 	}
-	p.recentMu.Lock()
-	defer p.recentMu.Unlock()
-	for comp, c := range p.recent[key] {
+	for comp, c := range recent {
 		if cards == nil {
 			cards = make(map[string]*event.Card)
 		}
@@ -303,6 +308,11 @@ func (p *Pipeline) remember(key, compartment string, c *event.Card) {
 		p.recent[key] = make(map[string]*event.Card)
 	}
 	p.recent[key][compartment] = c
+}
+
+// forget takes back what was remembered of a card that was not sealed.
+func (p *Pipeline) forget(key, compartment string) {
+	p.projected(compartment, []*event.Card{{Key: key}})
 }
 
 func (p *Pipeline) projected(compartment string, cards []*event.Card) {
