@@ -16,7 +16,11 @@ type Card struct {
 	First    string    `json:"first,omitempty"`
 	Last     string    `json:"last,omitempty"`
 	Received time.Time `json:"received"`
-	// Errors are the lines refused, so that a repeat gets the same answer.
+	// Parts are the compartments of the request where there is more than one. A
+	// repeat completes those, whatever the assessments say by then.
+	Parts []string `json:"parts,omitempty"`
+	// Errors are the lines refused, so that a repeat gets the same answer. Line counts
+	// the lines of the request less those withheld, so it shows none.
 	Errors []LineError `json:"errors,omitempty"`
 	// Gaps are holes in a producer's running numbers, found at the door.
 	Gaps []Gap `json:"gaps,omitempty"`

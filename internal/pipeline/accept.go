@@ -40,9 +40,35 @@ type work struct {
 	batch  event.Batch
 	body   hash.Hash // over the frames kept
 	parts  map[string]*part
-	errors []event.LineError
+	errors []event.LineError // with the lines of the request, for the sender
 	gaps   []event.Gap
-	frames int // frames that were not withheld
+	frames int   // frames that were not withheld
+	hidden []int // lines of the frames that were withheld, ascending
+}
+
+// shown gives errors for a card: a line that was withheld moves no number there.
+func (w *work) shown() []event.LineError {
+	out := slices.Clone(w.errors)
+	for i := range out {
+		before, _ := slices.BinarySearch(w.hidden, out[i].Line)
+		out[i].Line -= before
+	}
+	return out
+}
+
+// told turns errors of a card back into those of this request, whose kept lines are
+// the same.
+func (w *work) told(errs []event.LineError) []event.LineError {
+	out := slices.Clone(errs)
+	for i := range out {
+		for _, line := range w.hidden {
+			if line > out[i].Line {
+				break
+			}
+			out[i].Line++
+		}
+	}
+	return out
 }
 
 // part is what one compartment gets of a batch.
@@ -81,11 +107,8 @@ func (p *Pipeline) Accept(ctx context.Context, b event.Batch) (event.Result, err
 	p.policyMu.RLock()
 	defer p.policyMu.RUnlock()
 	pol := p.policy
-	w, err := p.gate(pol, b)
-	if err != nil {
-		return event.Result{}, err
-	}
-	return p.keep(ctx, pol, w)
+	w, no := p.gate(pol, b)
+	return p.keep(ctx, pol, w, no)
 }
 
 // ready says why nothing can be accepted, if nothing can.
@@ -106,8 +129,8 @@ func (p *Pipeline) ready() error {
 
 // gate runs steps 2 to 5 on every frame: name, parse, withhold, minimise,
 // tokenise. What is withheld for a protected channel leaves before it is counted
-// or numbered.
-func (p *Pipeline) gate(pol *policy, b event.Batch) (*work, error) {
+// or numbered. The refusal is of the whole request, where no line is covered.
+func (p *Pipeline) gate(pol *policy, b event.Batch) (*work, *event.Refusal) {
 	w := &work{batch: b, body: sha256.New(), parts: make(map[string]*part), errors: slices.Clone(b.Errors)}
 	_, known := pol.sources[b.Source]
 	missing := ""
@@ -117,6 +140,7 @@ func (p *Pipeline) gate(pol *policy, b event.Batch) (*work, error) {
 		gaps := p.running.see(&rec)
 		if pol.withheld(&rec, f) {
 			// Its running number has been seen, so no hole is left; nothing else is kept.
+			w.hidden = append(w.hidden, f.Line)
 			w.gaps = append(w.gaps, nameGaps(pol, &rec, rule, gaps)...)
 			continue
 		}
@@ -147,10 +171,10 @@ func (p *Pipeline) gate(pol *policy, b event.Batch) (*work, error) {
 	}
 	if w.frames > 0 && len(w.errors) == w.frames && missing != "" && allCoded(w.errors, codePIA) {
 		if !known {
-			return nil, &event.Refusal{Code: codeSource, Reason: fmt.Sprintf("no assessment names the source %q", b.Source),
+			return w, &event.Refusal{Code: codeSource, Reason: fmt.Sprintf("no assessment names the source %q", b.Source),
 				Hint: "write one: counterseal pia draft --source " + strconv.Quote(b.Source) + " --sample FILE"}
 		}
-		return nil, &event.Refusal{Code: codePIA, Reason: missing, Hint: "publish an assessment that covers it: counterseal pia draft --sample FILE"}
+		return w, &event.Refusal{Code: codePIA, Reason: missing, Hint: "publish an assessment that covers it: counterseal pia draft --sample FILE"}
 	}
 	return w, nil
 }
@@ -318,8 +342,9 @@ func encodeOriginal(b []byte) []byte {
 	return append(out, b...)
 }
 
-// keep appends the parts of a batch, once for each key.
-func (p *Pipeline) keep(ctx context.Context, pol *policy, w *work) (event.Result, error) {
+// keep appends the parts of a batch, once for each key. A key that is known is
+// answered as at first, also where the assessments refuse it by now.
+func (p *Pipeline) keep(ctx context.Context, pol *policy, w *work, no *event.Refusal) (event.Result, error) {
 	body := hex.EncodeToString(w.body.Sum(nil))
 	key := ""
 	var prior map[string]*event.Card
@@ -339,24 +364,31 @@ func (p *Pipeline) keep(ctx context.Context, pol *policy, w *work) (event.Result
 		}
 	}
 
-	names := make([]string, 0, len(w.parts))
-	for name := range w.parts {
-		names = append(names, name)
+	if no != nil && len(prior) == 0 {
+		return event.Result{}, no
 	}
-	slices.Sort(names)
-	if len(w.gaps) > 0 {
+	if len(w.gaps) > 0 && no == nil {
 		p.pending.add(w.gaps)
 	}
 
+	parts := sortedKeys(w.parts)
 	res := event.Result{Errors: w.errors, Repeated: len(prior) > 0}
-	for _, name := range names {
+	if len(prior) > 0 {
+		parts = partsOf(prior)
+	}
+	for _, name := range parts {
 		card := prior[name]
+		if card == nil && w.parts[name] == nil {
+			continue // a crash cut the request, and its assessment is gone since
+		}
 		if card == nil {
 			res.Repeated = false
 			var err error
-			if card, err = p.append(ctx, pol, w, name, key, body); err != nil {
+			if card, err = p.append(ctx, pol, w, name, parts, key, body); err != nil {
 				return event.Result{}, p.storageError(err)
 			}
+		} else {
+			res.Errors = w.told(card.Errors)
 		}
 		res.Accepted += card.N
 		if res.First == "" {
@@ -369,6 +401,16 @@ func (p *Pipeline) keep(ctx context.Context, pol *policy, w *work) (event.Result
 	return res, nil
 }
 
+// partsOf are the compartments of the request that left these cards.
+func partsOf(cards map[string]*event.Card) []string {
+	all := sortedKeys(cards)
+	for _, name := range sortedKeys(cards) {
+		all = append(all, cards[name].Parts...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 // keyOf is the form in which cards and state hold the key of a request.
 func keyOf(b *event.Batch) string {
 	sum := sha256.Sum256([]byte(b.Source + "\x00" + b.Key))
@@ -378,7 +420,7 @@ func keyOf(b *event.Batch) string {
 // append seals one part: first the originals, then the events with the card that
 // counts them. The card shares the durable unit of its events, so a key is known
 // exactly when its records are there.
-func (p *Pipeline) append(ctx context.Context, pol *policy, w *work, compartment, key, body string) (*event.Card, error) {
+func (p *Pipeline) append(ctx context.Context, pol *policy, w *work, compartment string, parts []string, key, body string) (*event.Card, error) {
 	t := w.parts[compartment]
 	if len(t.originals) > 0 {
 		first, err := p.evidence.Append(ctx, evidence.Originals, compartment, t.originals)
@@ -391,8 +433,11 @@ func (p *Pipeline) append(ctx context.Context, pol *policy, w *work, compartment
 	}
 	card := &event.Card{
 		Source: w.batch.Source, Key: key, Body: body, N: len(t.events),
-		Received: w.batch.Received.UTC(), Errors: w.errors, PIA: t.pias, Repeats: t.repeats,
+		Received: w.batch.Received.UTC(), Errors: w.shown(), PIA: t.pias, Repeats: t.repeats,
 		Gaps: p.pending.take(w.batch.Source),
+	}
+	if len(parts) > 1 {
+		card.Parts = parts
 	}
 	for _, name := range sortedKeys(t.counts) {
 		card.Counts = append(card.Counts, *t.counts[name])

@@ -126,7 +126,7 @@ func stages(b *testing.B, dir string, docs Documents, all []event.Batch) {
 	})
 	measure("seal", func() {
 		for _, w := range gated {
-			if _, err := p.keep(b.Context(), p.policy, w); err != nil {
+			if _, err := p.keep(b.Context(), p.policy, w, nil); err != nil {
 				b.Fatal(err)
 			}
 		}

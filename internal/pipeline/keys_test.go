@@ -105,7 +105,7 @@ func TestCrashBetweenCompartments(t *testing.T) {
 		t.Fatal(refusal)
 	}
 	body := fmt.Sprintf("%x", w.body.Sum(nil))
-	if _, err := s.append(t.Context(), s.policy, w, "identity", keyOf(&b), body); err != nil {
+	if _, err := s.append(t.Context(), s.policy, w, "identity", sortedKeys(w.parts), keyOf(&b), body); err != nil {
 		t.Fatal(err)
 	}
 	s.stop()
@@ -177,5 +177,52 @@ func TestRepeatsWhileCardsAreProjected(t *testing.T) {
 	defer s.recentMu.Unlock()
 	if len(s.recent) > 0 {
 		t.Errorf("%d keys stay in memory", len(s.recent))
+	}
+}
+
+// TestWithheldLinesMoveNoNumber: the sender learns its own line numbers, and what is
+// sealed about refused lines is the same with and without a withheld line before.
+func TestWithheldLinesMoveNoNumber(t *testing.T) {
+	docs, b := twoCompartments(t)
+	hidden := event.Frame{Bytes: []byte(`{"mail":"hotline@oig.example"}`)}
+	bad := event.Frame{Bytes: []byte(`{"other":1}`)}
+	var cards []string
+	for _, with := range []bool{false, true} {
+		s := start(t, Options{Dir: t.TempDir(), Documents: docs})
+		mine := b
+		mine.Frames = append([]event.Frame{b.Frames[0], bad}, b.Frames[1:]...)
+		mine.Frames = append(mine.Frames, bad)
+		want := []int{2, 12}
+		if with {
+			mine.Frames = append([]event.Frame{hidden}, mine.Frames...)
+			mine.Frames = append(mine.Frames, hidden, bad)
+			mine.Frames = append(mine.Frames[:4:4], append([]event.Frame{hidden}, mine.Frames[4:]...)...)
+			mine.Frames = mine.Frames[:len(mine.Frames)-1]
+			want = []int{3, 14}
+		}
+		for i := range mine.Frames {
+			mine.Frames[i].Line = i + 1
+		}
+		for range 2 {
+			res, err := s.Accept(t.Context(), mine)
+			if err != nil || res.Accepted != 10 {
+				t.Fatalf("%+v, %v", res, err)
+			}
+			var lines []int
+			for _, e := range res.Errors {
+				lines = append(lines, e.Line)
+			}
+			if fmt.Sprint(lines) != fmt.Sprint(want) {
+				t.Errorf("with %v: the sender is told of lines %v, want %v", with, lines, want)
+			}
+		}
+		if err := s.Settle(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		cards = append(cards, fmt.Sprint(hold(t, s).Cards))
+		s.stop()
+	}
+	if cards[0] != cards[1] {
+		t.Errorf("cards without and with a withheld line:\n%s\n%s", cards[0], cards[1])
 	}
 }
