@@ -234,6 +234,7 @@ func (s *server) run(ctx context.Context) error {
 			return nil
 		})
 	}
+	group.Go(func() error { return s.reload(gctx) })
 	group.Go(func() error { // an error of the follower ends the server
 		select {
 		case err := <-followed:

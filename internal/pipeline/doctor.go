@@ -94,6 +94,9 @@ func (p *Pipeline) Doctor(ctx context.Context) []Check {
 	if err := p.followError(); err != nil {
 		add("streams", "fail", "the event streams are not being read", "restart; if it persists, counterseal rebuild")
 	}
+	for _, text := range p.today.over() {
+		add("volume", "warn", text, "assess the volume anew, or find out what has changed")
+	}
 	for source, n := range p.repeats(ctx) {
 		add("repeats", "warn", fmt.Sprintf("%d records of %s may be there twice: their acknowledgement was lost", n, source), "")
 	}

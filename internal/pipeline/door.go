@@ -1,12 +1,14 @@
 package pipeline
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/pia"
 )
 
 // What the door remembers between batches. All of it is bounded and in memory
@@ -221,6 +223,42 @@ func compareText(a, b string) int {
 		return 1
 	}
 	return 0
+}
+
+// today counts what each assessment let in since midnight UTC: more than it foresaw
+// is told, and nothing is lost.
+type today struct {
+	mu  sync.Mutex
+	day int64
+	n   map[string]int64
+	max map[string]int64
+}
+
+func (t *today) add(rule *pia.Rule, received time.Time) {
+	if rule.MaxPerDay <= 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if day := received.Unix() / 86400; day != t.day {
+		t.day, t.n, t.max = day, make(map[string]int64), make(map[string]int64)
+	}
+	key := rule.PIA + " " + rule.Source + "/" + rule.Dataset
+	t.n[key]++
+	t.max[key] = rule.MaxPerDay
+}
+
+// over lists what is beyond its bound.
+func (t *today) over() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []string
+	for _, key := range sortedKeys(t.n) {
+		if t.n[key] > t.max[key] {
+			out = append(out, fmt.Sprintf("%s: %d events today, %d were assessed", key, t.n[key], t.max[key]))
+		}
+	}
+	return out
 }
 
 // tail knows the records that a source sent by RELP just before the process that
