@@ -374,6 +374,52 @@ func TestStopAndPositions(t *testing.T) {
 	}
 }
 
+// TestBack walks back over segments of every length, closed and open.
+func TestBack(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, nil)
+	var places []Position
+	for i, n := range []int{3, 1, 40, 2, 1} {
+		first := mustAppend(t, s, "a", recs(0, n))
+		for k := range n {
+			places = append(places, positionOf(first.Next(uint64(k))))
+		}
+		if i < 4 {
+			if err := s.Rotate(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if i == 2 { // the counts of closed segments come from their footers
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			s = open(t, dir, nil)
+		}
+	}
+	_, end := all(t, s, "a")
+	for n := range len(places) + 5 {
+		got := s.Back(Events, "a", end, uint64(n))
+		left := 0
+		if _, err := s.Read(t.Context(), Events, "a", got, func(event.Ref, []byte) error { left++; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if want := min(n, len(places)); left != want {
+			t.Errorf("back by %d: %d records to the end, want %d (%v)", n, left, want, got)
+		}
+		if 0 < n && n <= len(places) && got != places[len(places)-n] {
+			t.Errorf("back by %d: %v, want %v", n, got, places[len(places)-n])
+		}
+	}
+	for _, p := range []Position{{}, {Segment: [16]byte{1}, Ordinal: 4}} {
+		if got := s.Back(Events, "a", p, 3); got.Segment != p.Segment {
+			t.Errorf("back from %v: %v", p, got)
+		}
+	}
+	if got := s.Back(Events, "none", end, 3); got != end {
+		t.Error(got)
+	}
+}
+
 // blocked appends a record whose build holds the writer until release is called.
 func blocked(t *testing.T, s *Store, comp string) (release func()) {
 	t.Helper()

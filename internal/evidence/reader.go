@@ -339,6 +339,33 @@ func (s *Store) Read(ctx context.Context, stream Stream, compartment string, fro
 	return pos, nil
 }
 
+// Back is the position n records before one, over all segments, or the beginning.
+// A segment that cannot be opened ends the walk behind it.
+func (s *Store) Back(stream Stream, compartment string, from Position, n uint64) Position {
+	l := s.log(stream, compartment)
+	if l == nil {
+		return from
+	}
+	l.mu.Lock()
+	segs, i := l.segs, l.index(from.Segment)
+	l.mu.Unlock()
+	for i >= 0 && from.Ordinal < n {
+		n -= from.Ordinal
+		from.Ordinal = 0
+		if i--; i < 0 {
+			return from
+		}
+		_, blocks, release, err := l.acquire(segs[i])
+		if err != nil {
+			return from
+		}
+		release()
+		from = Position{Segment: segs[i].id, Ordinal: blocks.records}
+	}
+	from.Ordinal -= min(from.Ordinal, n)
+	return from
+}
+
 func (s *Store) readSegment(ctx context.Context, l *log, seg *segment, pos, next Position, upTo uint64, sc *scratch, fn func(event.Ref, []byte) error) (Position, error) {
 	l.mu.Lock()
 	read := seg.state != segOpen && seg.records > 0 && pos.Ordinal == seg.records

@@ -276,7 +276,7 @@ type tailKey struct {
 }
 
 const (
-	tailRecords = 4096 // of each compartment
+	tailRecords = 32768 // of each compartment
 	tailLife    = 15 * time.Minute
 )
 

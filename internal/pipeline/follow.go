@@ -395,8 +395,7 @@ func (p *Pipeline) readOn(ctx context.Context, comp string, from evidence.Positi
 
 // readTail remembers what RELP senders sent last, before the process ended.
 func (p *Pipeline) readTail(ctx context.Context, comp string, end evidence.Position) error {
-	from := end
-	from.Ordinal -= min(from.Ordinal, tailRecords)
+	from := p.evidence.Back(evidence.Events, comp, end, tailRecords)
 	_, err := p.readOn(ctx, comp, from, func(ref event.Ref, rec []byte) error {
 		if len(rec) < 2 || event.Type(rec[1]) != event.TypeEvent {
 			return nil
