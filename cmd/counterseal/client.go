@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+
+	"github.com/counterseal/counterseal/internal/event"
 )
 
 // client asks the API: over the socket of a running server, or in this process on
@@ -47,7 +49,10 @@ func dial(ctx context.Context, env *environment, cfg config) (*client, error) {
 		cancel()
 		return errors.Join(<-done, s.close())
 	}
-	if err := s.pipe.Settle(ctx); err != nil {
+	var low *event.Refusal
+	if err := s.pipe.Settle(ctx); errors.As(err, &low) { // an answer without the newest is better than none
+		fmt.Fprintf(env.stderr, "counterseal: %s\n", low.Reason)
+	} else if err != nil {
 		return nil, errors.Join(err, c.stop())
 	}
 	return c, nil

@@ -116,12 +116,8 @@ func (p *Pipeline) ready() error {
 	if p.failed.Load() != nil {
 		return &event.Refusal{Code: codeDisk, Reason: "evidence cannot be written", Hint: "see the log of the server", After: 30 * time.Second}
 	}
-	now := p.now().Unix()
-	if last := p.diskAt.Load(); now != last && p.diskAt.CompareAndSwap(last, now) {
-		free, err := durable.Free(p.dir)
-		p.diskLow.Store(err == nil && free < p.reserve)
-	}
-	if p.diskLow.Load() {
+	// Asked each time: a fast sender fills a reserve within a second.
+	if free, err := durable.Free(p.dir); err == nil && free < p.reserve {
 		return &event.Refusal{Code: codeDisk, Reason: "the disk is almost full", Hint: "free space on the data disk or lower `reserve`", After: 30 * time.Second}
 	}
 	return nil

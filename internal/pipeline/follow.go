@@ -244,7 +244,7 @@ func (f *follower) hand(ctx context.Context, to place, rows []index.Row, cards [
 		}
 	}
 	if len(rows) > 0 {
-		if _, err := f.p.index.Append(ctx, rows); err != nil {
+		if err := f.add(ctx, rows); err != nil {
 			return err
 		}
 	}
@@ -261,6 +261,29 @@ func (f *follower) hand(ctx context.Context, to place, rows []index.Row, cards [
 	f.done = to.at
 	f.mu.Unlock()
 	return nil
+}
+
+// add gives rows to the index. While the disk is low it waits here: everything is
+// in evidence, and goes on into the index when there is room.
+func (f *follower) add(ctx context.Context, rows []index.Row) error {
+	for {
+		_, err := f.p.index.Append(ctx, rows)
+		if !errors.Is(err, index.ErrDiskLow) {
+			f.p.waiting.Store(false)
+			return err
+		}
+		if !f.p.waiting.Swap(true) {
+			f.p.log.Warn("the disk is almost full: the index waits for room")
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+		if rows, err = f.missing(ctx, rows); err != nil || len(rows) == 0 {
+			return err
+		}
+	}
 }
 
 // missing drops the rows that the index already has.
@@ -430,6 +453,10 @@ func (p *Pipeline) Settle(ctx context.Context) error {
 			}
 			if err := p.followError(); err != nil {
 				return err
+			}
+			if p.waiting.Load() {
+				return &event.Refusal{Code: codeDisk, Reason: "the disk is almost full: what was sealed last cannot be found yet",
+					Hint: "free space on the data disk or lower `reserve`", After: 30 * time.Second}
 			}
 		}
 	}

@@ -63,8 +63,7 @@ type Pipeline struct {
 
 	budget      *semaphore.Weighted
 	budgetBytes int64
-	diskAt      atomic.Int64
-	diskLow     atomic.Bool
+	waiting     atomic.Bool           // the index waits for room on the disk
 	failed      atomic.Pointer[error] // why evidence cannot be written
 
 	policyMu sync.RWMutex // held for reading by a batch on its way
@@ -272,7 +271,6 @@ func (p *Pipeline) storageError(err error) error {
 	case errors.Is(err, evidence.ErrTooLarge):
 		return &event.Refusal{Code: codeLarge, Reason: "the request is larger than one durable unit", Hint: "send fewer lines at once"}
 	case durable.IsFull(err):
-		p.diskLow.Store(true)
 		return &event.Refusal{Code: codeDisk, Reason: "the disk is full", Hint: "free space on the data disk", After: 30 * time.Second}
 	}
 	return fmt.Errorf("sealing evidence: %w", err)
