@@ -435,6 +435,12 @@ func wholeOf(t *testing.T, dir string) *whole {
 	if err != nil {
 		t.Fatal(err)
 	}
+	closed := false
+	defer func() {
+		if !closed {
+			s.close()
+		}
+	}()
 	w := &whole{lines: map[string]map[string]int{}}
 	q, err := query.Parse("kind in (event, unparsed)")
 	if err != nil {
@@ -459,6 +465,7 @@ func wholeOf(t *testing.T, dir string) *whole {
 	if w.repeats, err = s.pipe.State().Repeats(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	closed = true
 	if err := s.close(); err != nil {
 		t.Fatal(err)
 	}
