@@ -73,7 +73,7 @@ func TestPurposesDiffer(t *testing.T) {
 	k := opened(t, t.TempDir())
 	seen := map[string]bool{}
 	for _, p := range []string{"a", "b", "wrap/a", "mac/a"} {
-		for _, key := range [][]byte{k.MACKey(p), k.derive("wrap", p)} {
+		for _, key := range [][]byte{k.MACKey(p), k.derive(1, "wrap", p)} {
 			if len(key) != 32 || seen[string(key)] {
 				t.Fatalf("key of %s", p)
 			}
@@ -88,6 +88,7 @@ func TestPurposesDiffer(t *testing.T) {
 // TestNothingPrintsAKey looks for the master secret in every form of printing.
 func TestNothingPrintsAKey(t *testing.T) {
 	k := opened(t, t.TempDir())
+	master := k.epochs[0].master
 	var logs bytes.Buffer
 	slog.New(slog.NewJSONHandler(&logs, nil)).Info("x", "k", k)
 	slog.New(slog.NewTextHandler(&logs, nil)).Info("x", "k", k)
@@ -97,8 +98,8 @@ func TestNothingPrintsAKey(t *testing.T) {
 	}
 	out := logs.String() + string(js) + fmt.Sprintf("%v %+v %#v %s %x %q %d", k, k, k, k, k, k, k) + fmt.Sprint(struct{ K *Keyring }{k})
 	for _, form := range []string{
-		string(k.master[:]), fmt.Sprintf("%x", k.master), fmt.Sprintf("%X", k.master), fmt.Sprint(k.master)[1:20],
-		base64.StdEncoding.EncodeToString(k.master[:]), base64.RawURLEncoding.EncodeToString(k.master[:]),
+		string(master[:]), fmt.Sprintf("%x", master), fmt.Sprintf("%X", master), fmt.Sprint(master)[1:20],
+		base64.StdEncoding.EncodeToString(master[:]), base64.RawURLEncoding.EncodeToString(master[:]),
 	} {
 		if strings.Contains(out, form) {
 			t.Fatal("the master secret was printed")
@@ -120,7 +121,7 @@ func TestBadFiles(t *testing.T) {
 		"good":     {good, 0o600, ""},
 		"readable": {good, 0o640, "chmod 600"},
 		"empty":    {"", 0o600, "restore"},
-		"version":  {strings.Replace(good, `"v":1`, `"v":2`, 1), 0o600, "format 2"},
+		"version":  {strings.Replace(good, `"v":1`, `"v":3`, 1), 0o600, "format 3"},
 		"id":       {strings.Replace(good, "0189", "x189", 1), 0o600, "restore"},
 		"short":    {strings.Replace(good, secret, secret[:20], 1), 0o600, "restore"},
 		"text":     {strings.Replace(good, secret, "!"+secret, 1), 0o600, "restore"},
@@ -176,9 +177,18 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"v":1,"id":"01890a5d-ac96-474b-bcce-b302099a8057","master":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"}`))
 	f.Add([]byte(`{}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		k, err := parse("p", b)
-		if (k == nil) == (err == nil) {
+		k, sealed, err := parse("p", b)
+		if (k == nil && sealed == nil) == (err == nil) {
 			t.Fatal("neither a keyring nor an error")
+		}
+		if k != nil {
+			again, err := k.encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if k2, err := parseClear("p", again); err != nil || k2.id != k.id || len(k2.epochs) != len(k.epochs) || k2.epochs[0].master != k.epochs[0].master {
+				t.Fatal("read, written and read again it is another", err)
+			}
 		}
 	})
 }
