@@ -78,7 +78,7 @@ func (p *Pipeline) Follow(ctx context.Context) error {
 	defer stop()
 	group, gctx := errgroup.WithContext(ctx)
 	p.followMu.Lock()
-	p.group, p.groupCtx, p.stop = group, gctx, stop
+	p.group, p.groupCtx, p.stop, p.followed = group, gctx, stop, true
 	p.followMu.Unlock()
 	group.Go(func() error { // finds compartments that appear
 		tick := time.NewTicker(20 * time.Millisecond)
@@ -436,7 +436,8 @@ func (p *Pipeline) readTail(ctx context.Context, comp string, end evidence.Posit
 }
 
 // Settle waits until everything sealed so far is in index and state and can be
-// found. Gaps that wait for a card get one of their own. Follow must be running.
+// found. Gaps that wait for a card get one of their own. Follow must be running, or
+// begin soon.
 func (p *Pipeline) Settle(ctx context.Context) error {
 	if err := p.sealGaps(ctx); err != nil {
 		return err
@@ -476,6 +477,9 @@ func (p *Pipeline) appended(comp string, first event.Ref, n int) {
 func (p *Pipeline) followError() error {
 	p.followMu.Lock()
 	defer p.followMu.Unlock()
+	if !p.followed { // it is about to
+		return nil
+	}
 	if p.group == nil {
 		return errors.New("the streams are not being followed; see the log")
 	}

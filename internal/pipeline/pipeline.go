@@ -103,6 +103,7 @@ type Pipeline struct {
 	group     *errgroup.Group
 	groupCtx  context.Context
 	stop      context.CancelFunc
+	followed  bool // Follow has begun
 }
 
 // Open opens the data directory, recovers what a crash left, and reads the tails

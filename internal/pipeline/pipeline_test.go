@@ -322,6 +322,46 @@ func indexEqualsEvidence(t *testing.T, s *system) {
 	}
 }
 
+// TestSettleBeforeFollow: who starts Follow in a goroutine and settles at once waits
+// for it; after Follow has ended there is nothing to wait for.
+func TestSettleBeforeFollow(t *testing.T) {
+	in := demo.Play(demo.Options{Seed: 1, At: at, Scale: 0.01})
+	dir := t.TempDir()
+	p, err := Open(t.Context(), Options{Dir: dir, Documents: documents(t, in), Now: func() time.Time { return at }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Accept(t.Context(), batches(in.Streams[1])[0]); err != nil {
+		t.Fatal(err)
+	}
+	settled := make(chan error, 1)
+	go func() { settled <- p.Settle(t.Context()) }()
+	select {
+	case err := <-settled:
+		t.Fatalf("settled before anything was followed: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.Follow(ctx) }()
+	if err := <-settled; err != nil {
+		t.Error(err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if _, err := p.Accept(t.Context(), batches(in.Streams[1])[1]); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Settle(t.Context()); err == nil {
+		t.Error("settled what nobody follows")
+	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestNonInterference: with and without the contact with the hotline, everything
 // that the system holds is the same, receipt times and Refs aside.
 func TestNonInterference(t *testing.T) {
