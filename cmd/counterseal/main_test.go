@@ -190,6 +190,13 @@ func cmdGenerate(ts *testscript.TestScript, neg bool, args []string) {
 			fmt.Fprintf(&b, `"f%d":"planted-%d-%s"`, i, i, strings.Repeat("y", 3000))
 		}
 		b.WriteString("}}\n")
+	case "many": // rows that together are beyond the memory of a sort
+		noise := strings.Repeat("noise ", 500)
+		for n := 2; n <= 6000; n++ {
+			fmt.Fprintf(&b, `{"time":"2026-01-02T%02d:%02d:%02dZ","n":%d,"text":"%s"}`+"\n", n/3600, n/60%60, n%60, n, noise)
+		}
+		ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(b.String()), 0o600))
+		return
 	case "bomb":
 		f, err := os.Create(ts.MkAbs(args[1]))
 		ts.Check(err)

@@ -72,7 +72,7 @@ func (x *Index) query(ctx context.Context, q *query.Query, sc Scope, limit int, 
 	}
 
 	given := 0
-	step := firstStep
+	step, most := firstStep, laterStep
 	span := int64(time.Hour)
 	for hi >= lo {
 		n := step
@@ -81,6 +81,11 @@ func (x *Index) query(ctx context.Context, q *query.Query, sc Scope, limit int, 
 		}
 		low := max(lo, hi-span+1)
 		rows, err := x.newest(ctx, q, set, filter, low, hi, n)
+		for overMemory(err) && n > 1 { // wide rows: fewer at a time
+			n = max(1, n/8)
+			most = n
+			rows, err = x.newest(ctx, q, set, filter, low, hi, n)
+		}
 		if err != nil {
 			return err
 		}
@@ -116,10 +121,16 @@ func (x *Index) query(ctx context.Context, q *query.Query, sc Scope, limit int, 
 		}
 		hi = next
 		if given > 0 {
-			step = laterStep
+			step = most
 		}
 	}
 	return nil
+}
+
+// overMemory tells whether the library would not sort so many rows at once: their
+// text is beyond its share of the memory budget.
+func overMemory(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "since it requires more than") && strings.Contains(err.Error(), "of memory")
 }
 
 // newest returns the n newest rows of a window, newest first (n = 0: all).
