@@ -1,0 +1,155 @@
+package officer
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	"golang.org/x/text/cases"
+	"golang.org/x/text/unicode/norm"
+
+	"github.com/counterseal/counterseal/internal/approval"
+	"github.com/counterseal/counterseal/internal/keyring"
+)
+
+const (
+	rosterVersion = "officers/v1"
+	maxRoster     = 64 << 10
+	maxOfficers   = 4
+)
+
+// Appointed is an officer in office.
+type Appointed struct {
+	*Card
+	Authority string // who appointed
+}
+
+// Roster is who holds the two offices, one spare of each, as the server and every
+// officer's machine know it. It has public halves only.
+type Roster struct {
+	Epoch    int
+	Officers []Appointed // as in the file
+}
+
+// rosterForm is officers/v1.
+type rosterForm struct {
+	APIVersion string           `yaml:"apiVersion"`
+	Epoch      int              `yaml:"epoch"`
+	Officers   []rosterFormLine `yaml:"officers"`
+}
+
+type rosterFormLine struct {
+	ID        string `yaml:"id"`
+	Authority string `yaml:"authority"`
+	Card      string `yaml:"card"`
+}
+
+// goField is how the YAML library names a key.
+var goField = regexp.MustCompile(`Go struct field \w+\.(\w+)`)
+
+// ParseRoster reads officers/v1, strictly: an unknown key is an error, every card has
+// the id beside it, and the two offices differ in people and authorities. name is the
+// file for errors.
+func ParseRoster(name string, data []byte) (*Roster, error) {
+	if len(data) > maxRoster {
+		return nil, fmt.Errorf("%s: longer than %d bytes", name, maxRoster)
+	}
+	var f rosterForm
+	if err := yaml.NewDecoder(bytes.NewReader(data), yaml.DisallowUnknownField()).Decode(&f); err != nil {
+		text := strings.TrimSpace(yaml.FormatError(err, false, false))
+		return nil, fmt.Errorf("%s: %s", name, goField.ReplaceAllString(text, "$1"))
+	}
+	if f.APIVersion != rosterVersion {
+		return nil, fmt.Errorf("%s: apiVersion is not %s", name, rosterVersion)
+	}
+	if f.Epoch < 1 {
+		return nil, fmt.Errorf("%s: epoch is a number from 1, one more whenever an officer changes", name)
+	}
+	if len(f.Officers) != maxOfficers {
+		return nil, fmt.Errorf("%s: officers are four: investigation, oversight, and a spare of each", name)
+	}
+	r := &Roster{Epoch: f.Epoch}
+	for i, o := range f.Officers {
+		at := fmt.Sprintf("%s: officers[%d]", name, i)
+		card, err := ParseCard([]byte(o.Card))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", at, err)
+		}
+		if card.ID() != o.ID {
+			return nil, fmt.Errorf("%s: id is not that of the card: ask the officer for it by another way", at)
+		}
+		if err := checkName(o.Authority); err != nil {
+			return nil, fmt.Errorf("%s: authority: %w", at, err)
+		}
+		r.Officers = append(r.Officers, Appointed{card, o.Authority})
+	}
+	if err := r.check(); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return r, nil
+}
+
+func (r *Roster) check() error {
+	for i, a := range r.Officers {
+		for j, b := range r.Officers[:i] {
+			switch {
+			case a.Office == b.Office && a.Spare == b.Spare:
+				return fmt.Errorf("officers[%d] and [%d] hold one office; each has one officer and one spare", j, i)
+			case a.Sign.Equal(b.Sign) || a.Seal.ID() == b.Seal.ID():
+				return fmt.Errorf("officers[%d] and [%d] have one key", j, i)
+			case a.Office == b.Office:
+			case same(a.Name, b.Name):
+				return fmt.Errorf("officers[%d] and [%d] are one person in two offices", j, i)
+			case same(a.Authority, b.Authority):
+				return fmt.Errorf("officers[%d] and [%d] are of two offices and one authority appointed both", j, i)
+			}
+		}
+	}
+	return nil
+}
+
+// fold writes a name in one spelling.
+func fold(s string) string {
+	return cases.Fold().String(strings.Join(strings.Fields(norm.NFKC.String(s)), " "))
+}
+
+func same(a, b string) bool { return fold(a) == fold(b) }
+
+// Find gives the officer of a key id, nil for a stranger.
+func (r *Roster) Find(id string) *Appointed {
+	for i := range r.Officers {
+		if r.Officers[i].ID() == id {
+			return &r.Officers[i]
+		}
+	}
+	return nil
+}
+
+// Voter is the officer of a key id as internal/approval knows one.
+func (r *Roster) Voter(id string) (approval.Officer, error) {
+	a := r.Find(id)
+	if a == nil {
+		return approval.Officer{}, errors.New("no officer of the roster has this key")
+	}
+	return approval.Officer{Key: a.ID(), Person: fold(a.Name), Office: string(a.Office), Public: a.Sign}, nil
+}
+
+// Escrow is to whom keys are sealed.
+func (r *Roster) Escrow() *keyring.Escrow {
+	e := &keyring.Escrow{Epoch: r.Epoch}
+	for _, a := range r.Officers {
+		p := &e.Main
+		if a.Spare {
+			p = &e.Spare
+		}
+		if a.Office == Investigation {
+			p.Investigation = a.Seal
+		} else {
+			p.Oversight = a.Seal
+		}
+	}
+	return e
+}
