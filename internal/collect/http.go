@@ -336,7 +336,7 @@ func (h *HTTP) refusalOf(r *http.Request, err error) *event.Refusal {
 	if errors.As(err, &no) {
 		return no
 	}
-	h.o.Log.Error("taking records by HTTP", "path", r.URL.Path, "err", err.Error())
+	h.o.Log.Error("taking records by HTTP", "route", r.Pattern, "err", err.Error())
 	return &event.Refusal{Code: codeInternal, Reason: "the records were not taken", Hint: "send again; with an Idempotency-Key nothing is taken twice"}
 }
 

@@ -3,6 +3,7 @@ package collect
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -39,7 +40,10 @@ func dial(t *testing.T, network string, a net.Addr) net.Conn {
 
 func tcp(t *testing.T, e *evidence, o Options) (*TCP, func()) {
 	t.Helper()
-	o.Sink, o.Gap, o.Source = e.sink, e.gap, "net"
+	o.Gap, o.Source = e.gap, "net"
+	if o.Sink == nil {
+		o.Sink = e.sink
+	}
 	l, err := ListenTCP("127.0.0.1:0", o)
 	if err != nil {
 		t.Fatal(err)
@@ -667,4 +671,29 @@ func TestSilentClients(t *testing.T) {
 		}
 	}
 	until(t, "the count", func() bool { return l.Stats().Handshakes == 1 })
+}
+
+// The gap of a broken session counts what the sink kept: a line that it withheld is
+// in no number.
+func TestGapCountsNothingWithheld(t *testing.T) {
+	var e evidence
+	l, _ := tcp(t, &e, Options{Sink: func(ctx context.Context, b event.Batch) (event.Result, error) {
+		kept := b.Frames[:0:0]
+		for _, f := range b.Frames {
+			if !strings.Contains(string(f.Bytes), "hotline") {
+				kept = append(kept, f)
+			}
+		}
+		b.Frames = kept
+		return e.sink(ctx, b)
+	}})
+	c := dial(t, "tcp", l.Addr()).(*net.TCPConn)
+	fmt.Fprintf(c, "<13>one\n<13>hotline\n<13>two\n")
+	until(t, "two lines", func() bool { return len(e.lines()) == 2 })
+	c.SetLinger(0)
+	c.Close()
+	until(t, "a gap", func() bool { return len(e.gapsNow()) == 1 })
+	if g := e.gapsNow()[0]; g.From != 2 {
+		t.Errorf("%+v: two lines were kept", g)
+	}
 }

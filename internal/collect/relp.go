@@ -400,7 +400,8 @@ func (r *RELP) seal(ctx context.Context, s *relpSession, lines []relpFrame) erro
 	}
 	if len(b.Frames)+len(b.Errors) > 0 {
 		repeats := r.mark(s, digests, b.Frames)
-		if _, err := r.o.accept(ctx, &r.c, b); err != nil {
+		res, err := r.o.accept(ctx, &r.c, b)
+		if err != nil {
 			r.unmark(s, digests)
 			var no *event.Refusal
 			if errors.As(err, &no) {
@@ -411,8 +412,8 @@ func (r *RELP) seal(ctx context.Context, s *relpSession, lines []relpFrame) erro
 			return err
 		}
 		r.c.repeats.Add(uint64(repeats))
+		s.sealed += uint64(res.Accepted) // never what was withheld: the log tells the number
 	}
-	s.sealed += uint64(len(b.Frames))
 	for _, l := range lines {
 		s.answer(l.txnr, "200 OK")
 	}

@@ -215,7 +215,7 @@ type session struct {
 	peer   netip.Addr
 	id     string
 	source string
-	sealed uint64    // lines that the sink took
+	sealed uint64    // lines that the sink kept
 	begun  time.Time // first byte of the message that is not whole yet; zero: none
 }
 

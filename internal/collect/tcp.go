@@ -115,10 +115,11 @@ func (t *TCP) drain(ctx context.Context, s *session, sp *splitter, eof bool) (pr
 		}
 		if line > 0 {
 			progressed = true
-			if _, err := t.o.accept(ctx, &t.c, b); err != nil {
+			res, err := t.o.accept(ctx, &t.c, b)
+			if err != nil {
 				return progressed, err
 			}
-			s.sealed += uint64(len(b.Frames))
+			s.sealed += uint64(res.Accepted) // never what was withheld: a gap tells the number
 		}
 		if ferr != nil || !more {
 			return progressed, ferr

@@ -178,7 +178,7 @@ func (u *UDP) handOver(ctx context.Context, got []datagram) {
 				if ctx.Err() != nil {
 					u.c.drops.Add(uint64(len(b.Frames) + len(b.Errors)))
 				}
-				u.o.Log.Warn("datagrams refused", "source", b.Source, "count", len(b.Frames)+len(b.Errors), "why", err.Error())
+				u.o.Log.Warn("datagrams refused", "source", b.Source, "why", err.Error())
 			}
 			return nil
 		})
