@@ -43,7 +43,7 @@ type Set struct {
 	index    map[*Rule]int
 	gates    map[LogSource]*gate
 	shared   sharing
-	ungated  bool // set by tests: every rule is asked of every event
+	ungated  bool             // set by tests: every rule is asked of every event
 	fields   map[string]int32 // name to id, for every name that a rule reads
 	names    []string         // id to name
 

@@ -35,7 +35,6 @@ type scratch struct {
 	arena []byte // bytes of folded values
 	spans []span
 	key   []byte
-	small [64]byte
 	addrs map[string]netip.Addr
 }
 
