@@ -131,8 +131,8 @@ func (h *HTTP) bulkRecords(w http.ResponseWriter, r *http.Request, source, index
 // itself: the next line that is an action goes on.
 func readBulk(body []byte, index string, b *event.Batch) []bulkItem {
 	var items []bulkItem
-	refuse := func(code, reason string) {
-		b.Errors = append(b.Errors, event.LineError{Line: len(items), Code: code, Reason: reason})
+	refuse := func(raw []byte, code, reason string) {
+		b.Frames = append(b.Frames, refused(raw, len(items), code, reason))
 	}
 	const (
 		wantAction = iota
@@ -149,15 +149,16 @@ func readBulk(body []byte, index string, b *event.Batch) []bulkItem {
 		switch state {
 		case skipRecord:
 			state = wantAction
+			b.Frames[len(b.Frames)-1].Bytes = line // what is looked at for protected channels
 			continue
 		case wantRecord:
 			state = wantAction
 			it := &items[len(items)-1]
 			switch {
 			case len(line) > event.MaxFrame:
-				refuse(CodeTooLarge, fmt.Sprintf("longer than %d bytes", event.MaxFrame))
+				refuse(line, CodeTooLarge, fmt.Sprintf("longer than %d bytes", event.MaxFrame))
 			case !json.Valid(line) || bytes.TrimLeft(line, " \t")[0] != '{':
-				refuse(CodeBadLine, "the record is no JSON object")
+				refuse(line, CodeBadLine, "the record is no JSON object")
 			default:
 				f := event.Frame{Bytes: line, Line: len(items)}
 				if isName(it.index) {
@@ -171,7 +172,7 @@ func readBulk(body []byte, index string, b *event.Batch) []bulkItem {
 		if !ok {
 			if state != lost {
 				items = append(items, bulkItem{action: "index", index: index})
-				refuse(CodeBadLine, "the action cannot be read")
+				refuse(line, CodeBadLine, "the action cannot be read")
 			}
 			state = lost
 			continue
@@ -181,15 +182,15 @@ func readBulk(body []byte, index string, b *event.Batch) []bulkItem {
 		case "index", "create":
 			state = wantRecord
 		case "update":
-			refuse("refused", "records are only added")
+			refuse(line, "refused", "records are only added")
 			state = skipRecord
 		default:
-			refuse("refused", "records are only added")
+			refuse(line, "refused", "records are only added")
 			state = wantAction
 		}
 	}
 	if state == wantRecord {
-		refuse(CodeBadLine, "the action has no record")
+		refuse(nil, CodeBadLine, "the action has no record")
 	}
 	return items
 }

@@ -31,6 +31,15 @@ func (e *evidence) sink(ctx context.Context, b event.Batch) (event.Result, error
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	kept := b.Frames[:0:0]
+	for _, f := range b.Frames { // as the pipeline does
+		if f.Refused == nil {
+			kept = append(kept, f)
+			continue
+		}
+		b.Errors = append(b.Errors[:len(b.Errors):len(b.Errors)], event.LineError{Line: f.Line, Code: f.Refused.Code, Reason: f.Refused.Reason})
+	}
+	b.Frames = kept
 	h := sha256.New()
 	for _, f := range b.Frames {
 		fmt.Fprintf(h, "%d:", len(f.Bytes))

@@ -276,9 +276,9 @@ func bodyLines(body []byte, isJSON bool, dataset string, b *event.Batch) {
 		switch {
 		case len(raw) == 0:
 		case len(raw) > event.MaxFrame:
-			b.Errors = append(b.Errors, tooLarge(line, event.MaxFrame))
+			b.Frames = append(b.Frames, refused(raw, line, CodeTooLarge, fmt.Sprintf("longer than %d bytes", event.MaxFrame)))
 		case isJSON && !json.Valid(raw):
-			b.Errors = append(b.Errors, event.LineError{Line: line, Code: CodeBadLine, Reason: "no valid JSON"})
+			b.Frames = append(b.Frames, refused(raw, line, CodeBadLine, "no valid JSON"))
 		default:
 			b.Frames = append(b.Frames, event.Frame{Bytes: raw, Line: line, Dataset: dataset})
 		}
@@ -292,18 +292,21 @@ func bodyJSON(body []byte, dataset string, b *event.Batch) error {
 		case pieceFrame:
 			item++
 			if !json.Valid(p.body) {
-				b.Errors = append(b.Errors, event.LineError{Line: item, Code: CodeBadLine, Reason: "no valid JSON"})
+				b.Frames = append(b.Frames, refused(bytes.Clone(p.body), item, CodeBadLine, "no valid JSON"))
 				return nil
 			}
 			b.Frames = append(b.Frames, event.Frame{Bytes: bytes.Clone(p.body), Line: item, Dataset: dataset})
 		case pieceBad:
 			item++
-			e := p.reason
-			e.Line = item
-			b.Errors = append(b.Errors, e)
+			b.Frames = append(b.Frames, refused(bytes.Clone(p.raw), item, p.reason.Code, p.reason.Reason))
 		}
 		return nil
 	})
+}
+
+// refused is a frame that is no record: the sink refuses it, or withholds it.
+func refused(raw []byte, line int, code, reason string) event.Frame {
+	return event.Frame{Bytes: raw, Line: line, Refused: &event.LineError{Line: line, Code: code, Reason: reason}}
 }
 
 // statusOf is the HTTP status of a code.

@@ -264,7 +264,7 @@ func (im *importer) digest(ctx context.Context, m *Member) ([32]byte, error) {
 	}
 	d := contentDigest{h: h}
 	_, err := m.pieces(ctx, func(p *piece, f *event.Frame) error {
-		d.piece(p, p.kind == pieceFrame && im.withhold(f))
+		d.piece(p, p.kind == pieceFrame && im.withhold(f) || im.withholdBad(p))
 		return nil
 	})
 	h.Sum(sum[:0])
@@ -274,6 +274,11 @@ func (im *importer) digest(ctx context.Context, m *Member) ([32]byte, error) {
 func (im *importer) withhold(f *event.Frame) bool {
 	f.Dataset = im.o.Dataset
 	return im.o.Withhold != nil && im.o.Withhold(f)
+}
+
+// withholdBad looks at what cannot be framed: its refusal would be counted.
+func (im *importer) withholdBad(p *piece) bool {
+	return p.kind == pieceBad && len(p.raw) > 0 && im.withhold(&event.Frame{Bytes: p.raw})
 }
 
 // copy writes the content to w.
@@ -352,6 +357,9 @@ func (b *batcher) piece(ctx context.Context, p *piece, f *event.Frame) error {
 			return nil
 		}
 	case pieceBad:
+		if b.im.withholdBad(p) {
+			return nil
+		}
 	default:
 		return nil
 	}

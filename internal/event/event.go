@@ -184,6 +184,10 @@ type Frame struct {
 	Dataset string // dataset that the sender declared, else empty
 	Header  []byte // header lines that the format needs, such as Zeek's
 	Origin  *Origin
+	// Refused says why the way in does not take it for a record. It still goes through
+	// the gate, which refuses it with this code and reason once no protected channel is
+	// seen in it: a withheld line leaves no error.
+	Refused *LineError
 	// Repeat says that an equal line of the same sender was sealed in a session
 	// that broke before its acknowledgement. Card.Repeats counts those kept, so a
 	// withheld line is not counted.
@@ -201,7 +205,7 @@ type Batch struct {
 	Received time.Time
 	Zone     string // zone for times without one; empty: the PIA's
 	Frames   []Frame
-	// Errors are lines that the way in refused itself, such as one over MaxFrame.
+	// Errors are lines that the way in refused unread, such as one over its bound.
 	// They go into the card and the Result beside those that the pipeline refuses.
 	Errors []LineError
 	// Final says that the source has nothing more: end of an import.

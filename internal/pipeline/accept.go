@@ -150,6 +150,10 @@ func (p *Pipeline) gate(pol *policy, b event.Batch) (*work, *event.Refusal) {
 			w.refuse(f, codeLarge, fmt.Sprintf("a record of %d bytes; at most %d", len(f.Bytes), event.MaxFrame))
 			continue
 		}
+		if f.Refused != nil {
+			w.refuse(f, f.Refused.Code, f.Refused.Reason)
+			continue
+		}
 		if refusal != nil {
 			missing = refusal.Reason
 			w.refuse(f, refusal.Code, refusal.Reason)
