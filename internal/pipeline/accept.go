@@ -420,7 +420,7 @@ func keyOf(b *event.Batch) string {
 // append seals one part: first the originals, then the events with the card that
 // counts them. The card shares the durable unit of its events, so a key is known
 // exactly when its records are there.
-func (p *Pipeline) append(ctx context.Context, pol *policy, w *work, compartment string, parts []string, key, body string) (*event.Card, error) {
+func (p *Pipeline) append(ctx context.Context, pol *policy, w *work, compartment string, parts []string, key, body string) (_ *event.Card, err error) {
 	t := w.parts[compartment]
 	if len(t.originals) > 0 {
 		first, err := p.evidence.Append(ctx, evidence.Originals, compartment, t.originals)
@@ -434,8 +434,18 @@ func (p *Pipeline) append(ctx context.Context, pol *policy, w *work, compartment
 	card := &event.Card{
 		Source: w.batch.Source, Key: key, Body: body, N: len(t.events),
 		Received: w.batch.Received.UTC(), Errors: w.shown(), PIA: t.pias, Repeats: t.repeats,
-		Gaps: p.pending.take(w.batch.Source),
 	}
+	holes, breaks := p.pending.take(w.batch.Source), p.breaks.take(w.batch.Source)
+	defer func() {
+		if err != nil {
+			p.pending.add(holes)
+			p.breaks.add(breaks)
+		}
+	}()
+	for i := range holes { // one may have waited since a batch of which nothing is kept
+		holes[i].At = w.batch.Received.UTC()
+	}
+	card.Gaps = slices.Concat(holes, breaks)
 	if len(parts) > 1 {
 		card.Parts = parts
 	}
@@ -472,7 +482,6 @@ func (p *Pipeline) append(ctx context.Context, pol *policy, w *work, compartment
 	})
 	if err != nil {
 		p.forget(key, compartment)
-		p.pending.add(card.Gaps)
 		return nil, err
 	}
 	p.appended(compartment, at, n)

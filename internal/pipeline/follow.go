@@ -94,8 +94,14 @@ func (p *Pipeline) Follow(ctx context.Context) error {
 			}
 		}
 	})
+	group.Go(func() error { p.tend(gctx); return nil })
 	err := group.Wait()
+	// Whoever follows next finds rows behind the mark that were added and not noted.
+	p.topMu.Lock()
+	found := maps.Clone(p.tops)
+	p.topMu.Unlock()
 	p.followMu.Lock()
+	p.found = found
 	p.group = nil
 	p.followers = make(map[string]*follower)
 	p.followMu.Unlock()
@@ -103,6 +109,30 @@ func (p *Pipeline) Follow(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// tend does what is due from time to time: it seals breaks of ways in whose source
+// may never send again, and forgets old request keys.
+func (p *Pipeline) tend(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	var forgotten time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := p.sealGaps(ctx, &p.breaks); err != nil && ctx.Err() == nil {
+			p.log.Warn("a break of a way in is not sealed yet", "err", err)
+		}
+		if now := p.now(); now.Sub(forgotten).Abs() >= time.Hour {
+			forgotten = now
+			if err := p.state.Forget(ctx, now); err != nil && ctx.Err() == nil {
+				p.log.Warn("old request keys are not forgotten yet", "err", err)
+			}
+		}
+	}
 }
 
 func (p *Pipeline) startFollowers(group *errgroup.Group, ctx context.Context) error {
@@ -439,7 +469,7 @@ func (p *Pipeline) readTail(ctx context.Context, comp string, end evidence.Posit
 // found. Gaps that wait for a card get one of their own. Follow must be running, or
 // begin soon.
 func (p *Pipeline) Settle(ctx context.Context) error {
-	if err := p.sealGaps(ctx); err != nil {
+	if err := p.sealGaps(ctx, &p.pending, &p.breaks); err != nil {
 		return err
 	}
 	p.topMu.Lock()
@@ -502,29 +532,38 @@ func (p *Pipeline) reached(comp string, end evidence.Position) bool {
 }
 
 // sealGaps writes a card without events for gaps that no batch has carried.
-func (p *Pipeline) sealGaps(ctx context.Context) error {
+func (p *Pipeline) sealGaps(ctx context.Context, from ...*pending) error {
 	p.policyMu.RLock()
 	defer p.policyMu.RUnlock()
-	for _, source := range p.pending.sources() {
-		comp := p.policy.sources[source]
-		if comp == "" {
-			continue
+	for _, waiting := range from {
+		for _, source := range waiting.sources() {
+			comp := p.policy.sources[source]
+			if comp == "" {
+				continue
+			}
+			gaps := waiting.take(source)
+			if len(gaps) == 0 {
+				continue
+			}
+			if err := p.sealGap(ctx, comp, source, gaps); err != nil {
+				waiting.add(gaps)
+				return fmt.Errorf("sealing gaps: %w", err)
+			}
 		}
-		gaps := p.pending.take(source)
-		if len(gaps) == 0 {
-			continue
-		}
-		rec, err := event.EncodeCard(&event.Card{Source: source, Received: p.now().UTC(), Gaps: gaps})
-		if err != nil {
-			return err
-		}
-		ref, err := p.evidence.Append(ctx, evidence.Events, comp, [][]byte{rec})
-		if err != nil {
-			p.pending.add(gaps)
-			return fmt.Errorf("sealing gaps: %w", err)
-		}
-		p.appended(comp, ref, 1)
 	}
+	return nil
+}
+
+func (p *Pipeline) sealGap(ctx context.Context, comp, source string, gaps []event.Gap) error {
+	rec, err := event.EncodeCard(&event.Card{Source: source, Received: p.now().UTC(), Gaps: gaps})
+	if err != nil {
+		return err
+	}
+	ref, err := p.evidence.Append(ctx, evidence.Events, comp, [][]byte{rec})
+	if err != nil {
+		return err
+	}
+	p.appended(comp, ref, 1)
 	return nil
 }
 
@@ -568,5 +607,5 @@ func (p *Pipeline) Rebuild(ctx context.Context, progress func(records int64)) er
 func (p *Pipeline) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	return errors.Join(p.sealGaps(ctx), p.index.Close(), p.state.Close(), p.evidence.Close())
+	return errors.Join(p.sealGaps(ctx, &p.pending, &p.breaks), p.index.Close(), p.state.Close(), p.evidence.Close())
 }

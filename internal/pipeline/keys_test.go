@@ -3,6 +3,7 @@ package pipeline
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -225,4 +226,70 @@ func TestWithheldLinesMoveNoNumber(t *testing.T) {
 	if cards[0] != cards[1] {
 		t.Errorf("cards without and with a withheld line:\n%s\n%s", cards[0], cards[1])
 	}
+}
+
+// TestBreakOfASourceThatIsSilentSince: a break is shown without another record of its
+// source, and without anybody who settles.
+func TestBreakOfASourceThatIsSilentSince(t *testing.T) {
+	docs, b := twoCompartments(t)
+	s := start(t, Options{Dir: t.TempDir(), Documents: docs})
+	if _, err := s.Accept(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	s.Gap(event.Gap{Source: "idp", Stream: "x", Kind: "connection", From: 5})
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		gaps, err := s.Gaps(t.Context(), 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(gaps) == 1 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("gaps %+v", gaps)
+		}
+	}
+}
+
+// TestFollowTwice: who follows again in the same process adds no row twice.
+func TestFollowTwice(t *testing.T) {
+	docs, b := twoCompartments(t)
+	s := start(t, Options{Dir: t.TempDir(), Documents: docs})
+	if _, err := s.Accept(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.followMu.Lock()
+	stop := s.Pipeline.stop
+	s.followMu.Unlock()
+	stop()
+	for {
+		if err := s.followError(); err != nil && !errors.Is(err, context.Canceled) {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Follow(ctx) }()
+	b.Key = "two"
+	for {
+		if _, err := s.Accept(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Settle(t.Context()); err == nil {
+			break
+		}
+	}
+	indexEqualsEvidence(t, s)
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Pipeline.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.stop = func() {}
 }

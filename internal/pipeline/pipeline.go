@@ -75,7 +75,8 @@ type Pipeline struct {
 
 	running  running
 	sequence sequence
-	pending  pending
+	pending  pending // holes in running numbers: sealed with the next record of the source
+	breaks   pending // what ways in saw: sealed soon, also where no record follows
 	refusals refusals
 	marks    watermarks
 	accepted atomic.Int64
@@ -118,6 +119,7 @@ func Open(ctx context.Context, o Options) (*Pipeline, error) {
 		running:     running{last: make(map[string]uint64)},
 		sequence:    sequence{last: make(map[string]uint64)},
 		pending:     pending{gaps: make(map[string][]event.Gap)},
+		breaks:      pending{gaps: make(map[string][]event.Gap)},
 		refusals:    refusals{n: make(map[[2]string]int64)},
 		marks:       watermarks{last: make(map[[2]string]time.Time)},
 		found:       make(map[string]evidence.Position),
@@ -239,13 +241,13 @@ func (p *Pipeline) Ready() error { return p.ready() }
 func (p *Pipeline) Accepted() int64 { return p.accepted.Load() }
 
 // Gap records a break that a way in saw. It travels with the next card of its
-// source, or goes alone when the pipeline settles.
+// source, or within a second goes alone.
 func (p *Pipeline) Gap(g event.Gap) {
 	if g.At.IsZero() {
 		g.At = p.now().UTC()
 	}
 	g.At = g.At.UTC()
-	p.pending.add([]event.Gap{g})
+	p.breaks.add([]event.Gap{g})
 }
 
 // hash is the keyed digest of values that no one may read back.
