@@ -38,6 +38,13 @@ type segmentKey struct {
 	salt []byte
 }
 
+// forget lets go of a key that nobody needs again. Go does not promise that no copy
+// of it stays in memory.
+func (k *segmentKey) forget() {
+	clear(k.salt)
+	k.aead, k.salt = nil, nil
+}
+
 func sum(b []byte) hash { return sha256.Sum256(b) }
 
 func cardPath(dataDir string, id uuid.UUID) string {
@@ -69,7 +76,7 @@ func cardPurpose(s Stream) string { return "segment/" + s.String() }
 // writeCard makes the key card of a segment durable.
 func writeCard(d durable.FS, keys *keyring.Keyring, dataDir string, s Stream, id uuid.UUID, headHash hash, secret []byte) error {
 	box := keys.Wrap(cardPurpose(s), secret, cardBinding(id, headHash))
-	js, err := marshalCard(card{Box: base64.RawURLEncoding.EncodeToString(box), Keyring: keys.ID().String(), Segment: id.String(), Stream: s.String(), V: 1})
+	js, err := marshalLine(card{Box: base64.RawURLEncoding.EncodeToString(box), Keyring: keys.ID().String(), Segment: id.String(), Stream: s.String(), V: 1})
 	if err != nil {
 		return err
 	}
@@ -87,6 +94,9 @@ func readKey(keys *keyring.Keyring, dataDir string, hd *head) (*segmentKey, erro
 	}
 	if err != nil {
 		return nil, fmt.Errorf("key card of segment %s: %w", hd.id, err)
+	}
+	if hd.Escrow == escrowOfficers {
+		return nil, fmt.Errorf("segment %s: %w", hd.id, ErrSealed)
 	}
 	var c card
 	if err := parseCard(b, &c); err != nil {
@@ -136,8 +146,9 @@ func deriveKey(id uuid.UUID, secret []byte) *segmentKey {
 
 var errCard = errors.New("not a key card")
 
-func marshalCard(c card) ([]byte, error) {
-	b, err := json.Marshal(c)
+// marshalLine is canonical for what has only ASCII members without escapes.
+func marshalLine(v any) ([]byte, error) {
+	b, err := json.Marshal(v)
 	return append(b, '\n'), err
 }
 

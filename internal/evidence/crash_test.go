@@ -86,13 +86,13 @@ func (p *power) off(t testing.TB) {
 
 // work appends calls of three records until the first error, or to the end. It
 // returns what was acknowledged.
-func work(s *Store, calls int, onward bool) (acked, failed []string, err error) {
+func work(s *Store, stream Stream, calls int, onward bool) (acked, failed []string, err error) {
 	for c := range calls {
 		var r [][]byte
 		for k := range 3 {
 			r = append(r, fmt.Appendf(nil, "call %d record %d", c, k))
 		}
-		if _, e := s.Append(context.Background(), Events, "a", r); e != nil {
+		if _, e := s.Append(context.Background(), stream, "a", r); e != nil {
 			failed = append(failed, texts(r)...)
 			err = e
 			if !onward {
@@ -135,10 +135,16 @@ func compare(t *testing.T, name string, got, acked, failed []string) {
 	}
 }
 
-func TestPowerCutAtEveryStep(t *testing.T) {
+func TestPowerCutAtEveryStep(t *testing.T) { powerCuts(t, clearStage()) }
+
+// TestPowerCutSealed is the same for originals whose key only officers have: the
+// restarted server recovers what it cannot read.
+func TestPowerCutSealed(t *testing.T) { powerCuts(t, sealedStage(t)) }
+
+func powerCuts(t *testing.T, st stage) {
 	const calls = 9
 	small := func(p *power) func(*Options) {
-		return func(o *Options) { o.MaxSegmentRecords = 12; o.FS.Fault = p.fault }
+		return func(o *Options) { st.change(o); o.MaxSegmentRecords = 12; o.FS.Fault = p.fault }
 	}
 	for _, mode := range []struct {
 		name       string
@@ -152,7 +158,7 @@ func TestPowerCutAtEveryStep(t *testing.T) {
 			s, err := tryOpen(dir, small(p))
 			var acked, failed []string
 			if err == nil {
-				acked, failed, err = work(s, calls, false)
+				acked, failed, err = work(s, st.stream, calls, false)
 				if cerr := s.Close(); err == nil {
 					err = cerr
 				}
@@ -161,10 +167,11 @@ func TestPowerCutAtEveryStep(t *testing.T) {
 				t.Fatalf("%s: nobody was told", name)
 			}
 			p.off(t)
-			s = open(t, dir, nil)
-			got, _ := all(t, s, "a")
-			compare(t, name, got, acked, failed)
-			mustAppend(t, s, "a", recs(0, 1))
+			s = open(t, dir, st.change)
+			compare(t, name, st.read(t, dir, s), acked, failed)
+			if _, err := s.Append(context.Background(), st.stream, "a", recs(0, 1)); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
 			if err := s.Close(); err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
@@ -244,7 +251,12 @@ func copyDir(t testing.TB, from, to string) {
 
 // TestOneFault: a single step fails and the disk works again. The store goes on in
 // the same process, in a new segment.
-func TestOneFault(t *testing.T) {
+func TestOneFault(t *testing.T) { oneFault(t, clearStage()) }
+
+// TestOneFaultSealed is the same for sealed originals.
+func TestOneFaultSealed(t *testing.T) { oneFault(t, sealedStage(t)) }
+
+func oneFault(t *testing.T, st stage) {
 	for _, mode := range []struct {
 		name       string
 		done, torn bool
@@ -254,12 +266,12 @@ func TestOneFault(t *testing.T) {
 			name := fmt.Sprintf("%s step %d", mode.name, step)
 			dir := quickDir(t)
 			p := &power{at: step, done: mode.done, torn: mode.torn, err: mode.err, rng: rand.New(rand.NewPCG(uint64(step), 3)), synced: map[string]int64{}}
-			s, err := tryOpen(dir, func(o *Options) { o.MaxSegmentRecords = 12; o.FS.Fault = p.fault })
+			s, err := tryOpen(dir, func(o *Options) { st.change(o); o.MaxSegmentRecords = 12; o.FS.Fault = p.fault })
 			if err != nil {
 				os.RemoveAll(dir)
 				continue
 			}
-			acked, failed, err := work(s, 9, true)
+			acked, failed, err := work(s, st.stream, 9, true)
 			if err != nil && !errors.Is(err, mode.err) {
 				t.Fatalf("%s: %v", name, err)
 			}
@@ -269,7 +281,10 @@ func TestOneFault(t *testing.T) {
 			if len(failed) > 3 {
 				t.Fatalf("%s: one fault failed %d records", name, len(failed))
 			}
-			got, _ := all(t, s, "a")
+			if st.stream == Originals { // what is cut is cut at the latest when it closes
+				s.Close()
+			}
+			got := st.read(t, dir, s)
 			compare(t, name, got, acked, failed)
 			if len(got) != len(acked) {
 				t.Fatalf("%s: records of a failed call are there while the process knows that they were cut", name)
@@ -278,9 +293,8 @@ func TestOneFault(t *testing.T) {
 			if r := verify(t, dir); !r.OK() {
 				t.Fatalf("%s: %v", name, r.Problems)
 			}
-			s = open(t, dir, nil)
-			got, _ = all(t, s, "a")
-			compare(t, name+" after a restart", got, acked, failed)
+			s = open(t, dir, st.change)
+			compare(t, name+" after a restart", st.read(t, dir, s), acked, failed)
 			s.Close()
 			if r := verify(t, dir); !r.OK() {
 				t.Fatalf("%s: %v", name, r.Problems)

@@ -76,10 +76,21 @@ var (
 	// ErrNoKey: the key card of a segment is gone. Its proofs stay valid, its records
 	// cannot be read.
 	ErrNoKey = errors.New("the key card is gone")
+	// ErrSealed is the ErrNoKey of an original segment whose key only two officers
+	// can open. This server never can.
+	ErrSealed = fmt.Errorf("its key is sealed to two officers, see counterseal evidence unlock: %w", errNotHere)
 	// ErrStop, returned by the function given to Read, ends it without an error. The
 	// record at hand counts as read.
 	ErrStop = errors.New("stop reading")
 )
+
+// errNotHere is an ErrNoKey that says nothing about a card.
+var errNotHere = noKey{}
+
+type noKey struct{}
+
+func (noKey) Error() string        { return "the server has no key for it" }
+func (noKey) Is(target error) bool { return target == ErrNoKey }
 
 // DamageError says which records of a segment cannot be read. Next is where reading
 // can go on, behind everything there is where the damage is at the end.
@@ -106,7 +117,11 @@ func (e *DamageError) Unwrap() error { return e.Err }
 type Options struct {
 	Dir  string // data directory: evidence/ and keys/segments/ below it
 	Keys *keyring.Keyring
-	Now  func() time.Time // nil: the clock
+	// Escrow, if set, are the officers to whom the key of every new original segment
+	// is sealed. The keyring then has no wrap of it, and once the segment is closed
+	// nobody has it but they. nil: the keyring wraps both streams.
+	Escrow *keyring.Escrow
+	Now    func() time.Time // nil: the clock
 
 	MaxSegmentBytes   int64         // 128 MiB
 	MaxSegmentRecords int64         // 1,048,576
@@ -188,6 +203,11 @@ func Open(o Options) (*Store, error) {
 		o.BlockBytes = 1 << 20
 	}
 	o.BlockBytes = min(o.BlockBytes, maxFrame/2)
+	if o.Escrow != nil {
+		if err := o.Escrow.Check(); err != nil {
+			return nil, fmt.Errorf("opening evidence: %w", err)
+		}
+	}
 	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false))
 	if err != nil {
 		return nil, fmt.Errorf("opening evidence: %w", err)

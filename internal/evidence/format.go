@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/keyring"
 )
 
 // The bytes of docs/formats/segment.md. Everything is big-endian.
@@ -52,7 +53,9 @@ type header struct {
 	Escrow      string       `json:"escrow"`
 	Limits      headerLimits `json:"limits"`
 	Opened      string       `json:"opened"`
+	Org         string       `json:"org,omitempty"` // with seals only
 	Prev        *headerPrev  `json:"prev,omitempty"`
+	Seals       []headerSeal `json:"seals,omitempty"`
 	Segment     string       `json:"segment"`
 	Seq         string       `json:"seq"`
 	Stream      string       `json:"stream"`
@@ -66,6 +69,15 @@ type headerLimits struct {
 	Records int64 `json:"records"`
 	Seconds int64 `json:"seconds"`
 	Segment int64 `json:"segment"`
+}
+
+// headerSeal fixes one box of the key card and says who opens it.
+type headerSeal struct {
+	Epoch  int    `json:"epoch"`
+	Inner  string `json:"inner"` // id of the key of investigation
+	Outer  string `json:"outer"` // id of the key of oversight
+	SHA256 string `json:"sha256"`
+	Suite  string `json:"suite"`
 }
 
 type headerPrev struct {
@@ -92,8 +104,9 @@ const (
 
 // Escrow of the key of a segment.
 const (
-	escrowService = "service"  // event stream: the keyring of the server
-	escrowNoneYet = "none-yet" // original stream: same wrap, no officer holds it
+	escrowService  = "service"  // event stream: the keyring of the server
+	escrowNoneYet  = "none-yet" // original stream: same wrap, no officer holds it
+	escrowOfficers = "officers" // original stream: sealed to two officers; the server cannot open it
 )
 
 const timeForm = "2006-01-02T15:04:05.000000Z"
@@ -183,8 +196,8 @@ func parseHead(b []byte) (*head, error) {
 	if _, err := parseHash(hd.CardCommit); err != nil {
 		return nil, fmt.Errorf("header: card_commit: %w", err)
 	}
-	if hd.Escrow != escrowService && hd.Escrow != escrowNoneYet {
-		return nil, errors.New("header: escrow")
+	if err := hd.checkEscrow(); err != nil {
+		return nil, fmt.Errorf("header: %w", err)
 	}
 	if p := hd.Prev; p != nil {
 		if _, err := parseHash(p.Hash); err != nil {
@@ -201,6 +214,39 @@ func parseHead(b []byte) (*head, error) {
 		return nil, errors.New("header: prev and seq do not fit")
 	}
 	return hd, nil
+}
+
+// maxSeals bounds the boxes of one key: a pair of officers and a spare one, and room.
+const maxSeals = 8
+
+func (hd *head) checkEscrow() error {
+	switch hd.Escrow {
+	case escrowService, escrowNoneYet:
+		if hd.Org != "" || hd.Seals != nil {
+			return errors.New("seals without an escrow to officers")
+		}
+		return nil
+	case escrowOfficers:
+	default:
+		return errors.New("escrow")
+	}
+	if id, err := uuid.Parse(hd.Org); err != nil || id.String() != hd.Org {
+		return errors.New("org is not a UUID")
+	}
+	if len(hd.Seals) == 0 || len(hd.Seals) > maxSeals || hd.stream != Originals {
+		return errors.New("seals")
+	}
+	for _, s := range hd.Seals {
+		if s.Epoch < 1 || s.Suite != keyring.SuiteSeal {
+			return errors.New("seals: unknown epoch or suite")
+		}
+		for _, h := range []string{s.Inner, s.Outer, s.SHA256} {
+			if _, err := parseHash(h); err != nil {
+				return fmt.Errorf("seals: %w", err)
+			}
+		}
+	}
+	return nil
 }
 
 // strictJSON decodes b and refuses everything but the canonical form of what it

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/counterseal/counterseal/internal/event"
 )
@@ -47,7 +48,7 @@ func (s *segment) counted() bool { return s.end > 0 || s.state == segDamaged }
 type reader struct {
 	f       *os.File
 	head    *head
-	key     *segmentKey
+	key     *segmentKey // nil: sealed to officers
 	table   []blockAt
 	records uint64
 	end     int64
@@ -120,8 +121,8 @@ func (l *log) fillReader(seg *segment, rd *reader) error {
 		}
 	}
 	rd.head = hd
-	if rd.key, err = readKey(l.s.o.Keys, l.s.o.Dir, hd); err != nil {
-		return err
+	if rd.key, err = readKey(l.s.o.Keys, l.s.o.Dir, hd); err != nil && !errors.Is(err, ErrSealed) {
+		return err // a sealed one can be counted, and not read
 	}
 	if state == segOpen {
 		return nil // its blocks are in seg
@@ -217,6 +218,13 @@ type scratch struct{ frame, comp, raw []byte }
 
 // openBlock reads block i of the table.
 func (s *Store) openBlock(rd *reader, blocks *reader, i int, sc *scratch) (opened, error) {
+	return openBlock(s.dec, rd, blocks, i, sc)
+}
+
+func openBlock(dec *zstd.Decoder, rd *reader, blocks *reader, i int, sc *scratch) (opened, error) {
+	if rd.key == nil {
+		return opened{}, ErrSealed
+	}
 	e := blocks.table[i]
 	end, next := blocks.end, blocks.records
 	if i+1 < len(blocks.table) {
@@ -249,7 +257,7 @@ func (s *Store) openBlock(rd *reader, blocks *reader, i int, sc *scratch) (opene
 	if cap(sc.raw) < int(h.rawLen) {
 		sc.raw = make([]byte, 0, int(h.rawLen))
 	}
-	if sc.raw, err = s.dec.DecodeAll(sc.comp, sc.raw[:0]); err != nil || len(sc.raw) != int(h.rawLen) {
+	if sc.raw, err = dec.DecodeAll(sc.comp, sc.raw[:0]); err != nil || len(sc.raw) != int(h.rawLen) {
 		return opened{}, errors.New("it does not decompress to the length given")
 	}
 	b := opened{first: h.first, raw: sc.raw, n: int(h.n)}
@@ -398,6 +406,9 @@ func (s *Store) readSegment(ctx context.Context, l *log, seg *segment, pos, next
 		return pos, fmt.Errorf("reading %s/%s: record %d of segment %s: %w", l.stream, l.compartment, pos.Ordinal, seg.id, ErrPosition)
 	}
 	upTo = min(upTo, blocks.records)
+	if rd.key == nil && pos.Ordinal < upTo {
+		return pos, fmt.Errorf("reading %s/%s: segment %s: %w", l.stream, l.compartment, seg.id, ErrSealed)
+	}
 	for pos.Ordinal < upTo {
 		if err := ctx.Err(); err != nil {
 			return pos, err
@@ -582,6 +593,7 @@ type SegmentInfo struct {
 	RawBytes    uint64 // closed segments only
 	Bytes       int64  // of the file as far as it is durable
 	Reason      string // for which it was closed
+	Escrow      string // who can open it: service, none-yet, officers
 	RecordsRoot string // hex, closed segments only
 	BlocksRoot  string
 	HeaderHash  string
@@ -620,7 +632,7 @@ func (s *Store) Segments(stream Stream, compartment string) ([]SegmentInfo, erro
 			}
 		}
 		if hd != nil {
-			in.Seq, in.Opened, in.HeaderHash = hd.seq, hd.opened, hd.hash.String()
+			in.Seq, in.Opened, in.HeaderHash, in.Escrow = hd.seq, hd.opened, hd.hash.String(), hd.Escrow
 		}
 		infos = append(infos, in)
 	}

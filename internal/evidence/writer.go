@@ -360,7 +360,14 @@ func (l *log) open() error {
 		Opened: now.UTC().Format(timeForm), Segment: id.String(), Seq: strconv.FormatUint(l.last.seq+1, 10),
 		Stream: l.stream.String(), Suite: suite, V: 1,
 	}
-	if l.stream == Originals {
+	var boxes [][]byte
+	switch {
+	case l.stream == Originals && o.Escrow != nil:
+		var err error
+		if boxes, err = sealKey(&h, o, id, secret); err != nil {
+			return fmt.Errorf("sealing the key of segment %s: %w", id, err)
+		}
+	case l.stream == Originals:
 		h.Escrow = escrowNoneYet
 	}
 	if l.last.seq > 0 {
@@ -374,7 +381,12 @@ func (l *log) open() error {
 	if err != nil {
 		return fmt.Errorf("opening segment %s: %w", id, err)
 	}
-	if err := writeCard(o.FS, o.Keys, o.Dir, l.stream, id, hd.hash, secret); err != nil {
+	if boxes != nil {
+		err = writeSealedCard(o.FS, o.Dir, l.stream, id, boxes)
+	} else {
+		err = writeCard(o.FS, o.Keys, o.Dir, l.stream, id, hd.hash, secret)
+	}
+	if err != nil {
 		return fmt.Errorf("writing the key card of segment %s: %w", id, err)
 	}
 	if err := o.FS.MkdirAll(l.dir, 0o700); err != nil {
@@ -660,6 +672,7 @@ func (l *log) finish(reason string) error {
 	if err != nil {
 		return fmt.Errorf("recovering segment %s after %w: %w", w.head.id, w.err, err)
 	}
+	w.key.forget()
 	l.w = nil
 	return nil
 }
@@ -683,6 +696,7 @@ func (l *log) seal(w *openSegment, reason string) error {
 	}
 	l.last = prevLink{seq: w.head.seq, id: w.head.id, state: prevClosed, hash: leafHash(frame)}
 	l.settle(w.seg, segClosed)
+	w.key.forget()
 	l.w = nil
 	return nil
 }
