@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash"
 	"slices"
@@ -155,18 +156,26 @@ func (p *Pipeline) gate(pol *policy, b event.Batch) (*work, *event.Refusal) {
 			continue
 		}
 		if refusal != nil {
-			missing = refusal.Reason
-			w.refuse(f, refusal.Code, refusal.Reason)
-			p.refusals.add(b.Source, rec.Dataset)
+			reason := refusal.Reason
+			if nameless(pol, rec.Dataset) != rec.Dataset { // the sender chose it, and a card keeps the reason
+				reason = "no PIA covers this dataset"
+			}
+			missing = reason
+			w.refuse(f, refusal.Code, reason)
+			p.refusals.add(nameless(pol, b.Source), nameless(pol, rec.Dataset))
 			continue
 		}
 		if rec.Kind == event.Unparsed && rule.Field(event.UnparsedField) == nil {
 			w.refuse(f, codeBadLine, badLine(&rec))
-			p.count(w, rule, rec.Dataset).Dropped[event.UnparsedField]++
+			p.count(w, rule, nameless(pol, rec.Dataset)).Dropped[event.UnparsedField]++
 			continue
 		}
 		if err := p.admit(pol, w, rule, &rec, f); err != nil {
-			w.refuse(f, codeBadLine, err.Error())
+			code := codeBadLine
+			if errors.Is(err, errLarge) {
+				code = codeLarge
+			}
+			w.refuse(f, code, err.Error())
 		}
 	}
 	if w.frames > 0 && len(w.errors) == w.frames && missing != "" && allCoded(w.errors, codePIA) {
@@ -276,7 +285,7 @@ func (p *Pipeline) count(w *work, rule *pia.Rule, dataset string) *event.Count {
 
 // admit runs minimisation and tokenising on one record and puts it in its part.
 func (p *Pipeline) admit(pol *policy, w *work, rule *pia.Rule, rec *event.Record, f *event.Frame) error {
-	dataset, kind := rec.Dataset, rec.Kind
+	kind := rec.Kind
 	var counts admit.Counts
 	e, err := pol.names.Event(admit.Minimise(rec, rule, p.hash, &counts))
 	if err != nil {
@@ -284,7 +293,10 @@ func (p *Pipeline) admit(pol *policy, w *work, rule *pia.Rule, rec *event.Record
 	}
 	pol.rules.AtDoor(e, pol.sight(e.Source, e.Dataset, w.batch.Received))
 	p.today.add(rule, w.batch.Received)
-	c := p.count(w, rule, dataset)
+	if storedSize(e) > event.MaxRecord { // tokens are longer than the names were
+		return errLarge
+	}
+	c := p.count(w, rule, e.Dataset)
 	c.Kept++
 	for path, n := range counts.Dropped {
 		if path != unparsedReason || kind != event.Unparsed {
@@ -310,6 +322,27 @@ func (p *Pipeline) admit(pol *policy, w *work, rule *pia.Rule, rec *event.Record
 		t.until = at
 	}
 	return nil
+}
+
+// errLarge refuses a record by itself, before it could cost its neighbours theirs.
+var errLarge = fmt.Errorf("a record of more than %d bytes when its names are tokens", event.MaxRecord)
+
+// storedSize bounds the encoded size of an event from above.
+func storedSize(e *event.Event) int {
+	n := 4096 + 32*len(e.Verdicts)
+	for i := range e.Fields {
+		n += len(e.Fields[i].Name) + len(e.Fields[i].Value) + 16
+	}
+	return n
+}
+
+// nameless gives a word that a sender chose, or says that it holds a name. It tells
+// no token: whoever sends may not ask which token a name has.
+func nameless(pol *policy, word string) string {
+	if label, err := pol.names.Label(word); err != nil || label != word {
+		return "(a name)"
+	}
+	return word
 }
 
 // nameGaps says whose counter has a hole. The machine stands in clear where the

@@ -1,16 +1,19 @@
 package pipeline
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/counterseal/counterseal/internal/collect"
+	"github.com/counterseal/counterseal/internal/event"
 )
 
 // TestBrokenContactLeavesNoTrace: a contact with a protected channel in a line that
@@ -109,4 +112,62 @@ func post(s *system, path, contentType, body string) error {
 		return fmt.Errorf("%d: %s", w.Code, w.Body)
 	}
 	return nil
+}
+
+// TestRecordThatGrows: a record whose tokens are too long for one sealed record is
+// refused by its line; its neighbours are kept.
+func TestRecordThatGrows(t *testing.T) {
+	docs, b := twoCompartments(t)
+	s := start(t, Options{Dir: t.TempDir(), Documents: docs})
+	long := bytes.Replace(b.Frames[0].Bytes, []byte(`"user_agent":"`), []byte(`"user_agent":"`+strings.Repeat("a@b.co ", 700_000)), 1)
+	if len(long) < 4<<20 {
+		t.Fatal("the record is as before")
+	}
+	b.Frames = append([]event.Frame{{Bytes: long, Line: 1}}, b.Frames...)
+	for i := range b.Frames {
+		b.Frames[i].Line = i + 1
+	}
+	res, err := s.Accept(t.Context(), b)
+	if err != nil || res.Accepted != 10 || len(res.Errors) != 1 || res.Errors[0].Code != "too_large" || res.Errors[0].Line != 1 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+}
+
+// TestDatasetWithAName: a name that a sender gives as the dataset is stored and shown
+// nowhere, and the answer tells no token of it.
+func TestDatasetWithAName(t *testing.T) {
+	docs, b := twoCompartments(t)
+	names := people(t, docs.Directory)
+	i := slices.IndexFunc(names, func(n string) bool { return strings.Trim(n, "abcdefghijklmnopqrstuvwxyz") == "" })
+	if i < 0 {
+		t.Fatal("no name that may be a dataset")
+	}
+	for _, any := range []bool{false, true} {
+		mine := docs
+		if any { // an assessment that covers whatever dataset
+			mine.PIAs = []Document{{Name: "x", Data: bytes.ReplaceAll(docs.PIAs[0].Data, []byte("source: idp, dataset: signin"), []byte("source: idp"))}}
+		}
+		s := start(t, Options{Dir: t.TempDir(), Documents: mine})
+		fs := slices.Clone(b.Frames)
+		fs = append(fs, event.Frame{Bytes: []byte(`{"app":"x"}`), Line: len(fs) + 1, Dataset: names[i]})
+		res, err := s.Accept(t.Context(), event.Batch{Source: "idp", Way: "http", Received: at, Frames: fs})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Accept(t.Context(), event.Batch{Source: names[i], Way: "http", Received: at, Frames: fs}) // is refused
+		if err := s.Settle(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		h := hold(t, s)
+		h.Events = nil // hexadecimal
+		text := fmt.Sprint(h, s.Refused(), s.Doctor(t.Context()))
+		if strings.Contains(text, names[i]) {
+			k := strings.Index(text, names[i])
+			t.Errorf("any %v: %q is shown: …%s…", any, names[i], text[max(0, k-80):k+80])
+		}
+		if text := fmt.Sprint(res); strings.Contains(text, "p1_") {
+			t.Errorf("the answer tells a token: %s", text)
+		}
+		s.stop()
+	}
 }
