@@ -132,6 +132,14 @@ func (t handlerTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		r.Body = http.NoBody
 	}
 	go func() { // ends with the handler; the reader ends it early by closing the body
+		defer func() {
+			if r := recover(); r == http.ErrAbortHandler { // as a server would break off the connection
+				w.WriteHeader(http.StatusInternalServerError)
+				pw.CloseWithError(io.ErrUnexpectedEOF)
+			} else if r != nil {
+				panic(r)
+			}
+		}()
 		t.h.ServeHTTP(w, r)
 		w.WriteHeader(http.StatusOK)
 		pw.Close()

@@ -161,13 +161,33 @@ func (s *Server) mux(allowed func(*http.Request) bool, socket bool) http.Handler
 				s.refuseStranger(w, r)
 				return
 			}
-			if err := rt.handle(w, r); err != nil {
-				s.fail(w, r, err)
+			a := &answerWriter{ResponseWriter: w}
+			if err := rt.handle(a, r); err != nil {
+				s.fail(a, r, err)
 			}
 		})
 	}
 	return mux
 }
+
+// answerWriter knows whether an answer has begun.
+type answerWriter struct {
+	http.ResponseWriter
+	begun bool
+}
+
+func (a *answerWriter) WriteHeader(status int) {
+	a.begun = true
+	a.ResponseWriter.WriteHeader(status)
+}
+
+func (a *answerWriter) Write(b []byte) (int, error) {
+	a.begun = true
+	return a.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (a *answerWriter) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 func headers(h http.Header) {
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'; require-trusted-types-for 'script'")
@@ -258,8 +278,15 @@ type badRequest struct{ text, hint string }
 func (e *badRequest) Error() string { return e.text }
 
 // fail is the one place that turns errors into answers: a safe sentence for the
-// asker, the detail for the log.
-func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+// asker, the detail for the log. An answer that has begun is broken off, so that
+// nobody takes a part for the whole.
+func (s *Server) fail(w *answerWriter, r *http.Request, err error) {
+	if w.begun {
+		if r.Context().Err() == nil {
+			s.log.Error("an answer was broken off", "path", r.Pattern, "err", err)
+		}
+		panic(http.ErrAbortHandler)
+	}
 	var bad *badRequest
 	var refusal *event.Refusal
 	switch {
