@@ -114,6 +114,9 @@ func (h *HTTP) bulkRecords(w http.ResponseWriter, r *http.Request, source, index
 	if len(items) == 0 {
 		return &event.Refusal{Code: codeBadRequest, Reason: "the body holds no action"}
 	}
+	if len(b.Frames) > maxRecords {
+		return errTooMany
+	}
 	res, err := h.seal(r.Context(), b)
 	if err != nil {
 		return err
@@ -142,6 +145,9 @@ func readBulk(body []byte, index string, b *event.Batch) []bulkItem {
 	)
 	state := wantAction
 	for raw := range bytes.Lines(bytes.TrimPrefix(body, bom)) {
+		if len(b.Frames) > maxRecords {
+			return items
+		}
 		line := bytes.TrimRight(raw, "\r\n")
 		if len(bytes.TrimSpace(line)) == 0 && state != wantRecord {
 			continue

@@ -29,6 +29,12 @@ const (
 	codeInternal   = "internal"
 )
 
+// maxRecords bounds the records of one request, so that a body of short lines takes
+// no more memory than one of long lines, and a card holds the reasons of all refusals.
+const maxRecords = 100_000
+
+var errTooMany = &event.Refusal{Code: CodeTooLarge, Reason: fmt.Sprintf("the body holds more than %d records", maxRecords), Hint: "send less at a time"}
+
 // HTTPOptions are what the handlers of HTTP need. Who may send is checked before
 // they are called.
 type HTTPOptions struct {
@@ -144,6 +150,9 @@ func (h *HTTP) ingest(w http.ResponseWriter, r *http.Request) error {
 	b := event.Batch{Source: source, Way: WayHTTP, Peer: requestPeer(r), Key: key, Received: h.o.Now(), Zone: h.o.Zone}
 	if err := readBody(r.Header.Get("Content-Type"), body, dataset, &b); err != nil {
 		return err
+	}
+	if len(b.Frames) > maxRecords {
+		return errTooMany
 	}
 	ans := Answer{Errors: []event.LineError{}}
 	if len(b.Frames)+len(b.Errors) > 0 {
@@ -271,6 +280,9 @@ func bodyLines(body []byte, isJSON bool, dataset string, b *event.Batch) {
 	line := 0
 	body = bytes.TrimPrefix(body, bom)
 	for raw := range bytes.Lines(body) {
+		if len(b.Frames) > maxRecords {
+			return
+		}
 		line++
 		raw = bytes.TrimRight(raw, "\r\n")
 		switch {
@@ -288,6 +300,9 @@ func bodyLines(body []byte, isJSON bool, dataset string, b *event.Batch) {
 func bodyJSON(body []byte, dataset string, b *event.Batch) error {
 	item := 0
 	return splitJSON(bytes.NewReader(body), event.MaxFrame, func(p *piece) error {
+		if len(b.Frames) > maxRecords {
+			return errTooMany
+		}
 		switch p.kind {
 		case pieceFrame:
 			item++

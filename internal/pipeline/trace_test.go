@@ -171,3 +171,22 @@ func TestDatasetWithAName(t *testing.T) {
 		s.stop()
 	}
 }
+
+// TestManyShortLines: a body of the most records, all refused but one, is taken; one
+// of more records is refused as a whole.
+func TestManyShortLines(t *testing.T) {
+	docs, b := twoCompartments(t)
+	s := start(t, Options{Dir: t.TempDir(), Documents: docs})
+	body := string(b.Frames[0].Bytes) + "\n" + strings.Repeat("{\n", 99_999)
+	for _, path := range []string{"/api/v1/ingest/idp"} {
+		if err := post(s, path, "application/x-ndjson", body); err != nil {
+			t.Error(err)
+		}
+		if err := post(s, path, "application/x-ndjson", body+strings.Repeat("{\n", 4_000_000)); err == nil || !strings.Contains(err.Error(), "too_large") {
+			t.Errorf("many: %v", err)
+		}
+	}
+	if n := sealed(t, s.Pipeline); n["identity"] != 1 {
+		t.Errorf("sealed %v", n)
+	}
+}
