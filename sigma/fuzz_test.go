@@ -106,17 +106,36 @@ func FuzzCondition(f *testing.F) {
 	})
 }
 
-// FuzzMatch: a rule and its negation answer opposite, whatever the event, and
-// withholding the fields that are absent never turns a yes into a no.
+// sameAnswers compares the matcher with the plain evaluator on one event.
+func sameAnswers(t *testing.T, set *Set, opt Options, ungated bool, ev *Event) {
+	t.Helper()
+	list := func(match func(*Event, func(Match))) (out []string) {
+		match(ev, func(m Match) { out = append(out, fmt.Sprintf("%s %v %q", m.Rule.Key(), m.Verdict, m.Matched)) })
+		return out
+	}
+	want, got := list(NewNaive(set, opt, ungated).Match), list(set.Match)
+	if !reflect.DeepEqual(want, got) {
+		t.Fatalf("the plain evaluator says\n%q\nand the matcher\n%q", want, got)
+	}
+}
+
+// FuzzMatch: the matcher answers as the plain evaluator does, and a rule and its
+// negation answer opposite, whatever the event; withholding the fields that are
+// absent never turns a yes into a no.
 func FuzzMatch(f *testing.F) {
 	for i, s := range seedRules(f) {
 		f.Add(s, fmt.Sprintf("A\x00p1_aaaaaaaa\x01B\x00user%d\x01A\x00\x01Image\x00C:\\x.exe", i))
 	}
+	for _, s := range []string{
+		"A|re: '(?i)foo(bar|\u017ftand)?ba[rz]+x'", "A|re: '(ab|cd)(ef|)gh'", "A|re: '\\x{10FFFD}abc'", "A|re: 'a\ufffdbcd'", "A|re: '(abc|d.*efg|[hi]jk)'",
+		"A|cased: 'K\u212Aelvin*x'", "A: '*\u212Aelvin?x*'", "A|contains: ['abcd', 'bc', 'd']", "A|endswith: 'bcd'", "A|base64offset|contains: 'foobar'",
+		"A|wide|contains: 'foo'", "A|fieldref: B", "A|contains|all: [ab, bcde]", "A|cidr: 10.0.0.0/8", "A|exists: true", "A: ''",
+	} {
+		f.Add("title: x\nlogsource: {product: p}\ndetection: {s: {"+s+"}, condition: s}\n",
+			"A\x00fooBar\u017ftandbazxp1_aaaaaaaaghabcdefgh\U0010FFFDabc\x01B\x00user1\x01A\x00Kkelvinyx\x01A\x00a\xffbcd\x01A\x0010.1.2.3")
+	}
 	f.Fuzz(func(t *testing.T, rule, event string) {
 		rules, _ := Parse("f", []byte(rule))
-		if len(rules) != 1 || rules[0].Filter {
-			return
-		}
 		opt := Options{
 			Placeholders: map[string][]string{"admins": {"adm_*", "root"}, "host": {"srv1"}},
 			Opaque: func(b []byte) (int, int) {
@@ -125,6 +144,29 @@ func FuzzMatch(f *testing.F) {
 				}
 				return -1, -1
 			},
+		}
+		events := func(ls LogSource) *Event {
+			ev := &Event{Source: ls}
+			for i, pair := range strings.Split(event, "\x01") {
+				name, value, _ := strings.Cut(pair, "\x00")
+				ev.Fields = append(ev.Fields, Field{Name: name, Value: []byte(value), Kind: Kind(i % 4), Addr: AddrClass(len(value) % int(addrClasses))})
+			}
+			return ev
+		}
+		blind := func(name string) bool { return len(name)%3 == 0 }
+		all, _ := Compile(rules, opt)
+		free, _ := Compile(rules, opt)
+		Ungate(free)
+		for _, r := range rules[:min(len(rules), 3)] {
+			ev := events(r.LogSource)
+			for range 2 {
+				sameAnswers(t, all, opt, false, ev)
+				sameAnswers(t, free, opt, true, ev)
+				ev.Blind, ev.AnyBlind = blind, len(event)%2 == 0
+			}
+		}
+		if len(rules) != 1 || rules[0].Filter {
+			return
 		}
 		set, refused := Compile(rules, opt)
 		if len(refused) > 0 {
@@ -137,11 +179,7 @@ func FuzzMatch(f *testing.F) {
 			t.Fatal(refused)
 		}
 		ls := rules[0].LogSource
-		ev := &Event{Source: ls}
-		for i, pair := range strings.Split(event, "\x01") {
-			name, value, _ := strings.Cut(pair, "\x00")
-			ev.Fields = append(ev.Fields, Field{Name: name, Value: []byte(value), Kind: Kind(i % 4), Addr: AddrClass(len(value) % int(addrClasses))})
-		}
+		ev := events(ls)
 		ask := func(s *Set) Verdict {
 			v := No
 			s.Match(ev, func(m Match) { v = m.Verdict })
