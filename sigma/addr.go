@@ -1,6 +1,9 @@
 package sigma
 
-import "net/netip"
+import (
+	"bytes"
+	"net/netip"
+)
 
 // AddrClass is what is known of an address whose text is opaque. The classes
 // are disjoint; an address outside the special ones is AddrPublic4 or AddrPublic6.
@@ -125,4 +128,126 @@ func unmapPrefix(p netip.Prefix) netip.Prefix {
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 	}
 	return p.Masked()
+}
+
+// parseAddr reads an address as netip.ParseAddr does, without a zone, with IPv4
+// inside IPv6 as IPv4, and without allocating; the zero Addr is none.
+func parseAddr(b []byte) netip.Addr {
+	for _, c := range b {
+		switch c {
+		case '.':
+			if a, ok := parseAddr4(b); ok {
+				return a
+			}
+			return netip.Addr{}
+		case ':':
+			if z := bytes.IndexByte(b, '%'); z >= 0 {
+				if z == len(b)-1 {
+					return netip.Addr{}
+				}
+				b = b[:z]
+			}
+			return parseAddr6(b)
+		case '%':
+			return netip.Addr{}
+		}
+	}
+	return netip.Addr{}
+}
+
+func parseAddr4(b []byte) (netip.Addr, bool) {
+	var a [4]byte
+	for i := range a {
+		n, digits := 0, 0
+		for len(b) > 0 && '0' <= b[0] && b[0] <= '9' {
+			if digits > 0 && n == 0 {
+				return netip.Addr{}, false // a leading zero
+			}
+			if n = 10*n + int(b[0]-'0'); n > 255 {
+				return netip.Addr{}, false
+			}
+			digits++
+			b = b[1:]
+		}
+		if digits == 0 {
+			return netip.Addr{}, false
+		}
+		a[i] = byte(n)
+		if i < 3 {
+			if len(b) == 0 || b[0] != '.' {
+				return netip.Addr{}, false
+			}
+			b = b[1:]
+		}
+	}
+	return netip.AddrFrom4(a), len(b) == 0
+}
+
+func parseAddr6(b []byte) netip.Addr {
+	var a [16]byte
+	n, gap := 0, -1 // bytes read, and where the :: stands
+	if len(b) >= 2 && b[0] == ':' && b[1] == ':' {
+		gap = 0
+		b = b[2:]
+	}
+	for len(b) > 0 {
+		if n == 16 {
+			return netip.Addr{}
+		}
+		group, digits := 0, 0
+		for digits < len(b) && hexDigit(b[digits]) >= 0 {
+			if digits == 4 {
+				return netip.Addr{}
+			}
+			group = group<<4 | hexDigit(b[digits])
+			digits++
+		}
+		if digits == 0 {
+			return netip.Addr{}
+		}
+		if digits < len(b) && b[digits] == '.' {
+			four, ok := parseAddr4(b)
+			if !ok || n > 12 || gap < 0 && n != 12 {
+				return netip.Addr{}
+			}
+			v := four.As4()
+			n += copy(a[n:], v[:])
+			break
+		}
+		a[n], a[n+1] = byte(group>>8), byte(group)
+		n += 2
+		if b = b[digits:]; len(b) == 0 {
+			break
+		}
+		if b[0] != ':' || len(b) == 1 {
+			return netip.Addr{}
+		}
+		if b = b[1:]; b[0] == ':' {
+			if gap >= 0 {
+				return netip.Addr{}
+			}
+			gap = n
+			b = b[1:]
+		}
+	}
+	switch {
+	case n < 16 && gap < 0 || n == 16 && gap >= 0:
+		return netip.Addr{}
+	case n < 16:
+		copy(a[16-(n-gap):], a[gap:n])
+		clear(a[gap : 16-(n-gap)])
+	}
+	return netip.AddrFrom16(a).Unmap()
+}
+
+func hexDigit(c byte) int {
+	switch {
+	case '0' <= c && c <= '9':
+		return int(c - '0')
+	case 'a' <= c && c <= 'f':
+		return int(c-'a') + 10
+	case 'A' <= c && c <= 'F':
+		return int(c-'A') + 10
+	}
+	return -1
 }

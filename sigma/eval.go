@@ -56,8 +56,6 @@ const (
 	maxArena = 1 << 20
 	// maxTurn leaves two bits for a verdict.
 	maxTurn = 1<<30 - 1<<20
-	// maxAddrs bounds the addresses that a scratch remembers.
-	maxAddrs = 1024
 )
 
 func (sc *scratch) begin(s *Set, ev *Event) {
@@ -430,29 +428,16 @@ func (sc *scratch) reference(t *test, e int32) Verdict {
 	return No
 }
 
-// address reads a value as an address; the zero Addr is none. Reading one
-// allocates, so the scratch keeps those that it has seen.
+// address reads a value as an address; the zero Addr is none.
 func (sc *scratch) address(e int32) netip.Addr {
 	raw := sc.raw(e)
 	c := &sc.cells[e]
-	if c.addrOK {
-		return c.addr
+	if !c.addrOK {
+		c.addrOK = true
+		if len(raw.b) <= 64 {
+			c.addr = parseAddr(raw.b)
+		}
 	}
-	c.addrOK = true
-	if len(raw.b) > 64 || len(raw.b) < 2 {
-		return c.addr
-	}
-	if a, ok := sc.addrs[string(raw.b)]; ok {
-		c.addr = a
-		return a
-	}
-	if a, err := netip.ParseAddr(string(raw.b)); err == nil {
-		c.addr = a.Unmap().WithZone("")
-	}
-	if sc.addrs == nil || len(sc.addrs) >= maxAddrs {
-		sc.addrs = make(map[string]netip.Addr)
-	}
-	sc.addrs[string(raw.b)] = c.addr
 	return c.addr
 }
 

@@ -2,6 +2,7 @@ package sigma
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -238,4 +239,24 @@ func slowGlob(atoms []atom, s string) bool {
 	default:
 		return strings.HasPrefix(s, string(a.lit)) && slowGlob(atoms[1:], s[len(a.lit):])
 	}
+}
+
+// FuzzAddr compares our reading of an address with that of net/netip.
+func FuzzAddr(f *testing.F) {
+	for _, s := range []string{
+		"10.0.0.1", "010.0.0.1", "1.2.3", "1.2.3.4.", "1..2.3", "256.1.1.1", "::", ":::", "::1", "1::", "1::2::3", "fe80::1%eth0", "fe80::1%", "1.2.3.4%x",
+		"::ffff:1.2.3.4", "1:2:3:4:5:6:1.2.3.4", "1:2:3:4:5:6:7:1.2.3.4", "1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7::", "::1:2:3:4:5:6:7:8", "12345::", "1:", ":1", "g::", "", "%",
+		"::1.2.3.4", "1:2:3:4:5:6:7:8:9", "::1.2.3.4:5", "ABCD::eF", "00000::",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		want, err := netip.ParseAddr(s)
+		if err == nil {
+			want = want.Unmap().WithZone("")
+		}
+		if got := parseAddr([]byte(s)); got != want {
+			t.Errorf("%q: %v, want %v", s, got, want)
+		}
+	})
 }
