@@ -575,3 +575,35 @@ func FuzzKeyFile(f *testing.F) {
 		}
 	})
 }
+
+// TestLeavesAreHeld: a server that sealed one record and put the leaf of another
+// before it is found when the officers read.
+func TestLeavesAreHeld(t *testing.T) {
+	dir := quickDir(t)
+	o := newOfficers(t)
+	s := open(t, dir, o.seal)
+	for i := range 2 {
+		if _, err := s.Append(context.Background(), Originals, "a", recs(i, 1)); err != nil {
+			t.Fatal(err)
+		}
+		s.log(Originals, "a").w.key.salt[0] ^= 1 // the writer rests: leaves to come are wrong
+	}
+	s.Close()
+	if r := verify(t, dir); !r.OK() {
+		t.Fatal(r.Problems)
+	}
+	path := originals(t, dir)[0]
+	key, err := unlock(dir, idOf(t, path), o[0], o[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := OpenSegmentWithKey(path, key, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	n := 0
+	if err := r.Read(context.Background(), func(uint64, []byte) error { n++; return nil }); err == nil || !strings.Contains(err.Error(), "leaf") || n != 1 {
+		t.Fatal(n, err)
+	}
+}
