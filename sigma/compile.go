@@ -177,7 +177,7 @@ func Compile(rules []*Rule, opt Options) (*Set, []*Refusal) {
 			s.warnings = append(s.warnings, Warning{filter.Path, filter.Line, filter.ID, filter.Title, "the filter applies to no rule of the set"})
 		}
 	}
-	s.shared.items, s.shared.tests = nil, nil // needed no more
+	s.shared = sharing{memos: s.shared.memos} // the rest is needed no more
 	w := newWitnesses(s)
 	for i := range s.compiled {
 		s.compiled[i].need = w.of(s.compiled[i].root)

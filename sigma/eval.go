@@ -30,6 +30,7 @@ type scratch struct {
 	struck []uint32 // literals of an index that were found, by turn
 	found  []int32  // the candidates
 	hits   []hit
+	elems  []int32 // the values that made a rule true
 
 	cells []cell
 	arena []byte // bytes of folded values
@@ -360,7 +361,8 @@ func (sc *scratch) ask(t *test, e int32) Verdict {
 	case testPresent:
 		return Yes
 	case testRegex:
-		return verdict(t.re.Match(sc.forRegex(e)))
+		b := sc.forRegex(e)
+		return verdict(t.sieve.fits(len(b)) && t.sieve.passes(sc.folded(e).b) && t.re.Match(b))
 	case testCIDR:
 		addr := sc.address(e)
 		if sc.cells[e].opaque {
@@ -532,22 +534,10 @@ func (sc *scratch) forRegex(e int32) []byte {
 // matched lists the fields that made the rule true. It runs for matches alone,
 // so it asks again instead of remembering which value it was.
 func (sc *scratch) matched(root *node) []MatchedField {
-	var at []int32
-	var walk func(n *node)
-	walk = func(n *node) {
-		if sc.eval(n) != Yes { // below a not that holds, nothing is true
-			return
-		}
-		if n.op == nodeTest {
-			at = sc.elements(n.test, at)
-		}
-		for _, k := range n.kids {
-			walk(k)
-		}
-	}
-	walk(root)
-	slices.Sort(at)
-	at = slices.Compact(at)
+	sc.elems = sc.elems[:0]
+	sc.collect(root)
+	slices.Sort(sc.elems)
+	at := slices.Compact(sc.elems)
 	out := make([]MatchedField, len(at))
 	for i, e := range at {
 		out[i] = MatchedField{sc.ev.Fields[e].Name, sc.ev.Fields[e].Value}
@@ -555,25 +545,36 @@ func (sc *scratch) matched(root *node) []MatchedField {
 	return out
 }
 
-// elements appends the values of the event that satisfy an item.
-func (sc *scratch) elements(ft *fieldTest, at []int32) []int32 {
+func (sc *scratch) collect(n *node) {
+	if n.op == nodeNot || sc.eval(n) != Yes {
+		return // below a not that holds, nothing is true
+	}
+	if n.op == nodeTest {
+		sc.elements(n.test)
+	}
+	for _, k := range n.kids {
+		sc.collect(k)
+	}
+}
+
+// elements collects the values of the event that satisfy an item.
+func (sc *scratch) elements(ft *fieldTest) {
 	if ft.negate || ft.exists && !ft.want {
-		return at
+		return
 	}
 	if ft.field == "" {
 		for e := range sc.ev.Fields {
 			if sc.satisfies(ft, int32(e)) {
-				at = append(at, int32(e))
+				sc.elems = append(sc.elems, int32(e))
 			}
 		}
-		return at
+		return
 	}
 	for e := sc.at(ft.id); e >= 0; e = sc.next[e] {
 		if ft.exists || sc.satisfies(ft, e) {
-			at = append(at, e)
+			sc.elems = append(sc.elems, e)
 		}
 	}
-	return at
 }
 
 func (sc *scratch) satisfies(ft *fieldTest, e int32) bool {

@@ -48,6 +48,7 @@ type test struct {
 	lit    []byte // folded unless cased
 	atoms  []atom // folded unless cased
 	re     *regexp.Regexp
+	sieve  *sieve // of re, in a set
 	prefix netip.Prefix
 	op     string // lt, lte, gt, gte
 	num    number
@@ -71,6 +72,7 @@ type fieldTest struct {
 	negate bool  // neq
 	refs   bool  // reads a second field
 	memo   int32 // where an event's answer is kept
+	cost   int   // of asking all of it
 }
 
 type valueKind uint8

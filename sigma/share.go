@@ -1,45 +1,73 @@
 package sigma
 
 import (
+	"cmp"
 	"encoding/binary"
 	"math"
+	"slices"
 )
 
 // sharing finds the items and tests that rules have in common, so that an event
 // is asked each of them once.
 type sharing struct {
-	items map[string]*fieldTest
-	tests map[string]int32
-	memos int32 // answers that an event may need to keep; 0 is none
+	items  map[string]*fieldTest
+	tests  map[string]int32
+	sieves map[string]*sieve // by regular expression
+	memos  int32             // answers that an event may need to keep; 0 is none
 }
 
-// share replaces the items of a condition by equal ones of earlier rules and
-// gives each a place for its answer.
-func (s *Set) share(n *node) {
+// share replaces the items of a condition by equal ones of earlier rules, gives
+// each a place for its answer, and puts first what is cheap to ask. It returns
+// what asking all of the condition costs.
+func (s *Set) share(n *node) int {
 	if s.shared.items == nil {
 		s.shared.items = make(map[string]*fieldTest)
 		s.shared.tests = make(map[string]int32)
+		s.shared.sieves = make(map[string]*sieve)
 	}
 	if n.op == nodeTest {
 		key := string(n.test.appendKey(nil))
 		if have := s.shared.items[key]; have != nil {
 			n.test = have
-			return
+			return have.cost
 		}
 		s.shared.items[key] = n.test
 		s.shared.memos++
 		n.test.memo = s.shared.memos
 		s.shareTests(n.test)
+		return n.test.cost
 	}
+	total := 0
+	costs := make(map[*node]int, len(n.kids))
 	for _, k := range n.kids {
-		s.share(k)
+		costs[k] = s.share(k)
+		total += costs[k]
 	}
+	slices.SortStableFunc(n.kids, func(a, b *node) int { return cmp.Compare(costs[a], costs[b]) })
+	return total
+}
+
+// costs of asking a test, in comparisons of a few bytes.
+var costs = [...]int{
+	testContains: 4, testGlob: 8, testRegex: 200, testCIDR: 8, testCompare: 8, testTime: 50, testRef: 8,
 }
 
 func (s *Set) shareTests(ft *fieldTest) {
+	ft.cost = 1
+	if ft.field == "" {
+		ft.cost = 500 // reads the whole event
+	}
 	for _, g := range ft.groups {
 		for i := range g {
 			t := &g[i]
+			ft.cost += 1 + costs[t.kind]
+			if t.kind == testRegex {
+				expr := t.re.String()
+				if s.shared.sieves[expr] == nil {
+					s.shared.sieves[expr] = newSieve(expr)
+				}
+				t.sieve = s.shared.sieves[expr]
+			}
 			switch t.kind {
 			case testRef:
 				ft.refs = true

@@ -3,7 +3,6 @@ package sigma
 import (
 	"cmp"
 	"math"
-	"regexp/syntax"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -175,7 +174,7 @@ func (w *witnesses) test(t *test, id int32) *need {
 		return w.literal(id, testContains, longest)
 	case testRegex:
 		var needs []*need
-		for _, lit := range regexLiterals(t.re.String()) {
+		for _, lit := range t.sieve.best() {
 			needs = append(needs, w.literal(id, testContains, lit))
 		}
 		if len(needs) == 0 || slices.Contains(needs, nil) {
@@ -231,146 +230,4 @@ func (w *witnesses) cost(x witness) float64 {
 		cost = max(cost, 0.2)
 	}
 	return cost + 0.0005*float64(w.uses[x])
-}
-
-// Bounds on the literals that are taken out of a regular expression.
-const (
-	maxRegexSet   = 64 // literals of which one must occur
-	maxRegexClass = 8  // characters of a class that is spelt out
-)
-
-// regexLiterals returns folded literals of which each match of the expression
-// holds at least one, or nil.
-func regexLiterals(expr string) []string {
-	re, err := syntax.Parse(expr, syntax.Perl)
-	if err != nil {
-		return nil
-	}
-	exact, within := literalsOf(re.Simplify())
-	return better(exact, within)
-}
-
-// better picks the set whose shortest literal is longer; nil is no set.
-func better(a, b []string) []string {
-	shortest := func(set []string) int {
-		if len(set) == 0 {
-			return 0
-		}
-		n := math.MaxInt
-		for _, s := range set {
-			n = min(n, len(s))
-		}
-		return n
-	}
-	na, nb := shortest(a), shortest(b)
-	if na < minLiteral && nb < minLiteral {
-		return nil
-	}
-	if nb > na || nb == na && len(b) < len(a) {
-		return b
-	}
-	return a
-}
-
-// literalsOf returns all that the expression can match, where that is a small
-// set, and literals of which each match holds one, where there are any.
-func literalsOf(re *syntax.Regexp) (exact, within []string) {
-	switch re.Op {
-	case syntax.OpEmptyMatch, syntax.OpBeginLine, syntax.OpEndLine, syntax.OpBeginText, syntax.OpEndText,
-		syntax.OpWordBoundary, syntax.OpNoWordBoundary:
-		return []string{""}, nil
-	case syntax.OpLiteral:
-		var b []byte
-		for _, r := range re.Rune {
-			if !solid(r) {
-				return nil, nil
-			}
-			b = utf8.AppendRune(b, foldRune(r))
-		}
-		return []string{string(b)}, nil
-	case syntax.OpCharClass:
-		total := 0
-		for i := 0; i < len(re.Rune); i += 2 {
-			if total += int(re.Rune[i+1]-re.Rune[i]) + 1; total > maxRegexClass {
-				return nil, nil
-			}
-		}
-		for i := 0; i < len(re.Rune); i += 2 {
-			for r := re.Rune[i]; r <= re.Rune[i+1]; r++ {
-				if !solid(r) {
-					return nil, nil
-				}
-				exact = append(exact, string(foldRune(r)))
-			}
-		}
-		slices.Sort(exact)
-		return slices.Compact(exact), nil
-	case syntax.OpCapture:
-		return literalsOf(re.Sub[0])
-	case syntax.OpPlus:
-		e, w := literalsOf(re.Sub[0])
-		return nil, better(e, w)
-	case syntax.OpQuest:
-		e, _ := literalsOf(re.Sub[0])
-		if len(e) == 0 || len(e) >= maxRegexClass {
-			return nil, nil
-		}
-		e = append(slices.Clone(e), "")
-		slices.Sort(e)
-		return slices.Compact(e), nil
-	case syntax.OpAlternate:
-		allExact, allWithin := true, true
-		for _, sub := range re.Sub {
-			e, w := literalsOf(sub)
-			exact = append(exact, e...)
-			allExact = allExact && len(e) > 0 && len(exact) <= maxRegexSet
-			best := better(e, w)
-			within = append(within, best...)
-			allWithin = allWithin && len(best) > 0 && len(within) <= maxRegexSet
-			if !allExact && !allWithin {
-				return nil, nil
-			}
-		}
-		if !allExact {
-			exact = nil
-		}
-		if !allWithin {
-			within = nil
-		}
-		return exact, within
-	case syntax.OpConcat:
-		run, whole := []string{""}, true
-		for _, sub := range re.Sub {
-			e, w := literalsOf(sub)
-			if len(e) > 0 && len(e)*len(run) <= maxRegexSet/4 {
-				run = product(run, e)
-				continue
-			}
-			within = better(within, better(run, better(e, w)))
-			whole = false
-			if run = []string{""}; len(e) > 0 {
-				run = e
-			}
-		}
-		if whole {
-			return run, nil
-		}
-		return nil, better(within, run)
-	}
-	return nil, nil
-}
-
-// solid reports that a rune stands for itself alone: not for a byte that is not
-// UTF-8, and not for a token.
-func solid(r rune) bool { return r != utf8.RuneError && r != opaqueRune && utf8.ValidRune(r) }
-
-func product(heads, tails []string) []string {
-	out := make([]string, 0, len(heads)*len(tails))
-	for _, h := range heads {
-		for _, t := range tails {
-			out = append(out, h+t)
-		}
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
 }
