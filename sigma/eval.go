@@ -362,6 +362,9 @@ func (sc *scratch) ask(t *test, e int32) Verdict {
 		return Yes
 	case testRegex:
 		b := sc.forRegex(e)
+		if n := t.sieve.line; n > 0 {
+			return verdict(longLine(b, n))
+		}
 		return verdict(t.sieve.fits(len(b)) && t.sieve.passes(sc.folded(e).b) && t.re.Match(b))
 	case testCIDR:
 		addr := sc.address(e)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -131,6 +132,7 @@ func FuzzMatch(f *testing.F) {
 		"A|re: '(?i)foo(bar|\u017ftand)?ba[rz]+x'", "A|re: '(ab|cd)(ef|)gh'", "A|re: '\\x{10FFFD}abc'", "A|re: 'a\ufffdbcd'", "A|re: '(abc|d.*efg|[hi]jk)'",
 		"A|cased: 'K\u212Aelvin*x'", "A: '*\u212Aelvin?x*'", "A|contains: ['abcd', 'bc', 'd']", "A|endswith: 'bcd'", "A|base64offset|contains: 'foobar'",
 		"A|wide|contains: 'foo'", "A|fieldref: B", "A|contains|all: [ab, bcde]", "A|cidr: 10.0.0.0/8", "A|exists: true", "A: ''",
+		"A|re: '.{7,}'", "A|re: '^[a-z]{3}$'", "A|re: 'o+b(a|r)+.*z'", "A|re: '(?i)^\u212A?elvin$'",
 	} {
 		f.Add("title: x\nlogsource: {product: p}\ndetection: {s: {"+s+"}, condition: s}\n",
 			"A\x00fooBar\u017ftandbazxp1_aaaaaaaaghabcdefgh\U0010FFFDabc\x01B\x00user1\x01A\x00Kkelvinyx\x01A\x00a\xffbcd\x01A\x0010.1.2.3")
@@ -257,6 +259,30 @@ func FuzzAddr(f *testing.F) {
 		}
 		if got := parseAddr([]byte(s)); got != want {
 			t.Errorf("%q: %v, want %v", s, got, want)
+		}
+	})
+}
+
+// FuzzSieve: what the sieve of an expression keeps back does not match.
+func FuzzSieve(f *testing.F) {
+	for _, expr := range []string{
+		"(a|b)c.*(c|d)", "ab+c?d", "^[0-9]{2,4}$", "(?i)stra\u00dfe\\s+k", ".{3,}", "(?s).{3,}", "(?m)^a.{2}$", "a.*a.*a", "(ab|abc)(c|d)", "(x*|yz)w", "\\bfoo\\B", "[^a]b", "(?:a{2,3}){2}", "", "a||b", "(?U)a+b",
+	} {
+		f.Add(expr, "ac 12 aca xabcd STRASSE k foo\n")
+		f.Add(expr, "")
+	}
+	f.Fuzz(func(t *testing.T, expr, value string) {
+		re, err := regexp.Compile(expr)
+		if err != nil || len(expr) > 200 {
+			return
+		}
+		s := newSieve(expr)
+		match, b := re.MatchString(value), []byte(value)
+		if match && !(s.fits(len(b)) && s.passes(appendFold(nil, b))) {
+			t.Errorf("%q matches %q and is kept back", expr, value)
+		}
+		if s.line > 0 && longLine(b, s.line) != match {
+			t.Errorf("%q on %q: match %v", expr, value, match)
 		}
 	})
 }

@@ -2,7 +2,6 @@ package sigma
 
 import (
 	"bytes"
-	"cmp"
 	"math"
 	"regexp/syntax"
 	"slices"
@@ -12,38 +11,40 @@ import (
 // Bounds on the literals that are taken out of a regular expression.
 const (
 	maxRegexSet   = 64 // literals of which one must occur
-	maxRegexSets  = 8
+	maxRegexSets  = 16
 	maxRegexClass = 8 // characters of a class that is spelt out
 )
 
 // sieve holds what a value needs to be worth the trouble of a regular
-// expression: a length, and of each set one literal.
+// expression: a length, and one literal of each set, in order.
 type sieve struct {
 	least, most int        // bytes; most is -1 without a bound
-	sets        [][]string // folded, from the best on
+	sets        [][]string // folded
+	// line, where it is not 0, is all that the expression asks for: a line of so
+	// many characters.
+	line int
 }
 
 // newSieve reads an expression that has compiled.
 func newSieve(expr string) *sieve {
+	s := &sieve{most: -1}
 	re, err := syntax.Parse(expr, syntax.Perl)
 	if err != nil {
-		return &sieve{most: -1}
+		return s
+	}
+	if re.Op == syntax.OpRepeat && re.Max < 0 && re.Sub[0].Op == syntax.OpAnyCharNotNL {
+		s.line = re.Min
 	}
 	re = re.Simplify()
-	s := &sieve{most: -1}
 	exact, sets := literalsOf(re)
 	if len(exact) > 0 {
 		sets = [][]string{exact}
 	}
 	for _, set := range sets {
-		if shortest(set) > 0 {
+		if shortest(set) > 0 && len(s.sets) < maxRegexSets {
 			s.sets = append(s.sets, set)
 		}
 	}
-	slices.SortStableFunc(s.sets, func(a, b []string) int {
-		return cmp.Or(cmp.Compare(shortest(b), shortest(a)), cmp.Compare(len(a), len(b)))
-	})
-	s.sets = s.sets[:min(len(s.sets), maxRegexSets)]
 	var most int
 	s.least, most = lengths(re)
 	if re.Op == syntax.OpConcat && re.Sub[0].Op == syntax.OpBeginText && re.Sub[len(re.Sub)-1].Op == syntax.OpEndText {
@@ -54,23 +55,54 @@ func newSieve(expr string) *sieve {
 
 // best returns literals of which each match holds one, or nil.
 func (s *sieve) best() []string {
-	if len(s.sets) == 0 || shortest(s.sets[0]) < minLiteral {
+	var best []string
+	for _, set := range s.sets {
+		if n, have := shortest(set), shortest(best); n > have || n == have && len(set) < len(best) {
+			best = set
+		}
+	}
+	if shortest(best) < minLiteral {
 		return nil
 	}
-	return s.sets[0]
+	return best
 }
 
 // fits reports whether a value of n bytes can match.
 func (s *sieve) fits(n int) bool { return n >= s.least && (s.most < 0 || n <= s.most) }
 
-// passes reports whether a folded value holds what a match needs.
+// passes reports whether a folded value holds what a match needs: of each set a
+// literal that ends as early as it can, after the literal of the set before.
 func (s *sieve) passes(folded []byte) bool {
 	for _, set := range s.sets {
-		if !slices.ContainsFunc(set, func(lit string) bool { return bytes.Contains(folded, []byte(lit)) }) {
+		end := -1
+		for _, lit := range set {
+			if i := bytes.Index(folded, []byte(lit)); i >= 0 && (end < 0 || i+len(lit) < end) {
+				end = i + len(lit)
+			}
+		}
+		if end < 0 {
 			return false
 		}
+		folded = folded[end:]
 	}
 	return true
+}
+
+// longLine reports whether b has a line of n characters.
+func longLine(b []byte, n int) bool {
+	for run := 0; len(b) > 0; {
+		size := 1
+		if b[0] >= utf8.RuneSelf {
+			_, size = utf8.DecodeRune(b)
+		}
+		if b[0] == '\n' {
+			run = 0
+		} else if run++; run >= n {
+			return true
+		}
+		b = b[size:]
+	}
+	return false
 }
 
 func shortest(set []string) int {
