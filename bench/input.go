@@ -126,23 +126,28 @@ func decode(data []byte, c *evtx.Chunk, fn func(*evtx.Record)) {
 }
 
 // clone gives the k-th copy of a rule another id and other literals. Numbers that
-// name the kind of an event stay, unless the rule has nothing else.
-func clone(text []byte, k int) []byte {
+// name the kind of an event stay, unless a search has nothing else. Not ok means
+// that it has no literal but in its exceptions.
+func clone(text []byte, k int) (out []byte, ok bool) {
 	var doc yaml.Node
 	if err := yaml.Unmarshal(text, &doc); err != nil {
 		log.Fatal(err)
 	}
 	root := doc.Content[0]
-	changed := false
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		key, value := root.Content[i], root.Content[i+1]
 		switch key.Value {
 		case "id", "name":
 			value.Value += fmt.Sprint("-", k)
 		case "detection":
-			changed = alter(value, "", k, false)
-			if !changed && !alter(value, "", k, true) {
-				log.Fatalf("a rule has nothing to alter:\n%s", text)
+			for j := 0; j+1 < len(value.Content); j += 2 { // each search by itself
+				key, search := value.Content[j].Value, value.Content[j+1]
+				if strings.HasPrefix(key, "filter") || bytes.Contains(text, []byte("not "+key)) {
+					continue // another exception would make the copy match more
+				}
+				if alter(search, key, k, false) || alter(search, key, k, true) {
+					ok = true
+				}
 			}
 		}
 	}
@@ -150,7 +155,7 @@ func clone(text []byte, k int) []byte {
 	if err != nil {
 		log.Fatal(err)
 	}
-	return out
+	return out, ok
 }
 
 var kindOfEvent = []string{"EventID", "Channel", "Provider_Name", "condition"}

@@ -164,7 +164,9 @@ func tableRules(texts [][]byte, evs []*sigma.Event) {
 			sizes[1].texts = append(sizes[1].texts, texts[i])
 		}
 		for k := 1; k < 10; k++ {
-			sizes[3].texts = append(sizes[3].texts, clone(texts[i], k))
+			if text, ok := clone(texts[i], k); ok {
+				sizes[3].texts = append(sizes[3].texts, text)
+			}
 		}
 	}
 	for _, open := range []bool{false, true} {
