@@ -19,6 +19,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/counterseal/counterseal/internal/detect"
+	"github.com/counterseal/counterseal/internal/keyring"
+	"github.com/counterseal/counterseal/internal/officer"
 	"github.com/counterseal/counterseal/internal/pipeline"
 	"github.com/counterseal/counterseal/rules"
 )
@@ -36,6 +38,11 @@ type config struct {
 	Protected string `yaml:"protected"`
 	// Directory is the file that joins the names of one person (directory/v1).
 	Directory string `yaml:"directory"`
+	// Officers is the file of the officers to whom originals are sealed (officers/v1).
+	Officers string `yaml:"officers"`
+	// PassphraseFile holds the passphrase of a sealed keyring; without it the systemd
+	// credential counterseal-passphrase and COUNTERSEAL_PASSPHRASE are asked.
+	PassphraseFile string `yaml:"passphrase_file"`
 	// Rules are folders of Sigma rules beside our own.
 	Rules []string `yaml:"rules"`
 	// OwnRules says whether our own rules run.
@@ -143,6 +150,8 @@ func parseConfig(path string, data []byte) (config, error) {
 	abs(&c.Data)
 	abs(&c.Protected)
 	abs(&c.Directory)
+	abs(&c.Officers)
+	abs(&c.PassphraseFile)
 	for i := range c.PIAs {
 		abs(&c.PIAs[i])
 	}
@@ -241,6 +250,22 @@ func parseSize(s string) (int64, error) {
 		return n * u.n, nil
 	}
 	return 0, fmt.Errorf("%q is no size", s)
+}
+
+// escrow reads the officers to whom originals are sealed, nil where none are named.
+func (c *config) escrow() (*keyring.Escrow, error) {
+	if c.Officers == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(c.Officers)
+	if err != nil {
+		return nil, fmt.Errorf("reading the officers: %w", err)
+	}
+	r, err := officer.ParseRoster(c.Officers, data)
+	if err != nil {
+		return nil, err
+	}
+	return r.Escrow(), nil
 }
 
 // documents reads everything that decides about records.

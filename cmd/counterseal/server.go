@@ -16,6 +16,8 @@ import (
 
 	"github.com/counterseal/counterseal/internal/collect"
 	"github.com/counterseal/counterseal/internal/durable"
+	"github.com/counterseal/counterseal/internal/evidence"
+	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/pipeline"
 	"github.com/counterseal/counterseal/internal/web"
 )
@@ -90,8 +92,13 @@ func (s *server) open(ctx context.Context, o serverOptions) error {
 	if err != nil {
 		return err
 	}
+	escrow, err := s.cfg.escrow()
+	if err != nil {
+		return err
+	}
 	s.pipe, err = pipeline.Open(ctx, pipeline.Options{
 		Dir: s.cfg.Data, Documents: docs, Log: s.log, Now: s.now, Reserve: reserve, Memory: memory,
+		Segment: evidence.Options{Escrow: escrow}, Passphrase: keyring.PassphraseFrom(s.cfg.PassphraseFile),
 	})
 	if err != nil {
 		return err

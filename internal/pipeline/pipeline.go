@@ -41,7 +41,9 @@ type Options struct {
 	Reserve   int64            // bytes of disk that stay free; below, nothing is accepted
 	Memory    int64            // budget of the index
 	InFlight  int64            // bytes of frames under way at once; 0: 64 MiB
-	Segment   evidence.Options // limits of segments; Dir, Keys and Now are filled here
+	Segment   evidence.Options // limits of segments and the escrow; Dir, Keys and Now are filled here
+
+	Passphrase keyring.Passphrase // of a sealed keyring; asked only then
 }
 
 // Pipeline is the running system of one data directory.
@@ -142,7 +144,7 @@ func Open(ctx context.Context, o Options) (*Pipeline, error) {
 	}
 	p.budget = semaphore.NewWeighted(p.budgetBytes)
 	var err error
-	if p.keyring, err = keyring.Open(o.Dir); err != nil {
+	if p.keyring, err = keyring.OpenSealed(o.Dir, o.Passphrase); err != nil {
 		return nil, err
 	}
 	if p.tokens, err = pseudonym.NewLocal(p.keyring.MACKey("token/1"), p.keyring.ID(), p.epoch); err != nil {

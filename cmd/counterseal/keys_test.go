@@ -1,0 +1,187 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/counterseal/counterseal/internal/evidence"
+	"github.com/counterseal/counterseal/internal/keyring"
+)
+
+// shell runs command lines in a folder, as one person after the other would.
+type shell struct {
+	t   *testing.T
+	dir string
+}
+
+func newShell(t *testing.T) *shell {
+	t.Setenv("CREDENTIALS_DIRECTORY", "")
+	t.Setenv("COUNTERSEAL_PASSPHRASE", "")
+	return &shell{t, t.TempDir()}
+}
+
+func (s *shell) at(name string) string { return filepath.Join(s.dir, name) }
+
+func (s *shell) write(name, text string) string {
+	s.t.Helper()
+	if err := os.WriteFile(s.at(name), []byte(text), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	return s.at(name)
+}
+
+// run gives standard output and both outputs of a command that ends with a code.
+func (s *shell) run(code int, args ...string) (out, both string) {
+	s.t.Helper()
+	var stdout, stderr bytes.Buffer
+	if got := run(context.Background(), &environment{stdin: strings.NewReader(""), stdout: &stdout, stderr: &stderr}, args); got != code {
+		s.t.Fatalf("%v: exit %d, want %d\n%s%s", args, got, code, stdout.String(), stderr.String())
+	}
+	return stdout.String(), stdout.String() + stderr.String()
+}
+
+// TestCeremonyOfTwoOfficers goes the whole way on the command line: four officers, a
+// sealed original, a request, two signatures, two openings, the record.
+func TestCeremonyOfTwoOfficers(t *testing.T) {
+	s := newShell(t)
+	pass := s.write("pass", "correct horse battery staple\n")
+	roster := "apiVersion: officers/v1\nepoch: 1\nofficers:\n"
+	for _, o := range []struct{ file, office, name, authority string }{
+		{"inv", "investigation", "Ada Ihle", "Head of Legal"}, {"ovs", "oversight", "Otto Sand", "Works Council"},
+		{"inv2", "investigation", "Ira Blom", "Head of Legal"}, {"ovs2", "oversight", "Olga Rot", "Works Council"},
+	} {
+		args := []string{"officer", "init", "--office", o.office, "--name", o.name, "-o", s.at(o.file), "--passphrase-file", pass}
+		if strings.HasSuffix(o.file, "2") {
+			args = append(args, "--spare")
+		}
+		made, _ := s.run(0, args...)
+		again, _ := s.run(0, "officer", "card", s.at(o.file))
+		if made != again {
+			t.Fatalf("another card: %s, %s", made, again)
+		}
+		entry, _ := s.run(0, "officer", "card", s.at(o.file), "--authority", o.authority)
+		roster += entry
+	}
+	s.run(1, "officer", "init", "--office", "oversight", "--name", "X", "-o", s.at("inv"), "--passphrase-file", pass) // a key is never replaced
+	officers := s.write("officers.yaml", roster)
+	c, err := parseConfig(s.at(configName), []byte("data: data\nofficers: officers.yaml\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	escrow, err := c.escrow()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	// The server: one original, sealed.
+	if err := os.MkdirAll(c.Data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := keyring.Open(c.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := evidence.Open(evidence.Options{Dir: c.Data, Keys: keys, Escrow: escrow})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, err := store.Append(context.Background(), evidence.Originals, "servers", [][]byte{append([]byte{1, 5}, "the bytes as received"...)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store.Close()
+	if out, _ := s.run(0, "keys", "list", "--data", c.Data); !strings.Contains(out, "1 key cards that this server cannot open") {
+		t.Fatal(out)
+	}
+
+	segment := filepath.Join(c.Data, "evidence", "originals", "servers", ref.Segment.String()+".seg")
+	request := s.at("request")
+	words, _ := s.run(0, "evidence", "unlock", "--data", c.Data, "--segment", ref.Segment.String(), "--case", "C-17", "--purpose", "who opened the vault", "--requester", "Ada Ihle", "--for", "1h", "-o", request)
+	if !strings.Contains(words, "C-17") || !strings.Contains(words, ref.Segment.String()) {
+		t.Fatal(words)
+	}
+	sign := func(who string, more ...string) string {
+		out := s.at("decision-" + who + strings.Join(more, ""))
+		s.run(0, append([]string{"officer", "sign", request, "--key", s.at(who), "--passphrase-file", pass, "--yes", "-o", out}, more...)...)
+		return out
+	}
+	s.run(3, "officer", "sign", request, "--key", s.at("inv"), "--passphrase-file", pass, "-o", s.at("unread")) // nobody typed approve
+	inv, ovs, no, inv2 := sign("inv"), sign("ovs"), sign("ovs", "--refuse"), sign("inv2")
+	open := func(code int, who, out string, more ...string) string {
+		t.Helper()
+		_, both := s.run(code, append([]string{"officer", "open", request, "--key", s.at(who), "--passphrase-file", pass, "--officers", officers, "-o", s.at(out)}, more...)...)
+		return both
+	}
+	open(1, "ovs", "x", "--decision", ovs)
+	open(1, "ovs", "x", "--decision", inv, "--decision", inv2)
+	open(1, "ovs", "x", "--decision", inv, "--decision", no)
+	if _, err := os.Stat(s.at("x")); err == nil {
+		t.Fatal("a refused opening wrote something")
+	}
+	open(0, "ovs", "handover", "--decision", inv, "--decision", ovs)
+	if text := open(1, "ovs", "again", "--decision", inv, "--decision", ovs); !strings.Contains(text, "it was used") {
+		t.Fatal(text)
+	}
+	open(1, "inv2", "x", "--decision", inv, "--decision", ovs, "--handover", s.at("handover"))
+	open(2, "inv", "x", "--decision", inv, "--decision", ovs)
+	s.run(1, "evidence", "read", segment, "--key", s.at("handover"))
+	open(0, "inv", "key", "--decision", inv, "--decision", ovs, "--handover", s.at("handover"))
+	if st, err := os.Stat(s.at("key")); err != nil || st.Mode().Perm() != 0o600 {
+		t.Fatal(st, err)
+	}
+	if out, _ := s.run(0, "evidence", "read", segment, "--key", s.at("key")); out != `{"ordinal":0,"text":"the bytes as received"}`+"\n" {
+		t.Fatal(out)
+	}
+}
+
+// TestKeysOfTheServer seals, rotates, backs up and rehearses on the command line.
+func TestKeysOfTheServer(t *testing.T) {
+	s := newShell(t)
+	data := s.at("data")
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.run(1, "keys", "list", "--data", data) // list never makes a keyring
+	if _, err := os.Stat(filepath.Join(data, "keys")); err == nil {
+		t.Fatal("looking at keys made some")
+	}
+	segment := func(pass keyring.Passphrase) string {
+		t.Helper()
+		k, err := keyring.OpenSealed(data, pass)
+		if err != nil {
+			t.Fatal(err)
+		}
+		store, err := evidence.Open(evidence.Options{Dir: data, Keys: k})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ref, err := store.Append(context.Background(), evidence.Events, "a", [][]byte{[]byte("x")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		store.Close()
+		return ref.Segment.String()
+	}
+	before := segment(nil)
+	one, two := s.write("one", "correct horse battery staple\n"), s.write("two", "another horse battery staple\n")
+	s.run(0, "keys", "seal", "--data", data, "--new-passphrase-file", one)
+	s.run(1, "keys", "list", "--data", data)
+	s.run(1, "keys", "list", "--data", data, "--passphrase-file", two)
+	s.run(0, "keys", "backup", "--data", data, "--passphrase-file", one, "-o", s.at("backup"), "--new-passphrase-file", two)
+	s.run(0, "keys", "rotate", "--data", data, "--passphrase-file", one)
+	after := segment(keyring.PassphraseFrom(one))
+	if out, _ := s.run(0, "keys", "list", "--data", data, "--passphrase-file", one); !strings.Contains(out, "under a passphrase") ||
+		!strings.Contains(out, "epoch 1   made with the keyring, 1 key cards") || !strings.Contains(out, "epoch 2") {
+		t.Fatal(out)
+	}
+	rehearse := func(code int, segment string) {
+		t.Helper()
+		s.run(code, "keys", "rehearse", "--data", data, "--backup", s.at("backup"), "--segment", segment, "--passphrase-file", two)
+	}
+	rehearse(0, before)
+	rehearse(1, after) // a backup of before the rotation
+}

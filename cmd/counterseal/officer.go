@@ -1,0 +1,324 @@
+package main
+
+import (
+	"bufio"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/counterseal/counterseal/internal/approval"
+	"github.com/counterseal/counterseal/internal/durable"
+	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/evidence"
+	"github.com/counterseal/counterseal/internal/officer"
+)
+
+func newOfficer(env *environment) *cobra.Command {
+	cmd := &cobra.Command{Use: "officer", Short: "An officer's own machine: keys, statements, openings", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd.AddCommand(newOfficerInit(env), newOfficerCard(env), newOfficerSign(env), newOfficerOpen(env))
+	return cmd
+}
+
+func newOfficerInit(env *environment) *cobra.Command {
+	var office, name, out, pass string
+	var spare bool
+	cmd := &cobra.Command{Use: "init --office OFFICE --name TEXT -o FILE", Short: "Make a key pair for an officer", Args: cobra.NoArgs,
+		Long: "Init makes a pair for signing and one for opening, on this machine, under a passphrase.\n" +
+			"It prints the public card and its id. The server gets the card; the id is read out\n" +
+			"by another way, such as the telephone. Nobody can bring a lost key back: there is a\n" +
+			"spare officer for that.",
+		RunE: func(*cobra.Command, []string) error {
+			o, err := officer.ParseOffice(office)
+			if err != nil {
+				return usage("--office: %v", err)
+			}
+			if name == "" || out == "" {
+				return usage("--name is the officer's name and -o the file of the key")
+			}
+			k, err := officer.New(name, o, spare)
+			if err != nil {
+				return usage("%v", err)
+			}
+			secret, err := passphrase(env, pass, "new passphrase of the key", true)()
+			if err != nil {
+				return err
+			}
+			defer clear(secret)
+			b, err := k.File(secret)
+			if err != nil {
+				return err
+			}
+			var disk durable.FS
+			if err := disk.WriteNew(out, b, 0o600); err != nil {
+				return fmt.Errorf("writing the key: %w", err)
+			}
+			return printCard(env, k.Card(), "")
+		}}
+	cmd.Flags().StringVar(&office, "office", "", "investigation or oversight")
+	cmd.Flags().StringVar(&name, "name", "", "name of the officer")
+	cmd.Flags().BoolVar(&spare, "spare", false, "the spare officer of this office")
+	cmd.Flags().StringVarP(&out, "output", "o", "", "`file` of the key, which must not be there")
+	cmd.Flags().StringVar(&pass, "passphrase-file", "", "`file` with the passphrase of the key")
+	return cmd
+}
+
+// printCard prints a card and its id, or its place in officers.yaml.
+func printCard(env *environment, c *officer.Card, authority string) error {
+	var err error
+	if authority != "" {
+		_, err = fmt.Fprintf(env.stdout, "  - id: %s\n    authority: '%s'\n    card: '%s'\n", c.ID(), quoted(authority), quoted(string(c.Bytes())))
+	} else {
+		_, err = fmt.Fprintf(env.stdout, "%s\nid %s\n", c.Bytes(), c.ID())
+	}
+	return err
+}
+
+// quoted is text inside single quotes of YAML.
+func quoted(s string) string { return strings.ReplaceAll(s, "'", "''") }
+
+func newOfficerCard(env *environment) *cobra.Command {
+	var authority string
+	cmd := &cobra.Command{Use: "card FILE", Short: "Print the public card in a key file, and its id", Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			b, err := os.ReadFile(args[0])
+			if err != nil {
+				return err
+			}
+			c, err := officer.CardOf(b)
+			if err != nil {
+				return err
+			}
+			return printCard(env, c, authority)
+		}}
+	cmd.Flags().StringVar(&authority, "authority", "", "print an entry of officers.yaml, with who appointed the officer")
+	return cmd
+}
+
+// openKey opens an officer's key file.
+func openKey(env *environment, path, pass string) (*officer.Key, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := passphrase(env, pass, "passphrase of the key", false)()
+	if err != nil {
+		return nil, err
+	}
+	defer clear(secret)
+	return officer.OpenKey(b, secret)
+}
+
+// unlockRequest is what travels from the server to the officers: what they are asked,
+// and the sealed key. Nothing in it is secret.
+type unlockRequest struct {
+	Card      string `json:"card"` // of the segment, unpadded base64url
+	Head      string `json:"head"` // of the segment, likewise
+	Statement string `json:"statement"`
+	V         int    `json:"v"`
+
+	sealed *evidence.SealedKey
+}
+
+func readRequest(path string) (*unlockRequest, *approval.Statement, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	var r unlockRequest
+	if err := approval.Decode(b, &r); err != nil || r.V != 1 {
+		return nil, nil, fmt.Errorf("%s is not a request to unlock", path)
+	}
+	head, herr := base64.RawURLEncoding.DecodeString(r.Head)
+	card, cerr := base64.RawURLEncoding.DecodeString(r.Card)
+	if err := errors.Join(herr, cerr); err != nil {
+		return nil, nil, fmt.Errorf("%s is not a request to unlock", path)
+	}
+	if r.sealed, err = evidence.ParseSealedKey(head, card); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", path, err)
+	}
+	s, err := approval.Parse([]byte(r.Statement))
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return &r, s, nil
+}
+
+func newOfficerSign(env *environment) *cobra.Command {
+	var key, pass, out string
+	var refuse, yes bool
+	cmd := &cobra.Command{Use: "sign REQUEST --key FILE -o FILE", Short: "Show a statement in words and sign the decision about it", Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if key == "" || out == "" {
+				return usage("--key is the officer's key file and -o the file of the decision")
+			}
+			r, s, err := readRequest(args[0])
+			if err != nil {
+				return err
+			}
+			d := approval.Approve
+			if refuse {
+				d = approval.Refuse
+			}
+			for _, line := range strings.Split(strings.TrimSuffix(s.Words(), "\n"), "\n") {
+				fmt.Fprintln(env.stdout, event.Printable(line))
+			}
+			if !yes {
+				fmt.Fprintf(env.stdout, "To %s this, type %s: ", d, d)
+				line, err := bufio.NewReader(env.stdin).ReadString('\n')
+				if err != nil || strings.TrimSpace(line) != string(d) {
+					return &exitError{code: exitRefused, err: errors.New("nothing was signed")}
+				}
+			}
+			k, err := openKey(env, key, pass)
+			if err != nil {
+				return err
+			}
+			signed, err := k.Sign(d, []byte(r.Statement))
+			if err != nil {
+				return err
+			}
+			b, err := approval.Canonical(signed)
+			if err != nil {
+				return err
+			}
+			if err := writeNew(out, b); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(env.stdout, "signed: %s, by %s\n", d, k.Card().ID())
+			return err
+		}}
+	cmd.Flags().StringVar(&key, "key", "", "`file` of the officer's key")
+	cmd.Flags().StringVar(&pass, "passphrase-file", "", "`file` with the passphrase of the key")
+	cmd.Flags().StringVarP(&out, "output", "o", "", "`file` of the decision, which must not be there")
+	cmd.Flags().BoolVar(&refuse, "refuse", false, "refuse instead of approve")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	return cmd
+}
+
+func writeNew(path string, b []byte) error {
+	var disk durable.FS
+	if err := disk.WriteNew(path, b, 0o600); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return nil
+}
+
+func newOfficerOpen(env *environment) *cobra.Command {
+	var key, pass, out, roster, handover, records string
+	var decisions []string
+	cmd := &cobra.Command{Use: "open REQUEST --key FILE --officers FILE --decision FILE --decision FILE -o FILE", Short: "Open the officer's own layer of a sealed key, after two officers approved", Args: cobra.ExactArgs(1),
+		Long: "Oversight opens first and gets a handover that is still sealed to investigation.\n" +
+			"Investigation opens the handover and gets the key file of the segment, for a time.\n" +
+			"This machine checks both decisions with its own copy of the officers and keeps the\n" +
+			"statement before it opens anything; it opens for one statement once.",
+		RunE: func(_ *cobra.Command, args []string) error {
+			if key == "" || out == "" || roster == "" {
+				return usage("--key, --officers and -o are needed")
+			}
+			r, _, err := readRequest(args[0])
+			if err != nil {
+				return err
+			}
+			data, err := os.ReadFile(roster)
+			if err != nil {
+				return err
+			}
+			o := officer.Opening{Statement: []byte(r.Statement), Objects: r.sealed.Objects(), Org: r.sealed.Org(), Now: time.Now()}
+			if o.Roster, err = officer.ParseRoster(roster, data); err != nil {
+				return err
+			}
+			for _, path := range decisions {
+				b, err := os.ReadFile(path)
+				if err != nil {
+					return err
+				}
+				d, err := approval.ParseSigned(b)
+				if err != nil {
+					return fmt.Errorf("%s: %w", path, err)
+				}
+				o.Signed = append(o.Signed, d)
+			}
+			k, err := openKey(env, key, pass)
+			if err != nil {
+				return err
+			}
+			if records == "" {
+				records = key + ".statements"
+			}
+			b, err := openLayer(k, &o, r.sealed, handover, recordIn(records))
+			if err != nil {
+				return err
+			}
+			defer clear(b)
+			if err := writeNew(out, b); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(env.stdout, "wrote %s\n", out)
+			return err
+		}}
+	cmd.Flags().StringVar(&key, "key", "", "`file` of the officer's key")
+	cmd.Flags().StringVar(&pass, "passphrase-file", "", "`file` with the passphrase of the key")
+	cmd.Flags().StringVar(&roster, "officers", "", "`file` of the officers (officers/v1), this machine's own copy")
+	cmd.Flags().StringArrayVar(&decisions, "decision", nil, "`file` of a decision; two are needed")
+	cmd.Flags().StringVar(&handover, "handover", "", "`file` from oversight, for investigation")
+	cmd.Flags().StringVar(&records, "records", "", "`folder` in which this machine keeps the statements that it opened for (default beside the key)")
+	cmd.Flags().StringVarP(&out, "output", "o", "", "`file` to write, which must not be there")
+	return cmd
+}
+
+// openLayer opens the layer of an officer: oversight gives a handover, investigation
+// the key file. record takes the statement before anything is opened.
+func openLayer(k *officer.Key, o *officer.Opening, sealed *evidence.SealedKey, handover string, record func(statement []byte) error) ([]byte, error) {
+	o.Record = record
+	if k.Card().Office == officer.Oversight {
+		h, err := k.OpenOuter(o, sealed.Info(), sealed.Boxes())
+		if err != nil {
+			return nil, err
+		}
+		return approval.Canonical(h)
+	}
+	if handover == "" {
+		return nil, usage("--handover is the file that oversight made")
+	}
+	b, err := os.ReadFile(handover)
+	if err != nil {
+		return nil, err
+	}
+	h, err := officer.ParseHandover(b)
+	if err != nil {
+		return nil, err
+	}
+	secret, until, err := k.OpenInner(o, sealed.Info(), h)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(secret)
+	return sealed.KeyFile(secret, until, approval.Digest(o.Statement))
+}
+
+// recordIn keeps the statements that this machine opened something for, each once.
+func recordIn(dir string) func(statement []byte) error {
+	return func(statement []byte) error {
+		s, err := approval.Parse(statement)
+		if err != nil {
+			return err
+		}
+		var disk durable.FS
+		if err := disk.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+		err = disk.WriteNew(filepath.Join(dir, s.ID+".json"), statement, 0o600)
+		if errors.Is(err, fs.ErrExist) {
+			return approval.ErrUsed
+		}
+		return err
+	}
+}
