@@ -77,8 +77,8 @@ func (p *Pipeline) Doctor(ctx context.Context) []Check {
 		add("protected", "warn", "no protected channel is named", "name the inspector general, counsel, press and the like in the file `protected`")
 	}
 	add("tokens", "warn", "whoever reads this disk can undo tokens: the key lies beside the data until there is a key holder", "keep the data directory on a disk that few can read")
-	if hasOriginals(p.evidence.Compartments(evidence.Originals)) {
-		add("originals", "warn", "originals are sealed to this server, not yet to two officers", "")
+	if hasOriginals(p.evidence.Compartments(evidence.Originals)) && !p.escrow {
+		add("originals", "warn", "originals are sealed to this server, not to two officers", "name the officers in the file `officers`")
 	}
 	blind := p.blind(pol, now)
 	if len(blind) > 0 {

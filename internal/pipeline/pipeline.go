@@ -55,6 +55,7 @@ type Pipeline struct {
 
 	keys     keyLocks
 	keyring  *keyring.Keyring
+	escrow   bool // new originals are sealed to officers
 	tokens   pseudonym.Tokenizer
 	epoch    int
 	evidence *evidence.Store
@@ -157,6 +158,7 @@ func Open(ctx context.Context, o Options) (*Pipeline, error) {
 	p.policy, p.problems = pol, problems
 
 	seg := o.Segment
+	p.escrow = seg.Escrow != nil
 	seg.Dir, seg.Keys, seg.Now = o.Dir, p.keyring, p.now
 	if p.evidence, err = evidence.Open(seg); err != nil {
 		return nil, err
