@@ -20,6 +20,7 @@ type scratch struct {
 	turns       []uint32
 	first, last []int32 // the first and last value of a field
 	next        []int32 // for each value, the next one of its field
+	ids         []int32 // by place, the fields of the event before
 	present     []int32 // the fields that are there
 
 	memo  []uint32 // answers, as turn<<2 | verdict
@@ -55,6 +56,8 @@ type cell struct {
 const (
 	// maxArena is the working memory that a scratch keeps between events.
 	maxArena = 1 << 20
+	// maxIDs bounds the places that are remembered.
+	maxIDs = 256
 	// maxTurn leaves two bits for a verdict.
 	maxTurn = 1<<30 - 1<<20
 )
@@ -80,7 +83,20 @@ func (sc *scratch) begin(s *Set, ev *Event) {
 	sc.arena, sc.spans = sc.arena[:0], sc.spans[:0]
 	for i := range ev.Fields {
 		sc.next[i] = -1
-		id := sc.lookup(ev.Fields[i].Name)
+		// Events come in kinds: the field is often the one that stood in this place
+		// of the event before.
+		name := ev.Fields[i].Name
+		var id int32 = -1
+		if i < len(sc.ids) {
+			id = sc.ids[i]
+		} else if i < maxIDs {
+			sc.ids = append(sc.ids, -1)
+		}
+		if id < 0 || s.names[id] != name {
+			if id = sc.lookup(name); i < len(sc.ids) {
+				sc.ids[i] = id
+			}
+		}
 		if id < 0 {
 			continue
 		}
