@@ -3,6 +3,8 @@ package evtx
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
+	"sync/atomic"
 	"unicode/utf8"
 )
 
@@ -59,11 +61,17 @@ type op struct {
 	lit       []byte
 }
 
+// definition is a compiled template definition. One without an error is never
+// changed again and may be shared by many chunks.
 type definition struct {
-	id   uint32
-	size int
-	ops  []op
-	err  error
+	id    uint32
+	size  int
+	ops   []op
+	lits  int // bytes of literal text
+	err   error
+	raw   []byte    // the definition as it stood in the chunk that it was compiled in
+	names []nameRef // the names that it refers to, in order
+	plans [2]atomic.Pointer[plan]
 }
 
 type nameEntry struct {
@@ -74,6 +82,7 @@ type nameEntry struct {
 // value is a substitution value in the chunk.
 type value struct {
 	off, n uint32
+	nested uint32 // quick form of a BinXML value: its place in Chunk.quick
 	typ    ValueType
 }
 
@@ -160,7 +169,11 @@ func (c *Chunk) name(p, end int) (string, int, error) {
 		}
 		c.names[off] = e
 	}
-	if int(off) == q {
+	inline := int(off) == q
+	if c.defAt != 0 {
+		c.defRefs = append(c.defRefs, nameRef{pos: q - 4 - c.defAt, inline: inline, bytes: c.buf[off+4 : int(off)+e.size]})
+	}
+	if inline {
 		if q += e.size; q > end {
 			return "", p, bad(p, "name reaches beyond its element")
 		}
@@ -220,8 +233,8 @@ func xmlName(b []byte) bool {
 	return len(b) > 0
 }
 
-// template returns the definition at off, compiled once for each chunk. p is the
-// position behind the reference.
+// template returns the definition at off, looked up or compiled once for each
+// chunk. p is the position behind the reference.
 func (c *Chunk) template(id, off uint32, p, end int) (*definition, int, error) {
 	if int64(off) > int64(p) {
 		return nil, p, bad(p-4, "template offset points forward")
@@ -230,16 +243,14 @@ func (c *Chunk) template(id, off uint32, p, end int) (*definition, int, error) {
 	if at < recordsStart {
 		return nil, p, bad(p-4, "template offset points into the chunk header")
 	}
-	d, ok := c.defs[off]
-	if !ok {
-		if n := len(c.spare); n > 0 {
-			d, c.spare = c.spare[n-1], c.spare[:n-1]
-		} else {
-			d = new(definition)
+	near := &c.near[off>>3%uint32(len(c.near))]
+	d := near.d
+	if d == nil || near.off != off {
+		if d = c.defs[off]; d == nil {
+			d = c.obtain(at)
+			c.defs[off] = d
 		}
-		*d = definition{}
-		d.err = c.define(d, at)
-		c.defs[off] = d
+		near.off, near.d = off, d
 	}
 	if d.err != nil {
 		return nil, p, d.err
@@ -253,6 +264,51 @@ func (c *Chunk) template(id, off uint32, p, end int) (*definition, int, error) {
 		}
 	}
 	return d, p, nil
+}
+
+// obtain finds the definition at a position in the cache or compiles it. What
+// the chunk is allowed counts alike both ways, so that the answer for a record
+// never depends on what the cache happens to hold.
+func (c *Chunk) obtain(at int) *definition {
+	if c.cache == nil {
+		c.cache = new(Cache)
+	}
+	key, ok := c.key(at)
+	if ok {
+		d := c.cache.find(key, c.buf[:c.size], at)
+		if d != nil && len(c.ops)+c.sharedOps+len(d.ops) <= maxOps && len(c.lit)+c.sharedLit+d.lits <= maxLiteral {
+			c.sharedOps += len(d.ops)
+			c.sharedLit += d.lits
+			return d
+		}
+	}
+	d := new(definition)
+	c.defAt, c.defRefs = at, c.defRefs[:0]
+	d.err = c.define(d, at)
+	c.defAt = 0
+	if d.err == nil {
+		c.detach(d, at)
+		c.cache.add(key, d)
+	}
+	return d
+}
+
+// detach gives a definition memory of its own.
+func (c *Chunk) detach(d *definition, at int) {
+	d.ops = slices.Clone(d.ops)
+	lits := make([]byte, 0, d.lits)
+	for i := range d.ops {
+		if o := &d.ops[i]; o.lit != nil {
+			n := len(lits)
+			lits = append(lits, o.lit...)
+			o.lit = lits[n:len(lits):len(lits)]
+		}
+	}
+	d.raw = bytes.Clone(c.buf[at : at+definitionHeader+d.size])
+	d.names = slices.Clone(c.defRefs)
+	for i := range d.names {
+		d.names[i].bytes = bytes.Clone(d.names[i].bytes)
+	}
 }
 
 func (c *Chunk) define(d *definition, at int) error {
@@ -272,6 +328,7 @@ func (c *Chunk) define(d *definition, at int) error {
 	if err != nil {
 		return err
 	}
+	lits := len(c.lit)
 	k := compiler{c: c, ops: c.ops, base: len(c.ops), template: true}
 	for {
 		if p >= end {
@@ -286,7 +343,8 @@ func (c *Chunk) define(d *definition, at int) error {
 		}
 	}
 	c.ops = k.ops
-	d.ops = k.ops[k.base:len(k.ops):len(k.ops)]
+	d.ops = k.ops[k.base:]
+	d.lits = len(c.lit) - lits
 	return nil
 }
 
@@ -333,7 +391,11 @@ func (i *inside) flags() (f uint8) {
 }
 
 func (k *compiler) add(o op, p int) (int, error) {
-	if len(k.ops)+len(k.c.plain) >= maxOps {
+	used := len(k.ops) + len(k.c.plain)
+	if k.template {
+		used += k.c.sharedOps
+	}
+	if used >= maxOps {
 		return 0, bad(p, "too much BinXML for one chunk")
 	}
 	k.ops = append(k.ops, o)
@@ -343,7 +405,7 @@ func (k *compiler) add(o op, p int) (int, error) {
 // text adds literal text.
 func (k *compiler) text(b []byte, p int, in *inside) error {
 	c := k.c
-	if len(c.lit) > maxLiteral {
+	if len(c.lit)+c.sharedLit > maxLiteral {
 		return bad(p, "too much literal text for one chunk")
 	}
 	_, err := k.add(op{kind: opText, lit: b}, p)
@@ -648,7 +710,7 @@ func (c *Chunk) instance(p, end, depth int) (int, error) {
 		if off+size > end {
 			return p, bad(p, "value reaches beyond its record")
 		}
-		c.values = append(c.values, value{uint32(off), uint32(size), ValueType(c.buf[p+2])})
+		c.values = append(c.values, value{off: uint32(off), n: uint32(size), typ: ValueType(c.buf[p+2])})
 		off += size
 		p += 4
 	}

@@ -58,16 +58,30 @@ type Chunk struct {
 	free    int  // end of the live records
 	guessed bool // free is a guess: stop where the record ids break
 
-	names   map[uint32]nameEntry
-	refs    int // references to names read so far in this chunk
-	defs    map[uint32]*definition
-	spare   []*definition
+	cache *Cache
+	names map[uint32]nameEntry // by offset
+	refs  int                  // references to names that compiling met in this chunk
+	defs  map[uint32]*definition
+	near  [32]struct { // the last uses of defs
+		off uint32
+		d   *definition
+	}
+	defAt   int       // the definition that is being compiled, or 0
+	defRefs []nameRef // its names so far
 	intern  map[string]string
 	scratch []byte
 
-	ops     []op
-	lit     []byte
-	plain   []op
+	ops       []op // of this chunk's own definitions, while they are compiled
+	lit       []byte
+	sharedOps int // operations and literal text of definitions out of the cache
+	sharedLit int
+	plain     []op
+
+	quick   []instance // the record's template instances, where the quick form holds
+	isQuick bool
+	toked   bool // toks hold the record
+	end     int  // of the record's BinXML
+
 	values  []value
 	toks    []token
 	out     []byte
@@ -78,6 +92,7 @@ type Chunk struct {
 	fields  []Field
 	systems int
 	next    []int
+	last    [256]uint8
 }
 
 func (c *Chunk) reset(index int, off int64, size int) {
@@ -91,11 +106,9 @@ func (c *Chunk) reset(index int, off int64, size int) {
 	}
 	clear(c.names)
 	c.refs = 0
-	for _, d := range c.defs {
-		c.spare = append(c.spare, d)
-	}
 	clear(c.defs)
-	c.ops, c.lit = c.ops[:0], c.lit[:0]
+	clear(c.near[:])
+	c.ops, c.lit, c.sharedOps, c.sharedLit = c.ops[:0], c.lit[:0], 0, 0
 	if size < ChunkSize {
 		c.State |= ChunkTruncated
 	}

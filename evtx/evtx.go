@@ -73,6 +73,7 @@ type Reader struct {
 	size   int64
 	first  int64
 	header FileHeader
+	cache  *Cache
 }
 
 // NewReader reads the file header. It fails where there is none and the first
@@ -179,6 +180,9 @@ func (r *Reader) ReadChunk(i int, c *Chunk) error {
 		return fmt.Errorf("evtx: reading chunk %d at offset %d: %w", i, off, err)
 	}
 	clear(c.buf[n:])
+	if r.cache != nil {
+		c.cache = r.cache
+	}
 	c.reset(i, off, int(n))
 	return nil
 }

@@ -659,7 +659,7 @@ func checkForms(t *testing.T, rec *Record) {
 }
 
 func nonASCIIName(rec *Record) bool {
-	for _, tok := range rec.chunk.toks {
+	for _, tok := range rec.chunk.tokens() {
 		for i := range len(tok.name) {
 			if tok.name[i] >= 0x80 {
 				return true

@@ -56,7 +56,7 @@ func FuzzChunk(f *testing.F) {
 				if rec.State.OK() != (rec.Err() == nil) {
 					t.Fatalf("state %v, error %v", rec.State, rec.Err())
 				}
-				if c.spent > maxSpent+2*ChunkSize*4 || len(c.toks) > 4*maxSteps {
+				if c.spent > maxSpent+2*ChunkSize*4 || len(c.tokens()) > 4*maxSteps {
 					t.Fatalf("expanded to %d bytes and %d tokens", c.spent, len(c.toks))
 				}
 				for _, field := range rec.Fields() {

@@ -55,6 +55,7 @@ func (c *Chunk) begin(p, end int) *Record {
 	c.rec = Record{Chunk: c.Index, Offset: c.Offset + int64(p), Raw: c.buf[p:end:end], chunk: c}
 	c.toks, c.out, c.values, c.plain = c.toks[:0], c.out[:0], c.values[:0], c.plain[:0]
 	c.steps, c.spent, c.tail = 0, 0, 0
+	c.isQuick, c.toked = false, true
 	return &c.rec
 }
 
@@ -77,6 +78,12 @@ func (c *Chunk) decode(p, size int) {
 		r.State |= RecordSizeCopy
 		r.err = &DamageError{c.Index, r.ID, c.Offset + int64(end), "the second copy of the size differs"}
 	}
+	c.end = end
+	if next, ok := c.quickly(p+24, end); ok {
+		c.isQuick, c.toked, c.tail = true, false, end-next
+		return
+	}
+	c.values = c.values[:0]
 	next, err := c.fragment(p+24, end, 0)
 	if err == nil {
 		c.tail = end - next
@@ -88,6 +95,16 @@ func (c *Chunk) decode(p, size int) {
 		at = f.pos
 	}
 	r.err = &DamageError{c.Index, r.ID, c.Offset + int64(at), what}
+}
+
+// tokens makes sure that the record has its tokens. One that took the quick way
+// has no error.
+func (c *Chunk) tokens() []token {
+	if !c.toked {
+		c.toked = true
+		_, _ = c.fragment(int(c.rec.Offset-c.Offset)+24, c.end, 0)
+	}
+	return c.toks
 }
 
 // Kind is the form of a value, for those who do not care for its exact type.
@@ -122,9 +139,13 @@ func (r *Record) Fields() []Field {
 	c := r.chunk
 	if !r.collected {
 		c.fields = c.fields[:0]
-		c.collect(true)
-		c.systems = len(c.fields)
-		c.collect(false)
+		if c.isQuick {
+			c.quickFields()
+		} else {
+			c.collect(true)
+			c.systems = len(c.fields)
+			c.collect(false)
+		}
 		r.collected = true
 	}
 	return c.fields
@@ -140,6 +161,7 @@ type frame struct {
 func (c *Chunk) collect(system bool) {
 	var stack [maxDepth + 1]frame
 	depth, section := 0, ""
+	c.tokens()
 	for i := range c.toks {
 		t := &c.toks[i]
 		if t.kind == tokStart {
@@ -226,7 +248,17 @@ func local(name string) string {
 // Created is the event's own time, TimeCreated/SystemTime.
 func (r *Record) Created() (FileTime, bool) {
 	c := r.chunk
+	if c.isQuick {
+		if x := &c.quick[0]; x.plan.created >= 0 {
+			if v := &c.values[x.base+x.plan.created]; v.typ == TypeFileTime {
+				if ft := FileTime(binary.LittleEndian.Uint64(c.buf[v.off:])); ft < 1<<63 {
+					return ft, true
+				}
+			}
+		}
+	}
 	element := ""
+	c.tokens()
 	for i := range c.toks {
 		switch t := &c.toks[i]; t.kind {
 		case tokStart:
@@ -246,8 +278,7 @@ func (r *Record) Created() (FileTime, bool) {
 func (r *Record) AppendJSON(dst []byte) []byte {
 	fields := r.Fields()
 	dst = append(dst, '{')
-	r.chunk.next = chains(r.chunk.next[:0], fields)
-	next := r.chunk.next
+	next := r.chunk.chains(fields)
 	for i := range fields {
 		if next[i] < 0 {
 			continue // printed in the array of an earlier one
@@ -281,37 +312,53 @@ func (r *Record) AppendJSON(dst []byte) []byte {
 
 // chains links the fields of one name: next[i] is the following one, or 0, for
 // the first of its name; -following, or -len(fields), for the others.
-func chains(next []int, fields []Field) []int {
+func (c *Chunk) chains(fields []Field) []int {
+	next := c.next[:0]
 	for range fields {
 		next = append(next, 0)
 	}
-	var last map[string]int // worth its memory for very many fields only
+	c.next = next
 	if len(fields) > 128 {
-		last = make(map[string]int, len(fields))
+		// A map is worth its memory for very many fields only.
+		last := make(map[string]int, len(fields))
+		for i := range fields {
+			if j, ok := last[fields[i].Name]; ok {
+				link(next, j, i)
+			}
+			last[fields[i].Name] = i
+		}
+		return next
 	}
+	// Fields of one mark form a chain backwards through seen.
+	clear(c.last[:])
+	var seen [128]uint8
 	for i := range fields {
 		name := fields[i].Name
-		j, ok := i-1, false
-		if last != nil {
-			j, ok = last[name]
-			last[name] = i
-		} else {
-			for ; j >= 0 && !ok; j-- {
-				ok = fields[j].Name == name
+		h := uint8(len(name))
+		if n := len(name); n > 0 {
+			h = h*31 + name[0]
+			h = h*31 + name[n/2]
+			h = h*31 + name[n-1]
+		}
+		for j := c.last[h]; j != 0; j = seen[j-1] {
+			if fields[j-1].Name == name {
+				link(next, int(j-1), i)
+				break
 			}
-			j++
 		}
-		if !ok {
-			continue
-		}
-		next[i] = -len(fields)
-		if next[j] < 0 {
-			next[j] = -i
-		} else {
-			next[j] = i
-		}
+		seen[i], c.last[h] = c.last[h], uint8(i+1)
 	}
 	return next
+}
+
+// link makes field i follow field j of the same name.
+func link(next []int, j, i int) {
+	next[i] = -len(next)
+	if next[j] < 0 {
+		next[j] = -i
+	} else {
+		next[j] = i
+	}
 }
 
 func appendJSONValue(dst []byte, f *Field) []byte {
@@ -321,26 +368,38 @@ func appendJSONValue(dst []byte, f *Field) []byte {
 	return appendJSONString(dst, f.Value) // not-a-number and infinity too
 }
 
+// jsonPlain holds the bytes that stand for themselves in a JSON string.
+var jsonPlain = func() (t [256]bool) {
+	for i := range t {
+		t[i] = i >= 0x20 && i != 0x7f && i != '"' && i != '\\'
+	}
+	return t
+}()
+
 func appendJSONString(dst, b []byte) []byte {
 	const hex = "0123456789abcdef"
 	dst = append(dst, '"')
-	for _, x := range b {
-		switch {
-		case x == '"' || x == '\\':
+	from := 0
+	for i, x := range b {
+		if jsonPlain[x] {
+			continue
+		}
+		dst = append(dst, b[from:i]...)
+		from = i + 1
+		switch x {
+		case '"', '\\':
 			dst = append(dst, '\\', x)
-		case x == '\n':
+		case '\n':
 			dst = append(dst, '\\', 'n')
-		case x == '\r':
+		case '\r':
 			dst = append(dst, '\\', 'r')
-		case x == '\t':
+		case '\t':
 			dst = append(dst, '\\', 't')
-		case x < 0x20 || x == 0x7f:
-			dst = append(dst, '\\', 'u', '0', '0', hex[x>>4], hex[x&15])
 		default:
-			dst = append(dst, x)
+			dst = append(dst, '\\', 'u', '0', '0', hex[x>>4], hex[x&15])
 		}
 	}
-	return append(dst, '"')
+	return append(append(dst, b[from:]...), '"')
 }
 
 // XML writes the event as one XML element.

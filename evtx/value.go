@@ -196,6 +196,7 @@ func appendSID(dst, b []byte) []byte {
 // appendUTF16 writes UTF-16LE as UTF-8. A surrogate without its other half
 // becomes U+FFFD and is reported.
 func appendUTF16(dst, b []byte) (out []byte, lossy bool) {
+	dst, b = narrow(dst, b)
 	for i := 0; i+1 < len(b); i += 2 {
 		u := rune(b[i]) | rune(b[i+1])<<8
 		if u < utf8.RuneSelf {

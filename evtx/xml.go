@@ -6,6 +6,11 @@ import "unicode/utf8"
 // Characters that XML cannot hold become U+FFFD; the fields keep them.
 func (r *Record) AppendXML(dst []byte) []byte {
 	c := r.chunk
+	if c.isQuick {
+		x := &c.quick[0]
+		return c.quickXML(dst, x, 0, len(x.plan.xml))
+	}
+	c.tokens()
 	open := false // a start tag that lacks its closing bracket
 	for i := range c.toks {
 		t := &c.toks[i]
@@ -39,36 +44,47 @@ func (r *Record) AppendXML(dst []byte) []byte {
 	return dst
 }
 
+// xmlPlain holds the bytes that stand for themselves in XML text. U+FFFE and
+// U+FFFF, which may not, begin with 0xef.
+var xmlPlain = func() (t [256]bool) {
+	for i := range t {
+		t[i] = i >= 0x20 && i != 0xef && i != '&' && i != '<' && i != '>' && i != '"'
+	}
+	return t
+}()
+
+// appendXMLText writes valid UTF-8 as text or attribute.
 func appendXMLText(dst, b []byte) []byte {
-	for i := 0; i < len(b); {
+	from := 0
+	for i := 0; i < len(b); i++ {
 		x := b[i]
-		if x < utf8.RuneSelf {
-			i++
-			switch x {
-			case '&':
-				dst = append(dst, "&amp;"...)
-			case '<':
-				dst = append(dst, "&lt;"...)
-			case '>':
-				dst = append(dst, "&gt;"...)
-			case '"':
-				dst = append(dst, "&quot;"...)
-			case '\t':
-				dst = append(dst, "&#9;"...)
-			case '\n':
-				dst = append(dst, "&#10;"...)
-			case '\r':
-				dst = append(dst, "&#13;"...)
-			default:
-				dst = appendXMLRune(dst, rune(x))
-			}
+		if xmlPlain[x] {
 			continue
 		}
-		r, n := utf8.DecodeRune(b[i:])
-		dst = appendXMLRune(dst, r)
-		i += n
+		dst = append(dst, b[from:i]...)
+		switch x {
+		case '&':
+			dst = append(dst, "&amp;"...)
+		case '<':
+			dst = append(dst, "&lt;"...)
+		case '>':
+			dst = append(dst, "&gt;"...)
+		case '"':
+			dst = append(dst, "&quot;"...)
+		case '\t':
+			dst = append(dst, "&#9;"...)
+		case '\n':
+			dst = append(dst, "&#10;"...)
+		case '\r':
+			dst = append(dst, "&#13;"...)
+		default:
+			r, n := utf8.DecodeRune(b[i:])
+			dst = appendXMLRune(dst, r)
+			i += n - 1
+		}
+		from = i + 1
 	}
-	return dst
+	return append(dst, b[from:]...)
 }
 
 func appendXMLRaw(dst, b []byte) []byte {
