@@ -56,6 +56,8 @@ type Set struct {
 	buckets atomic.Pointer[map[string]*bucket] // by origin; replaced, never changed
 	indexes map[string]*index                  // by the rules that they are for
 	pool    sync.Pool                          // of *scratch
+
+	correlations correlations
 }
 
 // compiled is a rule ready to be asked.
@@ -152,7 +154,7 @@ func Compile(rules []*Rule, opt Options) (*Set, []*Refusal) {
 	}
 	used := make(map[*Rule]bool)
 	for _, r := range unique {
-		if r.Filter {
+		if r.Filter || r.Correlation != nil {
 			continue
 		}
 		root, f := s.compileRule(r, opt.Placeholders)
@@ -182,6 +184,7 @@ func Compile(rules []*Rule, opt Options) (*Set, []*Refusal) {
 	for i := range s.compiled {
 		s.compiled[i].need = w.of(s.compiled[i].root)
 	}
+	s.correlate(unique, refuse)
 	s.digest = s.sum(opt.Placeholders)
 	return s, refused
 }
@@ -312,7 +315,7 @@ func (s *Set) sum(placeholders map[string][]string) [32]byte {
 	for _, r := range s.rules {
 		digests = append(digests, r.Digest)
 	}
-	for _, r := range s.filters {
+	for _, r := range slices.Concat(s.filters, s.correlations.rules) {
 		digests = append(digests, r.Digest)
 	}
 	slices.SortFunc(digests, func(a, b [32]byte) int { return bytes.Compare(a[:], b[:]) })
@@ -355,10 +358,14 @@ func (s *Set) Unmapped() []*Rule {
 
 // FieldsOf returns, sorted, every field that a rule may read: the fields of its
 // tests and of filters on it, those that the mapping reads in their place, and
-// those that the mapping needs to know the log source. A rule with keywords reads
-// every field and has "*" in the list. It returns nil for a rule that is not in
-// the set.
+// those that the mapping needs to know the log source. Of a correlation they are
+// those of its rules and the fields that it groups by or counts. A rule with
+// keywords reads every field and has "*" in the list. It returns nil for a rule
+// that is not in the set.
 func (s *Set) FieldsOf(r *Rule) []string {
+	if p := s.correlations.byRule[r]; p != nil {
+		return s.fieldsOf(p)
+	}
 	i, ok := s.index[r]
 	if !ok {
 		return nil
@@ -381,6 +388,9 @@ func (s *Set) FieldsOf(r *Rule) []string {
 // that cannot feed the rule. Who withholds one of these fields blinds the rule
 // there, wholly or in part.
 func (s *Set) FieldsOn(r *Rule, source LogSource) []string {
+	if p := s.correlations.byRule[r]; p != nil {
+		return s.fieldsOn(p, source)
+	}
 	i, ok := s.index[r]
 	if !ok {
 		return nil
@@ -453,6 +463,9 @@ func (e *Entry) needs(names map[string]bool) {
 // CouldFeed reports whether an event of one of the sources could reach a rule,
 // whatever its fields hold.
 func (s *Set) CouldFeed(r *Rule, sources []LogSource) bool {
+	if p := s.correlations.byRule[r]; p != nil {
+		return s.couldFeed(p, sources)
+	}
 	i, ok := s.index[r]
 	return ok && slices.ContainsFunc(sources, func(src LogSource) bool {
 		entries, direct := s.feeds(s.compiled[i].gate, lowerSource(src))

@@ -27,7 +27,8 @@ const (
 // Parse reads a rule file, which may hold several documents. Each document
 // comes back as a rule or as a refusal: one that is refused does not touch the
 // others. Parse checks all that can be known without Options, so what it returns
-// compiles unless a placeholder has no value or an id occurs twice.
+// compiles unless a placeholder has no value, an id occurs twice or a correlation
+// names a rule that is not in the set, more than one rule, or itself.
 func Parse(path string, data []byte) ([]*Rule, []*Refusal) {
 	if len(data) > maxFile {
 		return nil, []*Refusal{{Path: path, Reason: fmt.Sprintf("the file is larger than %d bytes", maxFile)}}
@@ -253,9 +254,6 @@ func (r *Rule) read(d document) *fault {
 			r.ID = strings.TrimSpace(p.value.Value)
 		}
 	}
-	if p := find(top, "correlation"); p != nil {
-		return faultf(p.line, "correlation rules are not supported yet")
-	}
 	if p := find(top, "action"); p != nil && slices.Contains([]string{"global", "reset", "repeat"}, p.value.Value) {
 		return faultf(p.line, "rule collections with 'action' belong to Sigma 1.0: write whole documents separated by ---")
 	}
@@ -306,7 +304,12 @@ func (r *Rule) read(d document) *fault {
 			detection = p
 		case "filter":
 			detection, r.Filter = p, true
+		case "correlation":
+			f = r.readCorrelation(p)
 		default:
+			if p.key == "generate" && find(top, "correlation") != nil {
+				continue // checkCorrelation reads it
+			}
 			r.Extra = append(r.Extra, Extra{p.key, yamlText(p.value)})
 		}
 		if f != nil {
@@ -318,6 +321,8 @@ func (r *Rule) read(d document) *fault {
 		return faultf(r.Line, "the rule has no title")
 	case utf8.RuneCountInString(r.Title) > maxTitle:
 		return faultf(r.Line, "the title is longer than %d characters", maxTitle)
+	case r.Correlation != nil:
+		return r.checkCorrelation(top)
 	case find(top, "logsource") == nil:
 		return faultf(r.Line, "the rule has no logsource")
 	case detection == nil:

@@ -26,6 +26,9 @@ type Rule struct {
 	// Filter marks a filter document: Compile adds its condition to the rules
 	// that it names, and Set.Rules does not list it.
 	Filter bool
+	// Correlation is what a correlation document looks for; nil in other rules.
+	// Such a rule has no log source and stands in Set.Correlations.
+	Correlation *Correlation
 
 	searches  []search // search identifiers in source order
 	condition *cond
