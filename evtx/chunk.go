@@ -1,6 +1,7 @@
 package evtx
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -55,6 +56,7 @@ type Chunk struct {
 
 	buf     []byte
 	size    int  // bytes present
+	filled  int  // bytes of buf that may be other than zero
 	free    int  // end of the live records
 	guessed bool // free is a guess: stop where the record ids break
 
@@ -95,6 +97,32 @@ type Chunk struct {
 	last    [256]uint8
 }
 
+// extent says how many of the n bytes of a chunk are needed, of which the first
+// part up to recordsStart is there: behind the live records nothing is ever read,
+// if the header can be trusted about where that is.
+func (c *Chunk) extent(n int) int {
+	if n < recordsStart || string(c.buf[:8]) != chunkMagic || headerCRC(c.buf) != binary.LittleEndian.Uint32(c.buf[124:]) {
+		return n
+	}
+	if free := binary.LittleEndian.Uint32(c.buf[48:]); free >= recordsStart && int64(free) <= int64(n) {
+		return int(free)
+	}
+	return n
+}
+
+// fill takes note that the first n bytes of the chunk are there, and clears what
+// an earlier chunk left behind them.
+func (c *Chunk) fill(n int) {
+	if n < c.filled {
+		clear(c.buf[n:c.filled])
+	}
+	c.filled = n
+}
+
+func headerCRC(b []byte) uint32 {
+	return crc32.Update(crc32.ChecksumIEEE(b[:120]), crc32.IEEETable, b[128:recordsStart])
+}
+
 func (c *Chunk) reset(index int, off int64, size int) {
 	c.Index, c.Offset, c.State, c.size = index, off, 0, size
 	c.FirstRecordNumber, c.LastRecordNumber, c.FirstRecordID, c.LastRecordID = 0, 0, 0, 0
@@ -125,8 +153,7 @@ func (c *Chunk) reset(index int, off int64, size int) {
 	le := binary.LittleEndian
 	c.FirstRecordNumber, c.LastRecordNumber = le.Uint64(c.buf[8:]), le.Uint64(c.buf[16:])
 	c.FirstRecordID, c.LastRecordID = le.Uint64(c.buf[24:]), le.Uint64(c.buf[32:])
-	crc := crc32.Update(crc32.ChecksumIEEE(c.buf[:120]), crc32.IEEETable, c.buf[128:recordsStart])
-	if crc != le.Uint32(c.buf[124:]) {
+	if headerCRC(c.buf) != le.Uint32(c.buf[124:]) {
 		c.State |= ChunkHeaderCRC
 	}
 	free := le.Uint32(c.buf[48:])
@@ -144,18 +171,7 @@ func (c *Chunk) reset(index int, off int64, size int) {
 }
 
 func allZero(b []byte) bool {
-	for len(b) >= 8 {
-		if binary.LittleEndian.Uint64(b) != 0 {
-			return false
-		}
-		b = b[8:]
-	}
-	for _, x := range b {
-		if x != 0 {
-			return false
-		}
-	}
-	return true
+	return len(b) == 0 || b[0] == 0 && bytes.Equal(b[1:], b[:len(b)-1])
 }
 
 // Records decodes the records of the chunk in order and hands each to fn, the

@@ -169,21 +169,30 @@ func (r *Reader) ReadChunk(i int, c *Chunk) error {
 		return fmt.Errorf("evtx: chunk %d of %d", i, r.NumChunks())
 	}
 	off := r.first + int64(i)*ChunkSize
-	n := min(int64(ChunkSize), r.size-off)
+	n := int(min(int64(ChunkSize), r.size-off))
 	if c.buf == nil {
 		c.buf = make([]byte, ChunkSize)
 	}
-	if got, err := r.r.ReadAt(c.buf[:n], off); int64(got) < n {
-		if err == nil {
-			err = io.ErrUnexpectedEOF
+	have := 0
+	for _, want := range [2]int{min(n, recordsStart), n} {
+		if have > 0 {
+			want = c.extent(n)
 		}
-		return fmt.Errorf("evtx: reading chunk %d at offset %d: %w", i, off, err)
+		got, err := r.r.ReadAt(c.buf[have:want], off+int64(have))
+		c.filled = max(c.filled, want)
+		if have+got < want {
+			if err == nil {
+				err = io.ErrUnexpectedEOF
+			}
+			return fmt.Errorf("evtx: reading chunk %d at offset %d: %w", i, off, err)
+		}
+		have = want
 	}
-	clear(c.buf[n:])
+	c.fill(have)
 	if r.cache != nil {
 		c.cache = r.cache
 	}
-	c.reset(i, off, int(n))
+	c.reset(i, off, n)
 	return nil
 }
 
@@ -194,8 +203,10 @@ func (c *Chunk) Load(i int, off int64, b []byte) {
 	if c.buf == nil {
 		c.buf = make([]byte, ChunkSize)
 	}
-	n := copy(c.buf, b)
-	clear(c.buf[n:])
+	n := min(len(b), ChunkSize)
+	have := copy(c.buf, b[:min(n, recordsStart)])
+	have += copy(c.buf[have:], b[have:max(have, c.extent(n))])
+	c.fill(have)
 	c.reset(i, off, n)
 }
 

@@ -424,8 +424,8 @@ func (f far) ReadAt(b []byte, off int64) (int, error) {
 	switch {
 	case off < firstChunk:
 		copy(b, f.head[off:])
-	case off == farAt:
-		copy(b, f.chunk)
+	case off >= farAt:
+		copy(b, f.chunk[off-farAt:])
 	}
 	return len(b), nil
 }

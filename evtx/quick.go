@@ -2,6 +2,7 @@ package evtx
 
 import (
 	"encoding/binary"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -96,7 +97,11 @@ func (c *Chunk) quickInstance(p, end int, nested bool, items *int) (next int, ok
 			if t != TypeNull && (t != TypeBinXML || size == 0) {
 				return 0, false
 			}
-		} else if !c.plausible(t, c.buf[off:off+size], use, items) {
+		} else if t == TypeString {
+			if size%2 != 0 {
+				return 0, false
+			}
+		} else if t != TypeNull && !plausible(t, c.buf[off:off+size], use, items) {
 			return 0, false
 		}
 		c.values = append(c.values, value{off: uint32(off), n: uint32(size), typ: t})
@@ -106,14 +111,12 @@ func (c *Chunk) quickInstance(p, end int, nested bool, items *int) (next int, ok
 	return off, true
 }
 
-// plausible reports whether a value renders without an error and its argument
-// may be of that type.
-func (c *Chunk) plausible(t ValueType, b []byte, use uint8, items *int) bool {
+// plausible reports whether a value, other than text and NULL, renders without an
+// error and its argument may be of that type.
+func plausible(t ValueType, b []byte, use uint8, items *int) bool {
 	switch t {
-	case TypeNull, TypeAnsiString, TypeBinary:
+	case TypeAnsiString, TypeBinary:
 		return true
-	case TypeString:
-		return len(b)%2 == 0
 	case TypeSize:
 		return len(b) == 4 || len(b) == 8
 	case TypeSID:
@@ -224,10 +227,14 @@ func (c *Chunk) field(s *slot, taken uint64, t ValueType, lossy bool, off int) {
 			}
 		}
 	}
-	c.fields = append(c.fields, Field{
-		Name: name, Kind: t.kind(), Type: t, Lossy: lossy,
-		Value: c.out[off:len(c.out):len(c.out)],
-	})
+	n := len(c.fields)
+	if n == cap(c.fields) {
+		c.fields = slices.Grow(c.fields, 64)
+	}
+	c.fields = c.fields[:n+1]
+	f := &c.fields[n] // set in place: building it elsewhere and copying costs as much as all else
+	f.Name, f.Kind, f.Type, f.Lossy = name, t.kind(), t, lossy
+	f.Value = c.out[off:len(c.out):len(c.out)]
 }
 
 // quickXML appends the XML of an instance, or of a part of its pieces.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf16"
@@ -61,15 +62,16 @@ func (t ValueType) width() int {
 }
 
 func (t ValueType) kind() Kind {
-	switch {
-	case t >= TypeInt8 && t <= TypeFloat64:
-		return Number
-	case t == TypeBool:
-		return Bool
-	case t == TypeBinary:
-		return Binary
+	if t < ValueType(len(kinds)) {
+		return kinds[t]
 	}
 	return String
+}
+
+var kinds = [...]Kind{
+	String, String, String,
+	Number, Number, Number, Number, Number, Number, Number, Number, Number, Number,
+	Bool, Binary, String,
 }
 
 var (
@@ -79,12 +81,7 @@ var (
 
 // appendValue writes one value, not an array and not BinXML, as Windows does.
 func appendValue(dst []byte, t ValueType, b []byte) (out []byte, lossy bool, err error) {
-	if w := t.width(); w != 0 && len(b) != w {
-		return dst, false, errWidth
-	}
-	le := binary.LittleEndian
-	switch t {
-	case TypeString:
+	if t == TypeString { // most of all values
 		if len(b)%2 != 0 {
 			return dst, false, errWidth
 		}
@@ -93,6 +90,12 @@ func appendValue(dst []byte, t ValueType, b []byte) (out []byte, lossy bool, err
 		}
 		dst, lossy = appendUTF16(dst, b)
 		return dst, lossy, nil
+	}
+	if w := t.width(); w != 0 && len(b) != w {
+		return dst, false, errWidth
+	}
+	le := binary.LittleEndian
+	switch t {
 	case TypeAnsiString:
 		for len(b) > 0 && b[len(b)-1] == 0 {
 			b = b[:len(b)-1]
@@ -102,19 +105,19 @@ func appendValue(dst []byte, t ValueType, b []byte) (out []byte, lossy bool, err
 	case TypeInt8:
 		return strconv.AppendInt(dst, int64(int8(b[0])), 10), false, nil
 	case TypeUint8:
-		return strconv.AppendUint(dst, uint64(b[0]), 10), false, nil
+		return appendDecimal(dst, uint64(b[0])), false, nil
 	case TypeInt16:
 		return strconv.AppendInt(dst, int64(int16(le.Uint16(b))), 10), false, nil
 	case TypeUint16:
-		return strconv.AppendUint(dst, uint64(le.Uint16(b)), 10), false, nil
+		return appendDecimal(dst, uint64(le.Uint16(b))), false, nil
 	case TypeInt32:
 		return strconv.AppendInt(dst, int64(int32(le.Uint32(b))), 10), false, nil
 	case TypeUint32:
-		return strconv.AppendUint(dst, uint64(le.Uint32(b)), 10), false, nil
+		return appendDecimal(dst, uint64(le.Uint32(b))), false, nil
 	case TypeInt64:
 		return strconv.AppendInt(dst, int64(le.Uint64(b)), 10), false, nil
 	case TypeUint64:
-		return strconv.AppendUint(dst, le.Uint64(b), 10), false, nil
+		return appendDecimal(dst, le.Uint64(b)), false, nil
 	case TypeFloat32:
 		return strconv.AppendFloat(dst, float64(math.Float32frombits(le.Uint32(b))), 'g', -1, 32), false, nil
 	case TypeFloat64:
@@ -160,15 +163,30 @@ func appendHex(dst []byte, v uint64) []byte {
 	return strconv.AppendUint(append(dst, '0', 'x'), v, 16)
 }
 
-func appendGUID(dst, b []byte) []byte {
-	dst = append(dst, '{')
-	for i, at := range [16]uint8{3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15} {
-		if i == 4 || i == 6 || i == 8 || i == 10 {
-			dst = append(dst, '-')
-		}
-		dst = append(dst, upperHex[b[at]>>4], upperHex[b[at]&15])
+// appendDecimal is strconv.AppendUint without its detours for small numbers.
+func appendDecimal(dst []byte, v uint64) []byte {
+	var b [5]byte
+	if v >= 100000 {
+		return strconv.AppendUint(dst, v, 10)
 	}
-	return append(dst, '}')
+	i := len(b)
+	for n := uint32(v); ; n /= 10 {
+		i--
+		b[i] = byte('0' + n%10)
+		if n < 10 {
+			return append(dst, b[i:]...)
+		}
+	}
+}
+
+func appendGUID(dst, b []byte) []byte {
+	dst = slices.Grow(dst, 38)
+	g := dst[len(dst) : len(dst)+38]
+	g[0], g[9], g[14], g[19], g[24], g[37] = '{', '-', '-', '-', '-', '}'
+	for i, at := range [16]uint8{7, 5, 3, 1, 12, 10, 17, 15, 20, 22, 25, 27, 29, 31, 33, 35} {
+		g[at], g[at+1] = upperHex[b[i]>>4], upperHex[b[i]&15]
+	}
+	return dst[:len(dst)+38]
 }
 
 // sidSize is the size of the SID at the start of b.
@@ -181,14 +199,14 @@ func sidSize(b []byte) (int, bool) {
 }
 
 func appendSID(dst, b []byte) []byte {
-	dst = strconv.AppendUint(append(dst, 'S', '-'), uint64(b[0]), 10)
+	dst = appendDecimal(append(dst, 'S', '-'), uint64(b[0]))
 	var authority uint64
 	for _, x := range b[2:8] {
 		authority = authority<<8 | uint64(x)
 	}
-	dst = strconv.AppendUint(append(dst, '-'), authority, 10)
+	dst = appendDecimal(append(dst, '-'), authority)
 	for i := range int(b[1]) {
-		dst = strconv.AppendUint(append(dst, '-'), uint64(binary.LittleEndian.Uint32(b[8+4*i:])), 10)
+		dst = appendDecimal(append(dst, '-'), uint64(binary.LittleEndian.Uint32(b[8+4*i:])))
 	}
 	return dst
 }
@@ -272,14 +290,21 @@ func (t FileTime) AppendText(dst []byte) []byte {
 	year, month, day := civil(secs / 86400)
 	rest := secs % 86400
 	dst = appendPadded(dst, year, 4)
-	dst = appendPadded(append(dst, '-'), month, 2)
-	dst = appendPadded(append(dst, '-'), day, 2)
-	dst = appendPadded(append(dst, 'T'), rest/3600, 2)
-	dst = appendPadded(append(dst, ':'), rest/60%60, 2)
-	dst = appendPadded(append(dst, ':'), rest%60, 2)
-	dst = appendPadded(append(dst, '.'), uint64(t%ticksPerSecond), 7)
-	return append(dst, 'Z')
+	var b [24]byte
+	b[0], b[3], b[6], b[9], b[12], b[15], b[23] = '-', '-', 'T', ':', ':', '.', 'Z'
+	two(b[1:], month)
+	two(b[4:], day)
+	two(b[7:], rest/3600)
+	two(b[10:], rest/60%60)
+	two(b[13:], rest%60)
+	for i, n := 22, uint32(t%ticksPerSecond); i > 15; i-- {
+		b[i] = byte('0' + n%10)
+		n /= 10
+	}
+	return append(dst, b[:]...)
 }
+
+func two(b []byte, n uint64) { b[0], b[1] = byte('0'+n/10), byte('0'+n%10) }
 
 func (t FileTime) String() string { return string(t.AppendText(nil)) }
 
