@@ -135,7 +135,7 @@ func FuzzMatch(f *testing.F) {
 		"A|re: '.{7,}'", "A|re: '^[a-z]{3}$'", "A|re: 'o+b(a|r)+.*z'", "A|re: '(?i)^\u212A?elvin$'",
 	} {
 		f.Add("title: x\nlogsource: {product: p}\ndetection: {s: {"+s+"}, condition: s}\n",
-			"A\x00fooBar\u017ftandbazxp1_aaaaaaaaghabcdefgh\U0010FFFDabc\x01B\x00user1\x01A\x00Kkelvinyx\x01A\x00a\xffbcd\x01A\x0010.1.2.3")
+			"A\x00fooBar\u017ftandbazxp1_aaaaaaaaghabcdefgh\U0010FFFDabc\x01B\x00user1\x01A\x00Kkelvinyx\x01A\x0010.1.2.3\x01A\x00a\xffbcd\x01A\x00p1_aaaaaaaaabc")
 	}
 	f.Fuzz(func(t *testing.T, rule, event string) {
 		rules, _ := Parse("f", []byte(rule))
