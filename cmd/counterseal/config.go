@@ -167,6 +167,10 @@ func parseConfig(path string, data []byte) (config, error) {
 	return c, c.check()
 }
 
+// minReserve is what the index library needs to write down what it holds; with less
+// it ends the process on a full disk.
+const minReserve = 16 << 20
+
 // goField is how the YAML library names a key.
 var goField = regexp.MustCompile(`Go struct field \w+\.\w+`)
 
@@ -176,8 +180,10 @@ func (c *config) check() error {
 	if where == "" {
 		where = "configuration"
 	}
-	if _, err := parseSize(c.Reserve); err != nil {
+	if n, err := parseSize(c.Reserve); err != nil {
 		return usage("%s: reserve: %v", where, err)
+	} else if n < minReserve {
+		return usage("%s: reserve: at least 16MiB, so that the index can write what it holds in memory", where)
 	}
 	if _, err := parseSize(c.Memory); err != nil {
 		return usage("%s: memory: %v", where, err)

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/counterseal/counterseal/internal/collect"
@@ -109,7 +110,7 @@ func (s *server) open(ctx context.Context, o serverOptions) error {
 	}
 	s.web, err = web.New(web.Options{
 		Pipeline: s.pipe, Ingest: s.http.Ingest(), Bulk: s.http.Bulk(), Import: s.importFiles, Log: s.log,
-		Version: version(), Demo: o.demo, Story: o.story, Now: s.now,
+		Version: version(), Demo: o.demo, Story: o.story, Now: s.now, Collectors: []prometheus.Collector{wayMetrics{s}},
 	})
 	if err != nil {
 		return errors.Join(err, s.pipe.Close())

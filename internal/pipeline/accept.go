@@ -81,7 +81,8 @@ type part struct {
 	pias      []string
 	until     time.Time // latest claimed time
 	lateness  time.Duration
-	repeats   int // events equal to ones sealed and not acknowledged in a broken session
+	rules     map[*pia.Rule]int64 // events by the line that let them in
+	repeats   int                 // events equal to ones sealed and not acknowledged in a broken session
 }
 
 // Accept takes a batch through the gate and returns when what is left of it is
@@ -114,9 +115,6 @@ func (p *Pipeline) Accept(ctx context.Context, b event.Batch) (event.Result, err
 
 // ready says why nothing can be accepted, if nothing can.
 func (p *Pipeline) ready() error {
-	if p.failed.Load() != nil {
-		return &event.Refusal{Code: codeDisk, Reason: "evidence cannot be written", Hint: "see the log of the server", After: 30 * time.Second}
-	}
 	// Asked each time: a fast sender fills a reserve within a second.
 	if free, err := durable.Free(p.dir); err == nil && free < p.reserve {
 		return &event.Refusal{Code: codeDisk, Reason: "the disk is almost full", Hint: "free space on the data disk or lower `reserve`", After: 30 * time.Second}
@@ -262,7 +260,7 @@ func (w *work) refuse(f *event.Frame, code, reason string) {
 func (p *Pipeline) part(w *work, rule *pia.Rule) *part {
 	t := w.parts[rule.Compartment]
 	if t == nil {
-		t = &part{counts: make(map[string]*event.Count)}
+		t = &part{counts: make(map[string]*event.Count), rules: make(map[*pia.Rule]int64)}
 		w.parts[rule.Compartment] = t
 	}
 	for _, name := range rule.Names() {
@@ -292,7 +290,6 @@ func (p *Pipeline) admit(pol *policy, w *work, rule *pia.Rule, rec *event.Record
 		return err
 	}
 	pol.rules.AtDoor(e, pol.sight(e.Source, e.Dataset, w.batch.Received))
-	p.today.add(rule, w.batch.Received)
 	if storedSize(e) > event.MaxRecord { // tokens are longer than the names were
 		return errLarge
 	}
@@ -314,6 +311,7 @@ func (p *Pipeline) admit(pol *policy, w *work, rule *pia.Rule, rec *event.Record
 		t.wants = append(t.wants, len(t.events))
 	}
 	t.events = append(t.events, e)
+	t.rules[rule]++
 	if f.Repeat || e.Way == wayRELP && p.tail.take(e, p.now()) {
 		t.repeats++
 	}
@@ -519,6 +517,9 @@ func (p *Pipeline) append(ctx context.Context, pol *policy, w *work, compartment
 	}
 	p.appended(compartment, at, n)
 	p.accepted.Add(int64(len(events)))
+	for rule, n := range t.rules {
+		p.today.add(rule, n, w.batch.Received)
+	}
 	return card, nil
 }
 

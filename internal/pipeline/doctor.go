@@ -34,9 +34,6 @@ func (p *Pipeline) Doctor(ctx context.Context) []Check {
 	pol, problems := p.policy, p.problems
 	p.policyMu.RUnlock()
 
-	if err := p.failed.Load(); err != nil {
-		add("evidence", "fail", "evidence cannot be written", "see the log, then restart")
-	}
 	if free, err := durable.Free(p.dir); err != nil {
 		add("disk", "fail", "free space cannot be read", "check the data disk")
 	} else if free < p.reserve {

@@ -234,7 +234,7 @@ type today struct {
 	max map[string]int64
 }
 
-func (t *today) add(rule *pia.Rule, received time.Time) {
+func (t *today) add(rule *pia.Rule, n int64, received time.Time) {
 	if rule.MaxPerDay <= 0 {
 		return
 	}
@@ -244,7 +244,7 @@ func (t *today) add(rule *pia.Rule, received time.Time) {
 		t.day, t.n, t.max = day, make(map[string]int64), make(map[string]int64)
 	}
 	key := rule.PIA + " " + rule.Source + "/" + rule.Dataset
-	t.n[key]++
+	t.n[key] += n
 	t.max[key] = rule.MaxPerDay
 }
 

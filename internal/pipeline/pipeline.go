@@ -66,8 +66,7 @@ type Pipeline struct {
 
 	budget      *semaphore.Weighted
 	budgetBytes int64
-	waiting     atomic.Bool           // the index waits for room on the disk
-	failed      atomic.Pointer[error] // why evidence cannot be written
+	waiting     atomic.Bool // the index waits for room on the disk
 
 	policyMu sync.RWMutex // held for reading by a batch on its way
 	policy   *policy

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -83,8 +84,7 @@ func (p *Pipeline) compile(d Documents) (*policy, []Problem, error) {
 			if b.Code == "unsigned" { // doctor says so of every assessment
 				continue
 			}
-			b.File = "" // it stands in Document
-			problems = append(problems, Problem{Document: doc.Name, Text: b.String()})
+			problems = append(problems, Problem{Document: doc.Name, Text: strings.TrimPrefix(strings.TrimPrefix(b.String(), doc.Name), ":")})
 		}
 		if a == nil || !a.Valid() {
 			continue

@@ -228,6 +228,10 @@ func (s *Server) known(r *http.Request) bool {
 
 // enter exchanges the one-time secret for a session.
 func (s *Server) enter(w http.ResponseWriter, r *http.Request) error {
+	if r.Method != http.MethodGet { // a HEAD of a preview must not use the secret up
+		w.WriteHeader(http.StatusMethodNotAllowed)
+		return nil
+	}
 	sum := sha256.Sum256([]byte(r.URL.Query().Get("once")))
 	s.mu.Lock()
 	ok := s.once != ([32]byte{}) && subtle.ConstantTimeCompare(sum[:], s.once[:]) == 1

@@ -208,6 +208,9 @@ func TestOneTimeSecret(t *testing.T) {
 			t.Errorf("wrong secret %q: %d", wrong, w.Code)
 		}
 	}
+	if w := h.ask("HEAD", "/enter?once="+url.QueryEscape(once), ""); w.Code != 405 || len(w.Result().Cookies()) > 0 {
+		t.Errorf("a HEAD opened a session: %d", w.Code)
+	}
 	w := enter(once)
 	if w.Code != 200 || w.Header().Get("Refresh") != "0; url=/" {
 		t.Fatalf("%d %v", w.Code, w.Header())
