@@ -104,7 +104,7 @@ func (h *Cache) add(k cacheKey, d *definition) {
 
 // cost estimates the memory of a definition with both of its plans.
 func (d *definition) cost() int {
-	const perDefinition, perOp, perName = 1024, 512, 64
+	const perDefinition, perOp, perName = 1024, 320, 64
 	return perDefinition + 2*len(d.raw) + 8*d.lits + perOp*len(d.ops) + perName*len(d.names)
 }
 

@@ -21,6 +21,7 @@ func seeds(f *testing.F) {
 		w.element(false, "Event", []attr{{"a", w.text("b")}}, w.text("c"), func() { w.bytes(0x09); w.name("amp") })
 	})
 	f.Add(bytes.TrimRight(w.chunk(), "\x00"))
+	f.Add(bytes.TrimRight(named("Good", "User", "x"), "\x00"))
 	real, _ := filepath.Glob(filepath.Join(os.TempDir(), "counterseal-packs", "sigma-regression-open-*", "regression_data", "rules", "windows", "*", "*", "*.evtx"))
 	for i, path := range real {
 		if b, err := os.ReadFile(path); err == nil && i%16 == 0 && len(b) > firstChunk+recordsStart {
@@ -34,6 +35,8 @@ func seeds(f *testing.F) {
 // and each form of a record is well-formed.
 func FuzzChunk(f *testing.F) {
 	seeds(f)
+	chunk, _ := threeRecords(1)
+	known := [][]byte{chunk, named("Good", "User", "x"), named("Evil", "User", "y")}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) < recordsStart || len(data) > ChunkSize {
 			return
@@ -64,13 +67,28 @@ func FuzzChunk(f *testing.F) {
 						t.Fatal("field without a name")
 					}
 				}
-				rec.Created()
 				checkForms(t, rec)
+				same(t, rec)
 				return nil
 			})
 		})
 		if err != nil {
 			t.Fatal(err)
+		}
+		// What a cache has seen before changes nothing, neither this chunk nor
+		// those of which this one may be a forgery.
+		h := new(Cache)
+		var before []string
+		for _, b := range known {
+			before = append(before, readWith(h, b))
+		}
+		if readWith(h, chunk) != readWith(new(Cache), chunk) {
+			t.Fatal("the chunk reads differently behind others")
+		}
+		for i, b := range known {
+			if readWith(h, b) != before[i] {
+				t.Fatalf("chunk %d reads differently behind this one", i)
+			}
 		}
 	})
 }
