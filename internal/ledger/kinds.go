@@ -1,0 +1,112 @@
+package ledger
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// Kind is what a kind of statement is about and which names its detail must have.
+// More names are allowed; their values obey the form of every statement.
+type Kind struct {
+	Name   string
+	About  string
+	Detail []string
+}
+
+// Kinds is the closed list: Add refuses a kind that is not here. Digests are lower
+// case hex of SHA-256, or a Digest where they would confirm a guess. docs/formats/ledger.md
+// says the same in prose.
+func Kinds() []Kind {
+	return []Kind{
+		{"server.start", "the server started; digests of what runs", []string{"binary", "config", "rules", "policy"}},
+		{"server.stop", "the server stopped in order", []string{"reason"}},
+
+		{"segment.opened", "a segment takes records; progress is stated only when something was written", []string{"compartment", "stream"}},
+		{"segment.progress", "how far the open segments are", []string{"segments"}},
+		{"segment.closed", "a segment is complete; its roots", []string{"compartment", "stream", "records", "root"}},
+		{"segment.damaged", "a segment does not verify", []string{"compartment", "stream", "reason"}},
+
+		{"source.admitted", "records taken from a source in a window", []string{"source", "from", "to", "records"}},
+		{"source.refused", "records refused at the door in a window", []string{"source", "from", "to", "records", "reason"}},
+
+		{"pia.activated", "an assessment opens the gate", []string{"digest"}},
+		{"pia.retired", "an assessment closes the gate again", []string{"digest"}},
+		{"rules.activated", "a rule set is in force", []string{"digest"}},
+		{"policy.activated", "an access policy is in force", []string{"digest"}},
+		{"config.activated", "a configuration is in force", []string{"digest"}},
+		{"lists.activated", "protected channels or the directory changed", []string{"list", "digest"}},
+
+		{"login.accepted", "somebody came in", []string{"way"}},
+		{"login.refused", "somebody did not", []string{"way", "reason"}},
+		{"request.served", "one request of a person; the question is a payload", []string{"route", "status"}},
+		{"request.refused", "a request that policy refused", []string{"route", "rule"}},
+		{"export.made", "data left the system", []string{"format", "records"}},
+
+		{"approval.requested", "an act that needs two people", []string{"act", "expires"}},
+		{"approval.decided", "one of them has answered", []string{"request", "decision"}},
+		{"approval.expired", "nobody answered in time", []string{"request"}},
+		{"approval.used", "the act was done, once", []string{"request"}},
+
+		{"unmask.opened", "a name was shown", []string{"request"}},
+		{"unmask.mismatch", "the opened name does not give its token", []string{"request"}},
+		{"unlock.opened", "originals were unlocked for a range", []string{"request"}},
+		{"unlock.closed", "the time of an unlock is over", []string{"request"}},
+		{"replay.done", "unlocked originals were parsed again", []string{"context", "records"}},
+
+		{"hold.placed", "a legal hold", []string{"scope", "authority"}},
+		{"hold.released", "a legal hold ended, by two people", []string{"hold", "request"}},
+		{"destruction.intended", "what will be destroyed, and under which rule", []string{"rule", "after"}},
+		{"destruction.done", "keys and derived copies were destroyed", []string{"rule", "destroyed"}},
+
+		{"key.made", "a key exists; its public half or id", []string{"purpose", "key"}},
+		{"key.rotated", "a new epoch", []string{"purpose", "key", "epoch"}},
+		{"key.backed_up", "a copy of keys left the server, sealed", []string{"recipients"}},
+		{"key.rehearsed", "recovery was rehearsed", []string{"result"}},
+		{"key.destroyed", "a key is gone", []string{"purpose", "key"}},
+		{"officer.enrolled", "a public key of an officer", []string{"office", "key"}},
+		{"officer.retired", "an officer or a key left office", []string{"office", "key"}},
+
+		{"case.opened", "a case", []string{"case"}},
+		{"case.closed", "a case ended", []string{"case"}},
+		{"case.authorised", "an authorisation and its scope", []string{"case", "scope"}},
+		{"package.made", "a package for named recipients", []string{"digest", "recipients", "due"}},
+		{"package.received", "the recipient has it", []string{"package"}},
+		{"package.returned", "outcome, return or destruction at the recipient", []string{"package", "outcome"}},
+		{"package.overdue", "not returned in time", []string{"package"}},
+
+		{"witness.added", "a witness is asked from now on", []string{"vkey"}},
+		{"witness.removed", "a witness is asked no more", []string{"vkey"}},
+		{"log.succeeded", "entry 0 of a log that follows another", []string{"origin", "size", "root", "reason"}},
+		{"state.rebuilt", "views were made again from the truths", []string{"views"}},
+		{"alarm.raised", "something that a person must look at", []string{"alarm"}},
+	}
+}
+
+// kindTable is Kinds by name.
+func kindTable() map[string]Kind {
+	m := map[string]Kind{}
+	for _, k := range Kinds() {
+		m[k.Name] = k
+	}
+	return m
+}
+
+// checkKind refuses unknown kinds and missing names of the detail.
+func checkKind(kinds map[string]Kind, s *Statement) error {
+	k, ok := kinds[s.Kind]
+	if !ok {
+		return fmt.Errorf("%w: kind %q is not in the list", ErrForm, s.Kind)
+	}
+	var have map[string]json.RawMessage
+	if len(s.Detail) > 0 {
+		if err := json.Unmarshal(s.Detail, &have); err != nil {
+			return fmt.Errorf("%w: detail is no JSON object", ErrForm)
+		}
+	}
+	for _, name := range k.Detail {
+		if _, ok := have[name]; !ok {
+			return fmt.Errorf("%w: detail of %s lacks %q", ErrForm, s.Kind, name)
+		}
+	}
+	return nil
+}
