@@ -37,7 +37,6 @@ type scratch struct {
 	arena []byte // bytes of folded values
 	spans []span
 	key   []byte
-	addrs map[string]netip.Addr
 }
 
 // aliased is a field that is there under another name.
