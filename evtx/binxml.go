@@ -71,7 +71,7 @@ type definition struct {
 	err   error
 	raw   []byte    // the definition as it stood in the chunk that it was compiled in
 	names []nameRef // the names that it refers to, in order
-	plans [2]atomic.Pointer[plan]
+	plans [places]atomic.Pointer[plan]
 }
 
 type nameEntry struct {

@@ -27,7 +27,16 @@ type plan struct {
 // What an argument may be.
 const (
 	useArray  uint8 = 1 << iota // an array: it repeats its element
-	useNested                   // BinXML or NULL, nothing else
+	useNested                   // BinXML, a section, or NULL; nothing else
+	useInner                    // BinXML inside of UserData, or any value
+)
+
+// Where a definition stands.
+const (
+	atRoot    = iota // at the top of a record
+	atSection        // as a section below the root of another
+	atInner          // as the one element inside of UserData
+	places
 )
 
 type slotKind uint8
@@ -71,18 +80,13 @@ type piece struct {
 	args []uint16
 }
 
-// plan returns the plan of the definition: at the top of a record, or as a
-// section inside the root of another. It is made on first use; two goroutines may
-// make it twice, the same.
-func (d *definition) plan(nested bool) *plan {
-	i := 0
-	if nested {
-		i = 1
-	}
-	p := d.plans[i].Load()
+// plan returns the plan of the definition for a place. It is made on first use;
+// two goroutines may make it twice, the same.
+func (d *definition) plan(place int) *plan {
+	p := d.plans[place].Load()
 	if p == nil {
-		p = makePlan(d.ops, nested)
-		d.plans[i].Store(p)
+		p = makePlan(d.ops, place)
+		d.plans[place].Store(p)
 	}
 	return p
 }
@@ -90,7 +94,7 @@ func (d *definition) plan(nested bool) *plan {
 type planner struct {
 	plan
 	ops     []op
-	nested  bool   // the definition is a section
+	place   int
 	section string // the element below the root
 	gap     bool   // a BinXML argument came already
 	timed   bool   // a TimeCreated/SystemTime came already
@@ -98,20 +102,26 @@ type planner struct {
 	literal int // where the last literal piece that may grow stands, or -1
 }
 
-func makePlan(ops []op, nested bool) *plan {
-	b := planner{ops: ops, nested: nested, literal: -1}
+func makePlan(ops []op, place int) *plan {
+	b := planner{ops: ops, place: place, literal: -1}
 	b.created = -1
-	depth := 1
-	if nested {
-		depth = 2
+	if place == atInner {
+		b.section = userData
 	}
-	ok := len(ops) > 0 && ops[0].kind == opElement && int(ops[0].end) == len(ops) && b.size(maxSteps/8, maxSpent/8)
-	if !ok || !b.element(0, depth) || nested && b.section == "System" {
-		return &plan{}
+	if len(ops) == 0 || ops[0].kind != opElement || int(ops[0].end) != len(ops) || !b.size(maxSteps/8, maxSpent/8) {
+		return new(plan)
+	}
+	if place == atInner && ops[0].flags&flagOmittable != 0 {
+		return new(plan) // UserData may then be empty
+	}
+	if !b.element(0, 1+place) || place == atSection && b.section == "System" {
+		return new(plan)
 	}
 	b.ok = true
 	return &b.plan
 }
+
+const userData = "UserData"
 
 // size counts what the operations cost and how often they use each argument.
 func (b *planner) size(steps, spent int) bool {
@@ -269,7 +279,7 @@ func (b *planner) element(i, depth int) bool {
 		called := depth == 3 && name == "Data" && b.section == "EventData" && local(a.name) == "Name"
 		if o.name == "TimeCreated" && a.name == "SystemTime" && !b.timed {
 			b.timed = true
-			if part.values == 1 && !b.gap && repeat < 0 && !b.nested {
+			if part.values == 1 && !b.gap && repeat < 0 && b.place == atRoot {
 				b.created = int(part.arg)
 			}
 		}
@@ -326,6 +336,10 @@ func (b *planner) element(i, depth int) bool {
 		if attributes {
 			b.uses[body.arg] &^= useArray // they would be repeated as well
 		}
+		if depth == 2 && name == userData && b.counts[body.arg] == 1 {
+			b.gap = true
+			b.uses[body.arg] |= useInner
+		}
 		b.land(repeat)
 		if skipXML >= 0 {
 			b.land(skipXML)
@@ -381,7 +395,7 @@ func (b *planner) children(o *op, depth int, attrs []uint16, certain bool, empty
 	for j := o.body; j < o.end; {
 		child := &b.ops[j]
 		if child.kind == opSubstitute {
-			if b.counts[child.arg] != 1 || b.nested {
+			if b.counts[child.arg] != 1 {
 				return false
 			}
 			b.gap = true

@@ -26,28 +26,24 @@ func (c *Chunk) quickly(start, end int) (next int, ok bool) {
 	}
 	c.quick = c.quick[:0]
 	items := 0
-	p, ok := c.quickInstance(start+4, end, false, &items)
+	p, ok := c.quickInstance(start+4, end, atRoot, &items)
 	if !ok || p >= end || b[p]&^0x40 != 0 {
 		return 0, false
 	}
-	for i := range c.quick[0].n {
-		v := &c.values[i]
-		if v.typ != TypeBinXML {
-			continue
-		}
-		q, last := int(v.off), int(v.off+v.n)
-		if q+4 <= last && b[q] == 0x0f {
-			if b[q+1] != 1 || b[q+2] != 1 {
+	for k := 0; k < len(c.quick); k++ { // it grows; the plan of a value inside UserData foresees no other
+		x := c.quick[k]
+		for i := range min(x.n, len(x.plan.uses)) {
+			use := x.plan.uses[i]
+			if use&(useNested|useInner) == 0 || c.values[x.base+i].typ != TypeBinXML {
+				continue
+			}
+			place := atSection
+			if use&useInner != 0 {
+				place = atInner
+			}
+			if !c.quickNested(&c.values[x.base+i], place, &items) {
 				return 0, false
 			}
-			q += 4
-		}
-		if q >= last || b[q]&^0x40 != 0x0c {
-			return 0, false
-		}
-		v.nested = uint32(len(c.quick))
-		if q, ok = c.quickInstance(q, last, true, &items); !ok || q < last && b[q]&^0x40 != 0 {
-			return 0, false
 		}
 	}
 	// The bounds of the way by tokens, from above. A value gives at most four
@@ -64,8 +60,25 @@ func (c *Chunk) quickly(start, end int) (next int, ok bool) {
 	return p + 1, true
 }
 
+// quickNested reads a BinXML value. The value is changed before c.values grows.
+func (c *Chunk) quickNested(v *value, place int, items *int) bool {
+	p, end := int(v.off), int(v.off+v.n)
+	v.nested = uint32(len(c.quick))
+	if p+4 <= end && c.buf[p] == 0x0f {
+		if c.buf[p+1] != 1 || c.buf[p+2] != 1 {
+			return false
+		}
+		p += 4
+	}
+	if p >= end || c.buf[p]&^0x40 != 0x0c {
+		return false
+	}
+	p, ok := c.quickInstance(p, end, place, items)
+	return ok && (p >= end || c.buf[p]&^0x40 == 0)
+}
+
 // quickInstance reads the template instance at p and checks each of its values.
-func (c *Chunk) quickInstance(p, end int, nested bool, items *int) (next int, ok bool) {
+func (c *Chunk) quickInstance(p, end, place int, items *int) (next int, ok bool) {
 	le := binary.LittleEndian
 	if p+10 > end || c.buf[p+1] != 1 {
 		return 0, false
@@ -74,7 +87,7 @@ func (c *Chunk) quickInstance(p, end int, nested bool, items *int) (next int, ok
 	if err != nil || p+4 > end {
 		return 0, false
 	}
-	pl := d.plan(nested)
+	pl := d.plan(place)
 	count := le.Uint32(c.buf[p:])
 	p += 4
 	if !pl.ok || count > maxArguments || int64(p)+4*int64(count) > int64(end) || int(count) < len(pl.uses) {
@@ -99,6 +112,10 @@ func (c *Chunk) quickInstance(p, end int, nested bool, items *int) (next int, ok
 			}
 		} else if t == TypeString {
 			if size%2 != 0 {
+				return 0, false
+			}
+		} else if t == TypeBinXML {
+			if use&useInner == 0 || size == 0 {
 				return 0, false
 			}
 		} else if t != TypeNull && !plausible(t, c.buf[off:off+size], use, items) {
@@ -175,6 +192,10 @@ func (c *Chunk) slots(list []slot, values []value, taken uint64) {
 			if v.typ == TypeNull {
 				continue
 			}
+			if v.typ == TypeBinXML {
+				c.nestedSlots(v, taken)
+				continue
+			}
 			b := c.buf[v.off : v.off+v.n]
 			if v.typ&arrayBit != 0 {
 				c.arrayFields(s, taken, v.typ&^arrayBit, b)
@@ -190,8 +211,7 @@ func (c *Chunk) slots(list []slot, values []value, taken uint64) {
 			}
 		case slotNested:
 			if v := &values[s.arg]; v.typ != TypeNull {
-				x := c.quick[v.nested]
-				c.slots(x.plan.fields, c.values[x.base:x.base+x.n], taken)
+				c.nestedSlots(v, taken)
 			}
 		case slotSkip:
 			if values[s.arg].typ == TypeNull {
@@ -199,6 +219,11 @@ func (c *Chunk) slots(list []slot, values []value, taken uint64) {
 			}
 		}
 	}
+}
+
+func (c *Chunk) nestedSlots(v *value, taken uint64) {
+	x := c.quick[v.nested]
+	c.slots(x.plan.fields, c.values[x.base:x.base+x.n], taken)
 }
 
 func (c *Chunk) arrayFields(s *slot, taken uint64, t ValueType, b []byte) {
@@ -254,7 +279,12 @@ func (c *Chunk) quickXML(dst []byte, x *instance, from, to int) []byte {
 				dst = append(dst, '/', '>')
 				continue
 			}
-			dst = c.xmlValue(append(dst, '>'), v.typ, c.buf[v.off:v.off+v.n])
+			dst = append(dst, '>')
+			if v.typ == TypeBinXML {
+				dst = c.nestedXML(dst, v)
+			} else {
+				dst = c.xmlValue(dst, v.typ, c.buf[v.off:v.off+v.n])
+			}
 			dst = append(dst, s.lit...)
 		case pieceRepeat:
 			v := &values[s.arg]
@@ -286,12 +316,16 @@ func (c *Chunk) quickXML(dst []byte, x *instance, from, to int) []byte {
 			}
 		case pieceNested:
 			if v := &values[s.arg]; v.typ != TypeNull {
-				inner := &c.quick[v.nested]
-				dst = c.quickXML(dst, inner, 0, len(inner.plan.xml))
+				dst = c.nestedXML(dst, v)
 			}
 		}
 	}
 	return dst
+}
+
+func (c *Chunk) nestedXML(dst []byte, v *value) []byte {
+	x := &c.quick[v.nested]
+	return c.quickXML(dst, x, 0, len(x.plan.xml))
 }
 
 // xmlValue writes one value. Only text can hold what XML must escape.
