@@ -344,19 +344,21 @@ func (c *Chunk) xmlValue(dst []byte, t ValueType, b []byte) []byte {
 // narrow appends UTF-16LE as long as it is ASCII, four characters at a time, and
 // returns what is left.
 func narrow(dst, b []byte) (out, rest []byte) {
+	n := len(dst)
+	dst = slices.Grow(dst, len(b)/2)
+	to := dst[n : n+len(b)/2]
 	for len(b) >= 8 {
 		x := binary.LittleEndian.Uint64(b)
 		if x&0xff80ff80ff80ff80 != 0 {
 			break
 		}
 		x |= x >> 8
-		x = x&0xffff | x>>16&0xffff0000
-		dst = binary.LittleEndian.AppendUint32(dst, uint32(x))
-		b = b[8:]
+		binary.LittleEndian.PutUint32(to, uint32(x&0xffff|x>>16&0xffff0000))
+		to, b = to[4:], b[8:]
 	}
 	for len(b) >= 2 && b[1] == 0 && b[0] < utf8.RuneSelf {
-		dst = append(dst, b[0])
-		b = b[2:]
+		to[0] = b[0]
+		to, b = to[1:], b[2:]
 	}
-	return dst, b
+	return dst[:cap(dst)-cap(to)], b
 }

@@ -163,20 +163,25 @@ func appendHex(dst []byte, v uint64) []byte {
 	return strconv.AppendUint(append(dst, '0', 'x'), v, 16)
 }
 
-// appendDecimal is strconv.AppendUint without its detours for small numbers.
+// appendDecimal is strconv.AppendUint, with the usual small numbers written in
+// place.
 func appendDecimal(dst []byte, v uint64) []byte {
-	var b [5]byte
 	if v >= 100000 {
 		return strconv.AppendUint(dst, v, 10)
 	}
-	i := len(b)
-	for n := uint32(v); ; n /= 10 {
-		i--
-		b[i] = byte('0' + n%10)
-		if n < 10 {
-			return append(dst, b[i:]...)
-		}
+	n := uint32(v)
+	a, b, c, d, e := byte('0'+n/10000), byte('0'+n/1000%10), byte('0'+n/100%10), byte('0'+n/10%10), byte('0'+n%10)
+	switch {
+	case n < 10:
+		return append(dst, e)
+	case n < 100:
+		return append(dst, d, e)
+	case n < 1000:
+		return append(dst, c, d, e)
+	case n < 10000:
+		return append(dst, b, c, d, e)
 	}
+	return append(dst, a, b, c, d, e)
 }
 
 func appendGUID(dst, b []byte) []byte {
