@@ -32,6 +32,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/counterseal/counterseal/evtx"
 	"github.com/counterseal/counterseal/internal/detect"
 )
 
@@ -157,9 +158,11 @@ func Run(ctx context.Context, o Options) (Summary, error) {
 			}
 		})
 	})
+	var templates evtx.Cache // one for all event logs
 	for range o.Workers {
 		group.Go(func() error {
 			w := worker{set: rules.Set(), received: received, min: o.MinLevel, buffers: &lend, mask: mask}
+			w.chunk.Use(&templates)
 			for p := range work {
 				w.judge(p)
 				close(p.done)
