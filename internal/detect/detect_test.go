@@ -68,17 +68,17 @@ func process(command string) *event.Event {
 func TestJudge(t *testing.T) {
 	r := ruleSet(t, encoded, parent)
 	ref := event.Ref{Compartment: "c", Ordinal: 4}
-	got := r.Judge(process("powershell -enc QQ=="), ref, Sight{})
+	got := r.Judge(process("powershell -enc QQ=="), ref, Sight{}, nil)
 	if len(got) != 1 || got[0].Rule.Level != "high" || got[0].Refs[0] != ref || got[0].Rule.Author != "Counterseal" || len(got[0].Parts) == 0 {
 		t.Fatalf("findings: %+v", got)
 	}
-	if again := r.Judge(process("powershell -enc QQ=="), event.Ref{Compartment: "d"}, Sight{}); again[0].ID != got[0].ID {
+	if again := r.Judge(process("powershell -enc QQ=="), event.Ref{Compartment: "d"}, Sight{}, nil); again[0].ID != got[0].ID {
 		t.Fatal("another Ref gave another finding id")
 	}
-	if other := r.Judge(process("powershell -enc QR=="), ref, Sight{}); other[0].ID == got[0].ID {
+	if other := r.Judge(process("powershell -enc QR=="), ref, Sight{}, nil); other[0].ID == got[0].ID {
 		t.Fatal("another content gave the same finding id")
 	}
-	if none := r.Judge(process("powershell"), ref, Sight{}); len(none) != 0 {
+	if none := r.Judge(process("powershell"), ref, Sight{}, nil); len(none) != 0 {
 		t.Fatalf("findings: %+v", none)
 	}
 }
@@ -86,7 +86,7 @@ func TestJudge(t *testing.T) {
 func TestCannotTellIsCountedAndNoFinding(t *testing.T) {
 	r := ruleSet(t, encoded, parent)
 	sight := Sight{Blind: func(f string) bool { return f == "ParentImage" }}
-	if got := r.Judge(process("powershell"), event.Ref{}, sight); len(got) != 0 {
+	if got := r.Judge(process("powershell"), event.Ref{}, sight, nil); len(got) != 0 {
 		t.Fatalf("findings: %+v", got)
 	}
 	if n := r.CannotTell()["0a1b2c3d-0000-4000-8000-000000000002"]; n != 1 {
@@ -108,7 +108,7 @@ func TestDetectOnlyIsJudgedAtTheDoorAndReplayed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := r.Judge(en.Event, event.Ref{}, sight)
+	got := r.Judge(en.Event, event.Ref{}, sight, nil)
 	if len(got) != 1 || !slices.Contains(got[0].Parts, event.Part{Field: "CommandLine", Value: "len=20 h1_x"}) {
 		t.Fatalf("findings: %+v", got)
 	}
@@ -116,11 +116,11 @@ func TestDetectOnlyIsJudgedAtTheDoorAndReplayed(t *testing.T) {
 	if err != nil || again.Digest() != r.Digest() {
 		t.Fatalf("blob: %v", err)
 	}
-	if replay := again.Judge(en.Event, event.Ref{}, sight); len(replay) != 1 || replay[0].ID != got[0].ID {
+	if replay := again.Judge(en.Event, event.Ref{}, sight, nil); len(replay) != 1 || replay[0].ID != got[0].ID {
 		t.Fatalf("replay: %+v", replay)
 	}
 	other := ruleSet(t, encoded) // another rule set must not guess
-	if out := other.Judge(en.Event, event.Ref{}, sight); len(out) != 0 || other.CannotTell()["0a1b2c3d-0000-4000-8000-000000000001"] != 1 {
+	if out := other.Judge(en.Event, event.Ref{}, sight, nil); len(out) != 0 || other.CannotTell()["0a1b2c3d-0000-4000-8000-000000000001"] != 1 {
 		t.Fatalf("findings: %+v, cannot tell %v", out, other.CannotTell())
 	}
 }
@@ -129,7 +129,7 @@ func TestClaimAheadOfReceiptIsClamped(t *testing.T) {
 	r := ruleSet(t, encoded)
 	e := process("powershell -enc QQ==")
 	e.Time = e.Received + int64(10*time.Hour)
-	got := r.Judge(e, event.Ref{}, Sight{})
+	got := r.Judge(e, event.Ref{}, Sight{}, nil)
 	if want := time.Unix(0, e.Received).Add(MaxAhead).UTC(); len(got) != 1 || !got[0].From.Equal(want) {
 		t.Fatalf("from %v, want %v", got[0].From, want)
 	}

@@ -25,25 +25,38 @@ type Sight struct {
 const MaxAhead = 5 * time.Minute
 
 // Judge asks the rules about one stored event and returns a finding for each yes,
-// in the order of rule ids.
-func (r *RuleSet) Judge(e *event.Event, ref event.Ref, sight Sight) []event.Finding {
+// in the order of rule ids. Matches of rules that feed a correlation go to c, where
+// it is not nil; what that brings or takes back is among the findings.
+func (r *RuleSet) Judge(e *event.Event, ref event.Ref, sight Sight, c *Correlator) []event.Finding {
 	var out []event.Finding
-	if e.RuleSet == r.digest {
-		for _, v := range e.Verdicts {
-			if rule := r.rules[v.Rule]; rule != nil {
-				out = append(out, r.finding(e, ref, rule, r.stored(e, rule)))
-			}
+	yes := func(m sigma.Match, ev *sigma.Event, parts func() []event.Part) {
+		if !r.set.Silent(m.Rule) {
+			out = append(out, r.finding(e, ref, m.Rule, parts()))
 		}
+		if c != nil {
+			out = c.observe(out, m, ev, e, ref)
+		}
+	}
+	if e.RuleSet == r.digest {
+		r.event(e, e.Fields, sight, func(ev *sigma.Event) {
+			for _, v := range e.Verdicts {
+				if rule := r.rules[v.Rule]; rule != nil {
+					yes(sigma.Match{Rule: rule, Verdict: sigma.Yes}, ev, func() []event.Part { return r.stored(e, rule) })
+				}
+			}
+		})
 		return out
 	}
-	r.match(e, e.Fields, sight, func(m sigma.Match) {
+	r.match(e, e.Fields, sight, func(m sigma.Match, ev *sigma.Event) {
 		switch m.Verdict {
 		case sigma.Yes:
-			parts := make([]event.Part, 0, len(m.Matched))
-			for _, f := range m.Matched {
-				parts = append(parts, event.Part{Field: f.Name, Value: string(f.Value)})
-			}
-			out = append(out, r.finding(e, ref, m.Rule, parts))
+			yes(m, ev, func() []event.Part {
+				parts := make([]event.Part, 0, len(m.Matched))
+				for _, f := range m.Matched {
+					parts = append(parts, event.Part{Field: f.Name, Value: string(f.Value)})
+				}
+				return parts
+			})
 		case sigma.CannotTell:
 			r.cannot[m.Rule].Add(1)
 		}
@@ -68,7 +81,7 @@ func (r *RuleSet) AtDoor(e *event.Event, sight Sight) {
 	}
 	e.RuleSet, e.Verdicts = r.digest, nil
 	open := Sight{Blind: sight.Blind}
-	r.match(e, fields, open, func(m sigma.Match) {
+	r.match(e, fields, open, func(m sigma.Match, _ *sigma.Event) {
 		switch m.Verdict {
 		case sigma.Yes:
 			e.Verdicts = append(e.Verdicts, event.Verdict{Rule: m.Rule.Digest})
@@ -78,7 +91,14 @@ func (r *RuleSet) AtDoor(e *event.Event, sight Sight) {
 	})
 }
 
-func (r *RuleSet) match(e *event.Event, fields []event.Field, sight Sight, fn func(sigma.Match)) {
+func (r *RuleSet) match(e *event.Event, fields []event.Field, sight Sight, fn func(sigma.Match, *sigma.Event)) {
+	r.event(e, fields, sight, func(ev *sigma.Event) {
+		r.set.Match(ev, func(m sigma.Match) { fn(m, ev) })
+	})
+}
+
+// event shows an event to the rules as far as the assessment lets it be seen.
+func (r *RuleSet) event(e *event.Event, fields []event.Field, sight Sight, fn func(*sigma.Event)) {
 	s := r.pool.Get().(*scratch)
 	defer r.pool.Put(s)
 	s.fields = s.fields[:0]
@@ -97,7 +117,7 @@ func (r *RuleSet) match(e *event.Event, fields []event.Field, sight Sight, fn fu
 			return sight.Blind != nil && sight.Blind(name) || sight.Hidden != nil && sight.Hidden(name)
 		}
 	}
-	r.set.Match(&ev, fn)
+	fn(&ev)
 }
 
 var kinds = [4]sigma.Kind{event.String: sigma.KindString, event.Number: sigma.KindNumber, event.Bool: sigma.KindBool, event.Null: sigma.KindNull}
@@ -116,21 +136,32 @@ func (r *RuleSet) stored(e *event.Event, rule *sigma.Rule) []event.Part {
 func (r *RuleSet) finding(e *event.Event, ref event.Ref, rule *sigma.Rule, parts []event.Part) event.Finding {
 	digest := hex.EncodeToString(rule.Digest[:])
 	claimed := time.Unix(0, e.Time).UTC() // 1970 where the record has none: receipt takes no part in the id
-	at := e.At()
-	if limit := time.Unix(0, e.Received).UTC().Add(MaxAhead); at.After(limit) {
-		at = limit
-	}
+	at := ruleTime(e)
 	return event.Finding{
 		ID:  event.FindingID(digest, [][32]byte{e.Content()}, "", claimed, claimed),
 		Rev: 1, State: event.Open,
-		Rule: event.RuleInfo{
-			ID: rule.ID, Digest: digest, Title: rule.Title, Level: rule.Level,
-			Author: rule.Author, License: rule.License, Tags: rule.Tags,
-		},
+		Rule:    ruleInfo(rule),
 		RuleSet: r.Digest(),
 		Refs:    []event.Ref{ref},
 		From:    at, To: at,
 		Parts:  parts,
 		Source: e.Source, Dataset: e.Dataset,
+	}
+}
+
+// ruleTime is the time of an event for rules: the claimed one, at most MaxAhead
+// after receipt.
+func ruleTime(e *event.Event) time.Time {
+	at := e.At()
+	if limit := time.Unix(0, e.Received).UTC().Add(MaxAhead); at.After(limit) {
+		return limit
+	}
+	return at
+}
+
+func ruleInfo(rule *sigma.Rule) event.RuleInfo {
+	return event.RuleInfo{
+		ID: rule.ID, Digest: hex.EncodeToString(rule.Digest[:]), Title: rule.Title, Level: rule.Level,
+		Author: rule.Author, License: rule.License, Tags: rule.Tags,
 	}
 }

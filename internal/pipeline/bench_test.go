@@ -154,7 +154,7 @@ func stages(b *testing.B, dir string, docs Documents, all []event.Batch) {
 	})
 	measure("detect", func() {
 		for _, e := range events {
-			p.policy.rules.Judge(e, event.Ref{}, p.policy.sight(e.Source, e.Dataset, now))
+			p.policy.rules.Judge(e, event.Ref{}, p.policy.sight(e.Source, e.Dataset, now), nil)
 		}
 	})
 	events = nil
