@@ -20,6 +20,21 @@
 //	matched NAME...           the fields that the last "want yes" reports
 //
 // The wants of an event are complete: a rule that they do not name must not match.
+//
+// Correlations are tested by events with a time. They arrive in the order of the
+// file, and then again in random orders between two advances, some of them twice,
+// with the state stored and loaded in between. Each time the findings at the end
+// must be those that the file names, and no others:
+//
+//	at DURATION               when the event above happened, since some start; it needs no want
+//	twin TEXT                 another sensor's record of what has the same TEXT
+//	advance DURATION          nothing older is awaited any more
+//	found RULE: EVENT... | GROUP | VALUE | FROM TO
+//	                          RULE fires on the events, named as in their directive;
+//	                          what follows a bar may be left out from the end
+//	found none                nothing is found at the end
+//	late N, ungrouped N, skipped N
+//	                          how many observations are counted so, 0 when not given
 package sigmatest
 
 import (
@@ -75,6 +90,7 @@ type testCase struct {
 	event sigma.Event
 	blind []string
 	wants []want
+	timed bool // it is part of the story
 }
 
 // Run runs the cases of one file; name is for messages.
@@ -93,6 +109,7 @@ func Run(name string, data []byte, opt Options) Report {
 	var refusals []directive
 	var cases []*testCase
 	var source sigma.LogSource
+	var story story
 	for _, d := range directives {
 		var last *testCase
 		if len(cases) > 0 {
@@ -156,6 +173,10 @@ func Run(name string, data []byte, opt Options) Report {
 			if err := last.add(d); err != nil {
 				failf(d.line, "%v", err)
 			}
+		case "at", "twin", "advance", "found", "late", "ungrouped", "skipped":
+			if err := story.add(d, last); err != nil {
+				failf(d.line, "%s: %v", d.word, err)
+			}
 		default:
 			failf(d.line, "unknown directive %q", d.word)
 		}
@@ -174,6 +195,7 @@ func Run(name string, data []byte, opt Options) Report {
 		rep.Events++
 		c.run(set, &rep, failf)
 	}
+	story.run(set, &rep, failf)
 	return rep
 }
 
@@ -274,15 +296,14 @@ func checkRefused(d directive, opt sigma.Options) string {
 }
 
 func (c *testCase) run(set *sigma.Set, rep *Report, failf func(int, string, ...any)) {
+	if len(c.wants) == 0 && c.timed {
+		return
+	}
 	if len(c.wants) == 0 {
 		failf(c.line, "event %q: no want", c.name)
 		return
 	}
-	ev := c.event
-	if len(c.blind) > 0 {
-		ev.AnyBlind = true
-		ev.Blind = func(name string) bool { return slices.Contains(c.blind, name) || slices.Contains(c.blind, "*") }
-	}
+	ev := c.view()
 	got := make(map[*sigma.Rule]sigma.Match)
 	set.Match(&ev, func(m sigma.Match) { got[m.Rule] = m })
 	for _, w := range c.wants {
@@ -333,8 +354,18 @@ func (c *testCase) run(set *sigma.Set, rep *Report, failf func(int, string, ...a
 	}
 }
 
+// view returns the event with what was withheld from it.
+func (c *testCase) view() sigma.Event {
+	ev := c.event
+	if len(c.blind) > 0 {
+		ev.AnyBlind = true
+		ev.Blind = func(name string) bool { return slices.Contains(c.blind, name) || slices.Contains(c.blind, "*") }
+	}
+	return ev
+}
+
 func lookup(set *sigma.Set, name string) *sigma.Rule {
-	for _, r := range set.Rules() {
+	for _, r := range slices.Concat(set.Rules(), set.Correlations()) {
 		if r.ID == name || r.Name != "" && r.Name == name || r.Title == name {
 			return r
 		}
