@@ -251,3 +251,9 @@ func threeRecords(firstID uint64) (chunk []byte, offsets []int) {
 	}
 	return w.chunk(), offsets
 }
+
+// SampleLog is a small event log for the examples.
+func SampleLog() []byte {
+	chunk, _ := threeRecords(1)
+	return file(0, 1, chunk)
+}

@@ -504,3 +504,22 @@ func TestChunkBudget(t *testing.T) {
 		}
 	}
 }
+
+// TestAllocations reads a chunk again and again: nothing is left to allocate.
+func TestAllocations(t *testing.T) {
+	chunk, _ := threeRecords(1)
+	var c Chunk
+	var buf []byte
+	n := testing.AllocsPerRun(100, func() {
+		c.Load(0, firstChunk, chunk)
+		_ = c.Records(func(rec *Record) error {
+			rec.Fields()
+			rec.Created()
+			buf = rec.AppendXML(rec.AppendJSON(buf[:0]))
+			return nil
+		})
+	})
+	if n != 0 {
+		t.Errorf("%.2f allocations for three records", n)
+	}
+}

@@ -1,31 +1,3 @@
-// Package evtx reads Windows event log files (.evtx).
-//
-// It owns the file, chunk and record layout and the BinXML inside a record. A
-// record comes out in three forms: the fields that Sigma rules name
-// ([Record.Fields]), one flat JSON object of them ([Record.AppendJSON]) and the
-// XML ([Record.AppendXML]). Values read as Windows writes them: GUIDs with
-// braces, hexadecimal types as 0x17, times with all seven decimals.
-//
-// What it promises:
-//
-//   - Every check that the format allows is made: the CRC32 of file header,
-//     chunk header and record area, the second copy of a record's size, the
-//     template id against its GUID, the hash of every name, the exact size of
-//     every element. A failed check is reported as a state and never hidden.
-//   - A bad record costs itself, a bad chunk costs itself. Nothing is dropped
-//     silently: bytes that hold no readable record are handed out as a record of
-//     state [RecordUnreadable].
-//   - Input never causes a panic, and memory stays bounded: one chunk, its
-//     templates, and one decoded record.
-//
-// Records left over behind a chunk's free-space offset are not read: their
-// templates and names are mostly overwritten, and reading them would show wrong
-// events as evidence. Ordering records by id over chunks is left to the caller;
-// a log that has wrapped does not keep them in file order.
-//
-// The package imports nothing outside the standard library and does no I/O but
-// the ReadAt of its caller. A Reader may be shared; a Chunk and its records
-// belong to one goroutine at a time.
 package evtx
 
 import (
@@ -48,10 +20,12 @@ const (
 	recordsStart = 512
 )
 
-// ErrNotEVTX is returned for input that is no Windows event log.
+// ErrNotEVTX is returned by [NewReader] for input that is no Windows event log:
+// there is neither a file header nor a chunk where the first one belongs.
 var ErrNotEVTX = errors.New("evtx: not a Windows event log")
 
-// ErrVersion is returned for a format version outside 3.0 to 3.2.
+// ErrVersion is returned by [NewReader] for a format version outside 3.0 to 3.2
+// in a header whose checksum is right.
 var ErrVersion = errors.New("evtx: unknown format version")
 
 // FileHeader is the header of a file as it stands there. Its counters are hints:
@@ -67,7 +41,9 @@ type FileHeader struct {
 	ChunksAt              int64  // where the first chunk starts; known also without a good header
 }
 
-// Reader reads one file.
+// Reader reads one file. It holds no position: several goroutines may read
+// different chunks of it, each into a [Chunk] of its own, if the io.ReaderAt
+// allows it, as a file does.
 type Reader struct {
 	r      io.ReaderAt
 	size   int64
@@ -162,8 +138,9 @@ func (r *Reader) Records(fn func(*Record) error) error {
 	return r.Chunks(func(c *Chunk) error { return c.Records(fn) })
 }
 
-// ReadChunk reads chunk place i into c, reusing the memory of c. It fails only
-// where the file cannot be read; what is wrong with the bytes is in c.State.
+// ReadChunk reads chunk place i, counted from 0, into c, reusing the memory of c.
+// It fails only where the file cannot be read; what is wrong with the bytes is in
+// c.State. Of a sound chunk only what is in use is read.
 func (r *Reader) ReadChunk(i int, c *Chunk) error {
 	if i < 0 || i >= r.NumChunks() {
 		return fmt.Errorf("evtx: chunk %d of %d", i, r.NumChunks())

@@ -32,8 +32,8 @@ type Record struct {
 	// Written is the time of the record header. The event's own time is
 	// [Record.Created]; either can be the earlier one.
 	Written FileTime
-	Chunk   int
-	Offset  int64 // in the file
+	Chunk   int   // number of the chunk place
+	Offset  int64 // in the file, in bytes
 	State   RecordState
 	Raw     []byte // the whole record, or the bytes that hold none
 
@@ -245,7 +245,8 @@ func local(name string) string {
 	return name
 }
 
-// Created is the event's own time, TimeCreated/SystemTime.
+// Created is the event's own time, TimeCreated/SystemTime of System, exactly. It
+// reports false where the event has none or holds it in a form that is no time.
 func (r *Record) Created() (FileTime, bool) {
 	c := r.chunk
 	if c.isQuick {
@@ -274,7 +275,9 @@ func (r *Record) Created() (FileTime, bool) {
 
 // AppendJSON appends the fields as one flat JSON object, in order. Numbers are
 // written as they stand, so none is rounded; a name that occurs several times
-// becomes an array at its first place.
+// becomes an array at its first place. The result is valid JSON for any record,
+// damaged ones included; text keeps its characters, with U+FFFD for what was no
+// character (see [Field.Lossy]).
 func (r *Record) AppendJSON(dst []byte) []byte {
 	fields := r.Fields()
 	dst = append(dst, '{')
@@ -402,7 +405,7 @@ func appendJSONString(dst, b []byte) []byte {
 	return append(append(dst, b[from:]...), '"')
 }
 
-// XML writes the event as one XML element.
+// XML writes what [Record.AppendXML] appends. Its error is that of w.
 func (r *Record) XML(w io.Writer) error {
 	_, err := w.Write(r.AppendXML(nil))
 	return err
