@@ -455,3 +455,9 @@ func keepIncident(fs durable.FS, dir, name string, asked []byte, status string, 
 	}
 	return err
 }
+
+// incidentHolds compares a kept incident with the digest in its name.
+func incidentHolds(name string, doc []byte) bool {
+	sum := tlog.RecordHash(doc)
+	return strings.HasSuffix(name, fmt.Sprintf("-%x.txt", sum[:8]))
+}

@@ -221,12 +221,12 @@ func Open(ctx context.Context, o Options) (l *Ledger, err error) {
 	// what was added, and then futures would never resolve.
 	bg, stop := context.WithCancel(context.WithoutCancel(ctx))
 	l.stop = stop
+	made := l // a return of nil, err has cleared l by then
 	defer func() {
 		if err != nil {
 			stop()
-			l.outbox.close()
-			l.lock.Release()
-			l = nil
+			made.outbox.close()
+			made.lock.Release()
 		}
 	}()
 	if err := l.checkOwn(); err != nil {

@@ -287,11 +287,7 @@ func TestWithoutClose(t *testing.T) {
 	}
 	l.Wait(context.Background(), 300)
 	// What a crash leaves: all files as they are.
-	dir2 := t.TempDir()
-	if err := os.CopyFS(dir2, noLocks{os.DirFS(dir)}); err != nil {
-		t.Fatal(err)
-	}
-	o := testOptions(dir2)
+	o := testOptions(copyDir(t, dir))
 	l2 := testOpen(t, o)
 	if got := reasons(t, l2); len(got) != 300 {
 		t.Fatal(len(got))

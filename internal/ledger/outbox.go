@@ -48,8 +48,9 @@ type outboxContent struct {
 	base   int64
 	last   uint64
 	leaves [][]byte
-	// damage says what is wrong with the file other than a torn last line.
+	// damage says what is wrong with the file other than a torn end.
 	damage string
+	torn   bool // the end is a write that was cut short, or was changed
 }
 
 // readOutbox reads an outbox. A torn last line was never acknowledged and is left
@@ -88,6 +89,7 @@ func parseOutbox(raw []byte) (c outboxContent) {
 		sum, leaf, _ := bytes.Cut(line, []byte{' '})
 		good := crc(leaf) == string(sum)
 		if !ok || !good {
+			c.torn = true
 			// A line that was synced whole is followed by its own end. What comes
 			// behind a broken line in the same write was not acknowledged either;
 			// but a good line there is more than a torn write explains.

@@ -118,7 +118,7 @@ func (v Verifiers) parse() (*trust, error) {
 			return nil, fmt.Errorf("key of witness %d: %w", i+1, err)
 		}
 		// One key under two names would count twice.
-		key := w.VKey[strings.LastIndex(w.VKey, "+")+1:]
+		key := strings.SplitN(w.VKey, "+", 3)[2]
 		if names[wv.Name()] || names[key] {
 			return nil, fmt.Errorf("witness %d is given twice", i+1)
 		}
@@ -171,6 +171,13 @@ func (t *trust) open(raw []byte) (opened, error) {
 			return o, fmt.Errorf("%w: a signature by the name of %s is wrong", errCheckpoint, inv.Name)
 		}
 		return o, fmt.Errorf("%w: no signature by a known key", errCheckpoint)
+	}
+	// Unused bits of base64 would let a changed byte verify.
+	for _, s := range append(slices.Clone(n.Sigs), n.UnverifiedSigs...) {
+		b, err := base64.StdEncoding.Strict().DecodeString(s.Base64)
+		if err != nil || base64.StdEncoding.EncodeToString(b) != s.Base64 {
+			return o, fmt.Errorf("%w: a signature is not plain base64", errCheckpoint)
+		}
 	}
 	origin, tr, err := parseCheckpoint(n.Text)
 	if err != nil {

@@ -78,9 +78,10 @@ func OpenWitness(o WitnessOptions) (w *WitnessServer, err error) {
 	if w.lock, err = durable.Lock(o.Dir); err != nil {
 		return nil, fmt.Errorf("opening the witness: %w", err)
 	}
+	lock := w.lock
 	defer func() {
 		if err != nil {
-			w.lock.Release()
+			lock.Release()
 		}
 	}()
 	skey, err := w.key(o.Name)
@@ -90,7 +91,7 @@ func OpenWitness(o WitnessOptions) (w *WitnessServer, err error) {
 	if w.sign, err = fnote.NewSignerForCosignatureV1(skey); err != nil {
 		return nil, fmt.Errorf("the key of the witness in %s is broken", o.Dir)
 	}
-	parts := strings.Split(skey, "+")
+	parts := strings.SplitN(skey, "+", 5) // base64 has a + too
 	raw, err := base64.StdEncoding.DecodeString(parts[len(parts)-1])
 	if err != nil || len(raw) != 1+ed25519.SeedSize {
 		return nil, fmt.Errorf("the key of the witness in %s is broken", o.Dir)
