@@ -429,7 +429,29 @@ func (p *Pipeline) keep(ctx context.Context, pol *policy, w *work, no *event.Ref
 			res.Last = card.Last
 		}
 	}
+	if w.batch.Final {
+		if err := p.endImport(ctx, w.batch.Source); err != nil {
+			return event.Result{}, p.storageError(err)
+		}
+	}
 	return res, nil
+}
+
+// endImport closes the windows of an import in the compartments that its last batch
+// did not touch.
+func (p *Pipeline) endImport(ctx context.Context, source string) error {
+	for comp, until := range p.marks.rest(source) {
+		rec, err := event.EncodeWatermark(&event.Watermark{Source: source, Until: until.UTC(), Reason: endOfImport})
+		if err != nil {
+			return err
+		}
+		at, err := p.evidence.Append(ctx, evidence.Events, comp, [][]byte{rec})
+		if err != nil {
+			return err
+		}
+		p.appended(comp, at, 1)
+	}
+	return nil
 }
 
 // partsOf are the compartments of the request that left these cards.
@@ -490,7 +512,7 @@ func (p *Pipeline) append(ctx context.Context, pol *policy, w *work, compartment
 	if err := p.ensureContext(ctx, pol, compartment); err != nil {
 		return nil, err
 	}
-	tail, err := p.marks.watermark(compartment, w.batch.Source, t.until, t.lateness, w.batch.Final)
+	tail, err := p.marks.watermark(compartment, w.batch.Source, w.batch.Way, t.until, t.lateness, w.batch.Final)
 	if err != nil {
 		return nil, err
 	}

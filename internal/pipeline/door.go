@@ -179,29 +179,20 @@ func (k *keyLocks) lock(key string) (unlock func()) {
 	}
 }
 
-// watermarks says when enough time has passed for another watermark of a source.
+// watermarks says when enough time has passed for another watermark of a source,
+// and which compartments an import has touched.
 type watermarks struct {
-	mu   sync.Mutex
-	last map[[2]string]time.Time // compartment, source
+	mu      sync.Mutex
+	last    map[[2]string]time.Time         // compartment, source
+	imports map[string]map[string]time.Time // source, compartment: latest time of an import under way
 }
 
 // step is the least advance that is worth a record.
 const step = time.Minute
 
-func (m *watermarks) watermark(compartment, source string, until time.Time, lateness time.Duration, final bool) ([][]byte, error) {
-	if until.IsZero() {
-		return nil, nil
-	}
-	w := event.Watermark{Source: source, Until: until.Add(-lateness).UTC(), Reason: "lateness"}
-	if final {
-		w.Until, w.Reason = until.UTC(), "import-end"
-	}
+func (m *watermarks) watermark(compartment, source, way string, until time.Time, lateness time.Duration, final bool) ([][]byte, error) {
 	m.mu.Lock()
-	last := m.last[[2]string{compartment, source}]
-	due := final || w.Until.Sub(last) >= step
-	if due && w.Until.After(last) {
-		m.last[[2]string{compartment, source}] = w.Until
-	}
+	w, due := m.next(compartment, source, way, until, lateness, final)
 	m.mu.Unlock()
 	if !due {
 		return nil, nil
@@ -211,6 +202,42 @@ func (m *watermarks) watermark(compartment, source string, until time.Time, late
 		return nil, err
 	}
 	return [][]byte{rec}, nil
+}
+
+func (m *watermarks) next(compartment, source, way string, until time.Time, lateness time.Duration, final bool) (event.Watermark, bool) {
+	if way == wayImport { // files come in any order: windows close at their end
+		open := m.imports[source]
+		if open == nil {
+			open = make(map[string]time.Time)
+			m.imports[source] = open
+		}
+		if until.After(open[compartment]) {
+			open[compartment] = until
+		}
+		w := event.Watermark{Source: source, Until: open[compartment].UTC(), Reason: endOfImport}
+		if final {
+			delete(open, compartment)
+		}
+		return w, final
+	}
+	if until.IsZero() {
+		return event.Watermark{}, false
+	}
+	w := event.Watermark{Source: source, Until: until.Add(-lateness).UTC(), Reason: "lateness"}
+	if w.Until.Sub(m.last[[2]string{compartment, source}]) < step {
+		return event.Watermark{}, false
+	}
+	m.last[[2]string{compartment, source}] = w.Until
+	return w, true
+}
+
+// rest gives the compartments of an import that have no end yet, and forgets them.
+func (m *watermarks) rest(source string) map[string]time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	open := m.imports[source]
+	delete(m.imports, source)
+	return open
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

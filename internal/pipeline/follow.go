@@ -65,6 +65,9 @@ type follower struct {
 	place       place
 	seen        place // of the state projection
 	checkUntil  evidence.Position
+	stories     *stories  // nil where the rules hold no correlation
+	sealed      time.Time // receipt of the newest event, for findings without one
+	saved       time.Time // when the stories were saved, by the clock
 
 	mu   sync.Mutex // guards done
 	done evidence.Position
@@ -159,17 +162,11 @@ func (p *Pipeline) newFollower(ctx context.Context, comp string) (*follower, err
 		return nil, err
 	}
 	if f.place.context != "" {
-		doc, err := p.blobs.get(f.place.context)
+		s, err := p.recallDigest(f.place.context)
 		if err != nil {
 			return nil, err
 		}
-		c, err := decodeContext(doc)
-		if err != nil {
-			return nil, err
-		}
-		if f.past, err = p.recall(c); err != nil {
-			return nil, err
-		}
+		f.enforce(s)
 	}
 	seen, err := p.state.Position(ctx, comp)
 	if err != nil {
@@ -182,7 +179,7 @@ func (p *Pipeline) newFollower(ctx context.Context, comp string) (*follower, err
 	// the end of the stream now: there each Ref is looked up before it is added.
 	f.checkUntil = p.found[comp]
 	f.done = f.place.at
-	return f, nil
+	return f, f.warm(ctx)
 }
 
 func (f *follower) run(ctx context.Context) error {
@@ -192,7 +189,7 @@ func (f *follower) run(ctx context.Context) error {
 		}
 		if err := f.p.evidence.Wait(ctx, evidence.Events, f.compartment, f.place.at); err != nil {
 			if ctx.Err() != nil {
-				return nil
+				return f.saveStories(context.WithoutCancel(ctx), true)
 			}
 			return err
 		}
@@ -219,10 +216,14 @@ func (f *follower) drain(ctx context.Context) error {
 				if !before(evidence.Position{Segment: ref.Segment, Ordinal: ref.Ordinal}, f.seen.at) {
 					cards = append(cards, en.Card)
 				}
+			case en.Watermark != nil:
+				rows = f.findings(rows, f.stories.watermark(en.Watermark), nil)
 			case en.Context != nil:
-				if f.past, err = f.p.recall(en.Context); err != nil {
+				s, err := f.p.recall(en.Context)
+				if err != nil {
 					return fmt.Errorf("record %s: %w", ref, err)
 				}
+				f.enforce(s)
 				if here.context, err = contextDigest(en.Context); err != nil {
 					return err
 				}
@@ -290,7 +291,7 @@ func (f *follower) hand(ctx context.Context, to place, rows []index.Row, cards [
 	f.mu.Lock()
 	f.done = to.at
 	f.mu.Unlock()
-	return nil
+	return f.saveStories(ctx, false)
 }
 
 // add gives rows to the index. While the disk is low it waits here: everything is
@@ -347,6 +348,7 @@ func (f *follower) missing(ctx context.Context, rows []index.Row) ([]index.Row, 
 // event turns one event into its index row and the rows of its findings.
 func (f *follower) event(rows []index.Row, ref event.Ref, e *event.Event) []index.Row {
 	sealed := sealedAt(e)
+	f.sealed = sealed
 	row := index.Row{
 		Ref: ref.String(), Time: e.At().UnixNano(), Sealed: sealed, Compartment: f.compartment,
 		Source: e.Source, Dataset: e.Dataset, Kind: index.KindEvent,
@@ -364,14 +366,21 @@ func (f *follower) event(rows []index.Row, ref event.Ref, e *event.Event) []inde
 	if f.past == nil { // a stream begins with a context record; recovery may have cut it
 		return rows
 	}
-	for _, finding := range f.past.rules.Judge(e, ref, f.past.sight(e)) {
-		found := index.FindingRow(finding, sealed)
-		for _, a := range row.OCSF { // so that a question about a host or person finds it
-			if slices.Contains(subjects, a.Name) {
-				found.OCSF = append(found.OCSF, a)
+	return f.findings(rows, f.past.rules.Judge(e, ref, f.past.sight(e), f.stories.of(e)), row.OCSF)
+}
+
+// findings adds the rows of findings. about are the attributes of the event that
+// brought them, for those that are about it alone.
+func (f *follower) findings(rows []index.Row, found []event.Finding, about []index.Attr) []index.Row {
+	for _, finding := range found {
+		row := index.FindingRow(finding, f.sealed)
+		row.Compartment = f.compartment
+		for _, a := range about { // so that a question about a host or person finds it
+			if len(finding.Refs) == 1 && slices.Contains(subjects, a.Name) {
+				row.OCSF = append(row.OCSF, a)
 			}
 		}
-		rows = append(rows, found)
+		rows = append(rows, row)
 	}
 	return rows
 }
@@ -592,6 +601,9 @@ func (p *Pipeline) Rebuild(ctx context.Context, progress func(records int64)) er
 		}
 		f.checkUntil = evidence.Position{} // the index is empty
 		if err := f.drain(ctx); err != nil {
+			return err
+		}
+		if err := f.saveStories(ctx, true); err != nil {
 			return err
 		}
 		total += int64(f.place.at.Ordinal)

@@ -123,7 +123,7 @@ func Open(ctx context.Context, o Options) (*Pipeline, error) {
 		pending:     pending{gaps: make(map[string][]event.Gap)},
 		breaks:      pending{gaps: make(map[string][]event.Gap)},
 		refusals:    refusals{n: make(map[[2]string]int64)},
-		marks:       watermarks{last: make(map[[2]string]time.Time)},
+		marks:       watermarks{last: make(map[[2]string]time.Time), imports: make(map[string]map[string]time.Time)},
 		found:       make(map[string]evidence.Position),
 		tops:        make(map[string]evidence.Position),
 		tail:        tail{have: make(map[tailKey]int)},

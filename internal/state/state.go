@@ -27,7 +27,7 @@ import (
 
 // version is the schema's number, kept in PRAGMA user_version. Another number
 // means another schema: the view is dropped and made again.
-const version = 1
+const version = 2
 
 const schema = `
 CREATE TABLE cards (
@@ -44,6 +44,9 @@ CREATE TABLE gaps (
 	compartment TEXT NOT NULL, source TEXT NOT NULL, stream TEXT NOT NULL, kind TEXT NOT NULL,
 	first TEXT NOT NULL, last TEXT NOT NULL, at INTEGER NOT NULL) STRICT;
 CREATE TABLE repeats (source TEXT PRIMARY KEY NOT NULL, n INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE correlations (
+	id INTEGER PRIMARY KEY, compartment TEXT NOT NULL, position TEXT NOT NULL, data BLOB NOT NULL) STRICT;
+CREATE INDEX correlations_compartment ON correlations (compartment, id);
 CREATE TABLE positions (compartment TEXT PRIMARY KEY NOT NULL, position TEXT NOT NULL) STRICT, WITHOUT ROWID;
 `
 
@@ -110,7 +113,7 @@ func (s *DB) Close() error { return s.db.Close() }
 
 // Reset empties every projection; the next reader starts at the beginning.
 func (s *DB) Reset(ctx context.Context) error {
-	_, err := s.db.ExecContext(ctx, "BEGIN; DELETE FROM cards; DELETE FROM counts; DELETE FROM drops; DELETE FROM gaps; DELETE FROM repeats; DELETE FROM positions; COMMIT;")
+	_, err := s.db.ExecContext(ctx, "BEGIN; DELETE FROM cards; DELETE FROM counts; DELETE FROM drops; DELETE FROM gaps; DELETE FROM repeats; DELETE FROM correlations; DELETE FROM positions; COMMIT;")
 	if err != nil {
 		return fmt.Errorf("emptying the state: %w", err)
 	}
@@ -312,6 +315,51 @@ func (s *DB) Repeats(ctx context.Context) (map[string]int64, error) {
 			return nil, fmt.Errorf("reading repeats: %w", err)
 		}
 		out[source] = n
+	}
+	return out, rows.Err()
+}
+
+// Saved is a state of the correlations of a stream and the position that it has read
+// to.
+type Saved struct {
+	Position string
+	Data     []byte
+}
+
+// keepSaved is how many states are kept: the index may be behind the newest.
+const keepSaved = 8
+
+// SaveCorrelations keeps a state beside those before it.
+func (s *DB) SaveCorrelations(ctx context.Context, compartment, position string, data []byte) error {
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("saving correlations: %w", err)
+	}
+	defer tx.Rollback() // no effect after Commit
+	if _, err := tx.ExecContext(ctx, "INSERT INTO correlations (compartment, position, data) VALUES (?, ?, ?)", compartment, position, data); err != nil {
+		return fmt.Errorf("saving correlations: %w", err)
+	}
+	if _, err := tx.ExecContext(ctx, `DELETE FROM correlations WHERE compartment = ? AND id NOT IN
+		(SELECT id FROM correlations WHERE compartment = ? ORDER BY id DESC LIMIT ?)`, compartment, compartment, keepSaved); err != nil {
+		return fmt.Errorf("saving correlations: %w", err)
+	}
+	return tx.Commit()
+}
+
+// Correlations gives the states of a stream, newest first.
+func (s *DB) Correlations(ctx context.Context, compartment string) ([]Saved, error) {
+	rows, err := s.db.QueryContext(ctx, "SELECT position, data FROM correlations WHERE compartment = ? ORDER BY id DESC", compartment)
+	if err != nil {
+		return nil, fmt.Errorf("reading correlations: %w", err)
+	}
+	defer rows.Close()
+	var out []Saved
+	for rows.Next() {
+		var v Saved
+		if err := rows.Scan(&v.Position, &v.Data); err != nil {
+			return nil, fmt.Errorf("reading correlations: %w", err)
+		}
+		out = append(out, v)
 	}
 	return out, rows.Err()
 }
