@@ -561,6 +561,7 @@ func (c *Correlator) hide(g *cohort, i int, fn func(Correlated)) {
 func (c *Correlator) judgeFrom(g *cohort, x int, shown bool, fn func(Correlated)) {
 	span, changed := g.t.span, g.entries[x].time
 	before := g.after(x)
+	var gone, come []*firing
 	for j := x; j < len(g.entries); j++ {
 		e := &g.entries[j]
 		was := *e
@@ -572,11 +573,11 @@ func (c *Correlator) judgeFrom(g *cohort, x int, shown bool, fn func(Correlated)
 		in := was.time-changed < span // the entry that changed is in this window
 		if was.fired && (!fired || in) {
 			window := g.window(j, x, !shown)
-			c.tell(g, window, window[0].time, was.time, true, g.t.sum(window), fn)
+			gone = append(gone, c.firing(g, window, window[0].time, was.time, g.t.sum(window)))
 		}
 		if fired && (!was.fired || in) {
 			window := g.window(j, -1, false)
-			c.tell(g, window, window[0].time, e.time, false, value, fn)
+			come = append(come, c.firing(g, window, window[0].time, e.time, value))
 		}
 		before = now
 		if !in && e.on == was.on && e.last == was.last {
@@ -584,6 +585,18 @@ func (c *Correlator) judgeFrom(g *cohort, x int, shown bool, fn func(Correlated)
 		}
 	}
 	g.seek(len(g.entries))
+	// A firing may only have moved to another entry of the same time.
+	for _, f := range gone {
+		if i := slices.IndexFunc(come, f.same); i >= 0 {
+			come = slices.Delete(come, i, i+1)
+			continue
+		}
+		f.Withdrawn = true
+		c.tell(g, f, fn)
+	}
+	for _, f := range come {
+		c.tell(g, f, fn)
+	}
 }
 
 // after returns the verdict before entry i: that of the entry that counts and
@@ -690,9 +703,19 @@ func (g *cohort) window(j, x int, counts bool) []*entry {
 	return out
 }
 
-// tell reports a firing and brings it to the correlations that it feeds.
-func (c *Correlator) tell(g *cohort, window []*entry, start, end int64, withdrawn bool, value float64, fn func(Correlated)) {
-	var contents [][32]byte
+// firing is what is told, and what outer correlations read of it.
+type firing struct {
+	Correlated
+	carry [][]string // parallel to plan.carry
+}
+
+func (f *firing) same(o *firing) bool {
+	return f.From.Equal(o.From) && f.To.Equal(o.To) && f.Value == o.Value && slices.Equal(f.Contents, o.Contents) &&
+		slices.EqualFunc(f.carry, o.carry, func(a, b []string) bool { return slices.Equal(a, b) })
+}
+
+func (c *Correlator) firing(g *cohort, window []*entry, start, end int64, value float64) *firing {
+	contents := make([][32]byte, 0, len(window))
 	for _, e := range window {
 		if e.more != nil && e.more.leaves != nil {
 			contents = append(contents, e.more.leaves...)
@@ -702,36 +725,43 @@ func (c *Correlator) tell(g *cohort, window []*entry, start, end int64, withdraw
 	}
 	slices.SortFunc(contents, func(a, b [32]byte) int { return bytes.Compare(a[:], b[:]) })
 	contents = first(slices.Compact(contents), max(c.o.MaxEntries, g.t.most))
-	out := Correlated{
-		Rule: g.t.rule, Withdrawn: withdrawn, Contents: contents, Group: g.key,
-		From: time.Unix(0, start).UTC(), To: time.Unix(0, end).UTC(), Value: value,
+	f := &firing{
+		Correlated: Correlated{
+			Rule: g.t.rule, Contents: contents, Group: g.key,
+			From: time.Unix(0, start).UTC(), To: time.Unix(0, end).UTC(), Value: value,
+		},
+		carry: make([][]string, len(g.t.carry)),
 	}
+	for i := range f.carry {
+		for _, e := range window {
+			if e.more != nil && i < len(e.more.carry) {
+				f.carry[i] = append(f.carry[i], e.more.carry[i]...)
+			}
+		}
+		f.carry[i] = distinct(f.carry[i])
+	}
+	return f
+}
+
+// tell reports a firing and brings it to the correlations that it feeds.
+func (c *Correlator) tell(g *cohort, f *firing, fn func(Correlated)) {
 	if !g.t.silent {
-		fn(out)
+		fn(f.Correlated)
 	}
 	inputs := c.set.correlations.inputs[g.t.rule]
 	if len(inputs) == 0 {
 		return
 	}
-	carried := make([][]string, len(g.t.carry))
-	for i := range carried {
-		for _, e := range window {
-			if e.more != nil && i < len(e.more.carry) {
-				carried[i] = append(carried[i], e.more.carry[i]...)
-			}
-		}
-		carried[i] = distinct(carried[i])
-	}
-	at := point{time: min(end, maxTime), content: out.identity()}
+	at := point{time: clamp(f.To), content: f.identity()}
 	for i := range inputs {
 		in := &inputs[i]
 		at.step = int32(in.step)
-		c.observe(in, at, "", contents, func(f *from) []string {
-			if f.grouped {
-				return []string{g.values[f.at]}
+		c.observe(in, at, "", f.Contents, func(src *from) []string {
+			if src.grouped {
+				return []string{g.values[src.at]}
 			}
-			return slices.Clone(carried[f.at])
-		}, withdrawn, fn)
+			return slices.Clone(f.carry[src.at])
+		}, f.Withdrawn, fn)
 	}
 }
 
@@ -795,7 +825,7 @@ func (c *Correlator) closeWindows(g *cohort, until int64, fn func(Correlated)) {
 		}
 		g.next = end
 		if v := g.t.sum(window); g.t.c.holds(v) {
-			c.tell(g, window, start, end, false, v, fn)
+			c.tell(g, c.firing(g, window, start, end, v), fn)
 		}
 	}
 }

@@ -1,7 +1,9 @@
 package sigma_test
 
 import (
+	"crypto/sha256"
 	"fmt"
+	"time"
 
 	"github.com/counterseal/counterseal/sigma"
 )
@@ -69,4 +71,122 @@ detection:
 	}
 	set.Match(event, func(m sigma.Match) { fmt.Println(m.Rule.Title, m.Verdict) })
 	// Output: Login as root cannot-tell
+}
+
+// Many failed logins and then a success. The second failure arrives late, after
+// the success: the finding is made when it does. Then a record of a failure in
+// between arrives, and the finding is revised.
+func ExampleCorrelator() {
+	rules, _ := sigma.Parse("logins.yml", []byte(`
+title: Failed login
+name: failed
+logsource: {product: linux, service: sshd}
+detection:
+    selection: {event: failed}
+    condition: selection
+---
+title: Login
+name: login
+logsource: {product: linux, service: sshd}
+detection:
+    selection: {event: accepted}
+    condition: selection
+---
+title: Several failed logins
+name: several
+correlation:
+    type: event_count
+    rules: [failed]
+    group-by: [user]
+    timespan: 10m
+    condition: {gte: 2}
+---
+title: Login after several failures
+correlation:
+    type: temporal_ordered
+    rules: [several, login]
+    group-by: [user]
+    timespan: 10m
+`))
+	set, _ := sigma.Compile(rules, sigma.Options{})
+	correlator := sigma.NewCorrelator(set, sigma.CorrelatorOptions{})
+	day := time.Date(2026, 1, 1, 9, 0, 0, 0, time.UTC)
+
+	tell := func(c sigma.Correlated) {
+		word := "found"
+		if c.Withdrawn {
+			word = "withdrawn"
+		}
+		fmt.Printf("%s: %s for %s on %d events until %s\n", word, c.Rule.Title, c.Group, len(c.Contents), c.To.Format(time.TimeOnly))
+	}
+	see := func(minute int, what string) {
+		event := &sigma.Event{
+			Source: sigma.LogSource{Product: "linux", Service: "sshd"},
+			Fields: []sigma.Field{{Name: "event", Value: []byte(what)}, {Name: "user", Value: []byte("alice")}},
+		}
+		o := sigma.Observation{
+			Time:    day.Add(time.Duration(minute) * time.Minute),
+			Content: sha256.Sum256([]byte(fmt.Sprint(minute, what))),
+		}
+		set.Match(event, func(m sigma.Match) {
+			if !set.Silent(m.Rule) {
+				fmt.Println("found:", m.Rule.Title)
+			}
+			correlator.Observe(m, event, o, tell)
+		})
+	}
+	see(0, "failed")
+	see(5, "accepted")
+	see(3, "failed") // late
+	see(2, "failed") // later still
+	correlator.Advance(day.Add(time.Hour), tell)
+	groups, observations := correlator.Size()
+	fmt.Println("kept:", groups, observations)
+	// Output:
+	// found: Login after several failures for user="alice" on 3 events until 09:05:00
+	// withdrawn: Login after several failures for user="alice" on 3 events until 09:05:00
+	// found: Login after several failures for user="alice" on 3 events until 09:05:00
+	// kept: 0 0
+}
+
+// What a restart needs is stored and loaded again.
+func ExampleCorrelator_AppendState() {
+	rules, _ := sigma.Parse("r.yml", []byte(`
+title: Login as root
+name: root
+logsource: {product: linux, service: sshd}
+detection:
+    selection: {user: root}
+    condition: selection
+---
+title: Root logs in from several places
+correlation:
+    type: value_count
+    rules: [root]
+    timespan: 1h
+    condition: {field: address, gte: 2}
+`))
+	set, _ := sigma.Compile(rules, sigma.Options{})
+	tell := func(c sigma.Correlated) { fmt.Println(c.Rule.Title, c.Value) }
+	see := func(c *sigma.Correlator, minute int64, address string) {
+		event := &sigma.Event{
+			Source: sigma.LogSource{Product: "linux", Service: "sshd"},
+			Fields: []sigma.Field{{Name: "user", Value: []byte("root")}, {Name: "address", Value: []byte(address)}},
+		}
+		set.Match(event, func(m sigma.Match) {
+			o := sigma.Observation{Time: time.Unix(60*minute, 0), Content: sha256.Sum256([]byte(address))}
+			c.Observe(m, event, o, tell)
+		})
+	}
+	before := sigma.NewCorrelator(set, sigma.CorrelatorOptions{})
+	see(before, 1, "192.0.2.1")
+	state := before.AppendState(nil)
+
+	after := sigma.NewCorrelator(set, sigma.CorrelatorOptions{})
+	if err := after.LoadState(state); err != nil {
+		fmt.Println(err)
+	}
+	see(after, 1, "192.0.2.1") // again: seen before the restart
+	see(after, 2, "192.0.2.2")
+	// Output: Root logs in from several places 2
 }
