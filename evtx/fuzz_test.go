@@ -22,9 +22,14 @@ func seeds(f *testing.F) {
 	})
 	f.Add(bytes.TrimRight(w.chunk(), "\x00"))
 	f.Add(bytes.TrimRight(named("Good", "User", "x"), "\x00"))
-	real, _ := filepath.Glob(filepath.Join(os.TempDir(), "counterseal-packs", "sigma-regression-open-*", "regression_data", "rules", "windows", "*", "*", "*.evtx"))
-	for i, path := range real {
-		if b, err := os.ReadFile(path); err == nil && i%16 == 0 && len(b) > firstChunk+recordsStart {
+	root := filepath.Join(os.TempDir(), "counterseal-packs")
+	regression, _ := filepath.Glob(filepath.Join(root, "sigma-regression-open-*", "regression_data", "rules", "windows", "*", "*", "*.evtx"))
+	core, _ := filepath.Glob(filepath.Join(root, "evtx-core-*", "*", "*", "*.evtx"))
+	for i, path := range append(regression, core...) {
+		if i%16 != 0 {
+			continue
+		}
+		if b, err := os.ReadFile(path); err == nil && len(b) > firstChunk+recordsStart {
 			f.Add(bytes.TrimRight(b[firstChunk:min(len(b), firstChunk+16384)], "\x00"))
 		}
 	}
