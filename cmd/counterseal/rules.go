@@ -1,10 +1,17 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,7 +25,7 @@ import (
 func newRules(env *environment) *cobra.Command {
 	cmd := &cobra.Command{Use: "rules", Short: "Sigma rules: list, check, test", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(newRulesList(env), newRulesCheck(env), newRulesTest(env))
+	cmd.AddCommand(newRulesList(env), newRulesCheck(env), newRulesTest(env), newRulesRun(env))
 	return cmd
 }
 
@@ -188,4 +195,121 @@ func newRulesTest(env *environment) *cobra.Command {
 	}
 	cmd.Flags().StringArrayVar(&folders, "rules", nil, "`folder` of rules beside our own (repeats)")
 	return cmd
+}
+
+func newRulesRun(env *environment) *cobra.Command {
+	var f configFlags
+	var o output
+	var folders []string
+	var from, to string
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Ask rules about what is sealed",
+		Long: "Run reads the event stream, with the assessments that were in force, and prints what the\n" +
+			"rules find, oldest first; nothing is stored. The rules in force give the findings that\n" +
+			"they gave live, with the same ids.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			cfg, err := f.load()
+			if err != nil {
+				return err
+			}
+			req := web.RetroRequest{}
+			if req.From, err = flagTime("from", from); err != nil {
+				return err
+			}
+			if req.To, err = flagTime("to", to); err != nil {
+				return err
+			}
+			if len(folders) > 0 {
+				req.Files, err = ruleFiles(false, folders)
+			} else {
+				req.Files, err = ruleFiles(cfg.OwnRules, cfg.Rules)
+			}
+			if err != nil {
+				return err
+			}
+			body, err := json.Marshal(req)
+			if err != nil {
+				return err
+			}
+			c, err := dial(cmd.Context(), env, cfg)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, c.close()) }()
+			resp, err := c.do(cmd.Context(), "POST", "/api/v1/rules/run", nil, bytes.NewReader(body))
+			if err != nil {
+				return err
+			}
+			defer resp.Body.Close()
+			w, format, done, err := o.open(env)
+			if err != nil {
+				return err
+			}
+			return errors.Join(printFindings(w, env.stderr, format, resp.Body), done())
+		},
+	}
+	f.add(cmd)
+	o.add(cmd)
+	cmd.Flags().StringArrayVar(&folders, "rules", nil, "`folder` of rules to ask instead of those in force (repeats)")
+	cmd.Flags().StringVar(&from, "from", "", "earliest event `time`, RFC 3339")
+	cmd.Flags().StringVar(&to, "to", "", "latest event `time`, RFC 3339")
+	return cmd
+}
+
+// flagTime reads a time of the command line; empty is no bound.
+func flagTime(name, text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		return time.Time{}, usage("--%s: write a time like 2026-03-01T12:00:00Z", name)
+	}
+	return t, nil
+}
+
+// printFindings prints JSON lines of findings.
+func printFindings(w, notes io.Writer, format string, r io.Reader) error {
+	in := bufio.NewReaderSize(r, 1<<20)
+	if format == "jsonl" {
+		_, err := io.Copy(w, in)
+		return err
+	}
+	rows := csv.NewWriter(w)
+	dec := json.NewDecoder(in)
+	n := 0
+	for ; ; n++ {
+		var f web.Finding
+		if err := dec.Decode(&f); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return fmt.Errorf("the answer was cut off: %w", err)
+		}
+		ref := ""
+		if len(f.Refs) > 0 {
+			ref = f.Refs[0]
+		}
+		cells := []string{f.Time, f.Rule.Level, f.Rule.Title, f.Group, strconv.Itoa(len(f.Refs)), ref, f.ID}
+		for i := range cells {
+			cells[i] = event.Printable(cells[i])
+		}
+		if format == "csv" {
+			if n == 0 {
+				rows.Write([]string{"time", "level", "rule", "group", "records", "first", "id"}) // its error stays until Flush
+			}
+			rows.Write(cells)
+			continue
+		}
+		fmt.Fprintf(w, "%-30s %-13s %s\n", cells[0], cells[1], cells[2])
+		if f.Group != "" {
+			fmt.Fprintf(w, "%44s %s, %s records\n", "", cells[3], cells[4])
+		}
+	}
+	if n == 0 {
+		fmt.Fprintln(notes, "nothing is found")
+	}
+	rows.Flush()
+	return rows.Error()
 }

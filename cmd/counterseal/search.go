@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
@@ -128,13 +127,12 @@ func searchAndPrint(cmd *cobra.Command, env *environment, f *configFlags, o *out
 	}
 	v := url.Values{"q": {q}, "limit": {strconv.Itoa(limit)}}
 	for name, text := range map[string]string{"from": from, "to": to} {
-		if text == "" {
-			continue
+		if _, err := flagTime(name, text); err != nil {
+			return err
 		}
-		if _, err := time.Parse(time.RFC3339Nano, text); err != nil {
-			return usage("--%s: write a time like 2026-03-01T12:00:00Z", name)
+		if text != "" {
+			v.Set(name, text)
 		}
-		v.Set(name, text)
 	}
 	c, err := dial(cmd.Context(), env, cfg)
 	if err != nil {

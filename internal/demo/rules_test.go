@@ -113,7 +113,7 @@ func (d *door) asked(t *testing.T, streams []*Stream, set *detect.RuleSet) []hit
 			Hidden: func(name string) bool { a, _, _ := rule.Action(name); return a == pia.DetectOnly || a == pia.HashKeyed },
 		}
 		set.AtDoor(e, sight)
-		for _, fi := range set.Judge(e, event.Ref{}, sight) {
+		for _, fi := range set.Judge(e, event.Ref{}, sight, nil) {
 			hits = append(hits, hit{fi.Rule.Title, s.Source, f.At, string(f.Bytes)})
 		}
 	})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/counterseal/counterseal/internal/collect"
+	"github.com/counterseal/counterseal/internal/detect"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/index"
 	"github.com/counterseal/counterseal/internal/query"
@@ -341,4 +342,39 @@ func (s *Server) importFiles(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	return enc.Encode(line)
+}
+
+// RetroRequest names rules to ask about what is sealed.
+type RetroRequest struct {
+	Files []detect.File `json:"files"`
+	From  time.Time     `json:"from"`
+	To    time.Time     `json:"to"`
+}
+
+// maxRetro bounds the rule files of one request.
+const maxRetro = 128 << 20
+
+// retro asks the rules of the request about sealed events and answers findings as
+// JSON lines, oldest first.
+func (s *Server) retro(w http.ResponseWriter, r *http.Request) error {
+	var req RetroRequest
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRetro))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&req); err != nil {
+		return &badRequest{"the request names no rules", ""}
+	}
+	rules, err := detect.Compile(req.Files)
+	if err != nil {
+		return err
+	}
+	if len(rules.Rules())+len(rules.Set().Correlations()) == 0 {
+		return &badRequest{"no rule of the request can be honoured", "counterseal rules check PATH says why"}
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	buf := bufio.NewWriter(w)
+	enc := json.NewEncoder(buf)
+	if err := s.o.Pipeline.Retro(r.Context(), rules, req.From, req.To, func(f event.Finding) error { return enc.Encode(newFinding(&f)) }); err != nil {
+		return err
+	}
+	return buf.Flush()
 }

@@ -36,6 +36,7 @@ func (s *Server) routes() []route {
 		{"GET /api/v1/sources", secret, s.sources},
 		{"GET /api/v1/gaps", secret, s.gaps},
 		{"GET /api/v1/rules", secret, s.rules},
+		{"POST /api/v1/rules/run", secret, s.retro},
 		{"GET /api/v1/doctor", secret, s.doctor},
 		{"POST /api/v1/settle", secret, s.settle},
 		{"POST /api/v1/import", socketOnly, s.importFiles},
