@@ -162,7 +162,7 @@ func TestKill(t *testing.T) {
 func TestEveryStepFails(t *testing.T) {
 	boom := errors.New("boom")
 	for _, done := range []bool{false, true} {
-		for step := 1; ; step += 1 + step/12 {
+		for step := 1; ; step += 1 + step/8 {
 			var mu sync.Mutex
 			n, failed := 0, false
 			o := testOptions(t.TempDir())

@@ -80,7 +80,7 @@ func TestEveryFlippedByte(t *testing.T) {
 			t.Fatal(err)
 		}
 		kinds[strings.Join(strings.Split(name, "/")[:min(3, strings.Count(name, "/")+1)], "/")] = true
-		tries := 4
+		tries := 2
 		if testing.Short() {
 			tries = 1
 		}
@@ -240,13 +240,13 @@ func TestVerifyWhileWriting(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 16 {
 		wg.Go(func() {
-			for ctx.Err() == nil {
+			for ctx.Err() == nil && l.Size() < 900 {
 				l.Add(context.Background(), testStatement(t, "x"))
 			}
 		})
 	}
 	l.Wait(context.Background(), 50)
-	for range 20 {
+	for n := 0; n < 5 || l.Size() < 600 && n < 500; n++ {
 		r, err := VerifyDir(context.Background(), l.o.Dir, Verifiers{Log: []string{testVKey(t, 1)}})
 		if err != nil || !r.OK() {
 			t.Errorf("%+v, %v", r, err)
