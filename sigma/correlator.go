@@ -622,7 +622,10 @@ func (g *cohort) judge(j int, before verdictAt) (now verdictAt, fired bool, valu
 	now = verdictAt{e.time, before.on, before.last}
 	if now.on && e.time > before.time {
 		g.drop(e.time - g.t.span - 1)
-		_, now.on = g.holds()
+		// Of entries that were evicted only the verdict is known.
+		if g.tally.n > 0 || before.time < e.time-g.t.span {
+			_, now.on = g.holds()
+		}
 	}
 	g.drop(e.time - g.t.span)
 	g.add(j)

@@ -132,14 +132,15 @@ var chainedSections = []string{
 	`{type: value_count, rules: [x0], timespan: 15s, condition: {field: [user, n], gte: 3}, generate: true}`,
 }
 
-func randomHappenings(r *rand.Rand, n int) []happening {
+// randomHappenings gives n events, dense of them in a second.
+func randomHappenings(r *rand.Rand, n, dense int) []happening {
 	var out []happening
 	for i := range n {
-		h := happening{kind: []string{"a", "a", "b", "c", "ab", "abc"}[r.IntN(6)], at: int64(r.IntN(n)), user: []string{"u", "v"}[r.IntN(2)], id: i}
+		h := happening{kind: []string{"a", "a", "b", "c", "ab", "abc"}[r.IntN(6)], at: int64(r.IntN(n / dense)), user: []string{"u", "v"}[r.IntN(2)], id: i}
 		if r.IntN(5) > 0 {
 			h.n = fmt.Sprint(r.IntN(8) - 2)
 		}
-		if r.IntN(6) == 0 {
+		if r.IntN(6) < dense {
 			h.twin = fmt.Sprint("t", r.IntN(4))
 		}
 		out = append(out, h)
@@ -215,9 +216,9 @@ func diff(a, b map[string]float64) string {
 // state stored and loaded in between: the findings at the end are the same, and
 // those that the definition gives.
 func TestAnyOrder(t *testing.T) {
-	rounds := 12
+	rounds := 20
 	if testing.Short() {
-		rounds = 3
+		rounds = 4
 	}
 	for name, sections := range map[string][]string{"plain": propertySections, "chained": chainedSections} {
 		t.Run(name, func(t *testing.T) {
@@ -225,7 +226,7 @@ func TestAnyOrder(t *testing.T) {
 			fired := make(map[string]bool)
 			for round := range rounds {
 				r := rand.New(rand.NewPCG(uint64(round), 7))
-				events := randomHappenings(r, 60+20*(round%3))
+				events := randomHappenings(r, 60+20*(round%3), 1+round%4)
 				want := play(t, set, events, r, 0, false)
 				if name == "plain" {
 					if d := diff(define(set, events), want); d != "" {
@@ -488,6 +489,25 @@ func TestOneGroupFlood(t *testing.T) {
 	}
 }
 
+// TestEvictionKeepsSilence: what the condition was is known when the entries that
+// made it true are evicted.
+func TestEvictionKeepsSilence(t *testing.T) {
+	set := correlationSet(t, `{type: event_count, rules: [a], timespan: 1h, condition: {gte: 1}}`)
+	c := NewCorrelator(set, CorrelatorOptions{MaxEntries: 16})
+	l := newLedger(t)
+	for i := range 17 {
+		(&happening{kind: "a", at: int64(10 * i), id: i}).observe(c, l.hear)
+	}
+	(&happening{kind: "a", at: 25, id: 100}).observe(c, l.hear)
+	(&happening{kind: "a", at: 15, id: 101}).observe(c, l.hear) // before what was evicted
+	if _, n := c.Size(); len(l.open) != 1 || n != 15 {
+		t.Errorf("%d firings, %d observations", len(l.open), n)
+	}
+	if got := c.Evicted()[set.Correlations()[0].Key()]; got != 4 {
+		t.Errorf("%d evicted", got)
+	}
+}
+
 // TestTotalBound: observations of all groups together are bounded too.
 func TestTotalBound(t *testing.T) {
 	set := correlationSet(t, `{type: event_count, rules: [a], group-by: [user], timespan: 1h, condition: {gte: 50}}`)
@@ -700,7 +720,7 @@ func FuzzLoadState(f *testing.F) {
 	for i, set := range sets {
 		r := rand.New(rand.NewPCG(uint64(i), 3))
 		c := NewCorrelator(set, CorrelatorOptions{})
-		for j, h := range randomHappenings(r, 40) {
+		for j, h := range randomHappenings(r, 40, 1) {
 			h.observe(c, func(Correlated) {})
 			if j%13 == 0 {
 				if j == 13 {
@@ -723,7 +743,7 @@ func FuzzLoadState(f *testing.F) {
 		if got := c.AppendState(nil); !bytes.Equal(got, state) {
 			t.Fatalf("taken %x, written %x", state, got)
 		}
-		for _, h := range randomHappenings(rand.New(rand.NewPCG(1, 2)), 20) {
+		for _, h := range randomHappenings(rand.New(rand.NewPCG(1, 2)), 20, 2) {
 			h.observe(c, func(Correlated) {})
 		}
 		c.Advance(time.Unix(2e9, 0), func(Correlated) {})

@@ -22,6 +22,23 @@ event first
     {"A": 1, "B": {"C": 2}}
 `
 
+const tale = `rule
+    title: one
+    name: one
+    logsource: {product: p}
+    detection: {s: {A: 1}, condition: s}
+    ---
+    title: two
+    correlation: {type: event_count, rules: [one], group-by: [B], timespan: 1m, condition: {gte: 2}}
+source p - -
+event e1
+    {"A": 1, "B": "b"}
+at 1s
+event e2
+    {"A": 1, "B": "b"}
+at 2s
+`
+
 // TestFailures: the runner must notice each thing that is not as wanted.
 func TestFailures(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
@@ -47,6 +64,21 @@ func TestFailures(t *testing.T) {
 		{"bad opaque", "opaque (\n", "opaque:"},
 		{"bad placeholder", "placeholder x\n", "placeholder needs"},
 		{"bad address", head + "addr A nonsense\n", "nonsense"},
+		{"found", tale + "found two: e1 e2 | B=\"b\" | 2 | 1s 2s\n", ""},
+		{"nothing said of times", tale, "no found says"},
+		{"found too much", tale + "found none\n", `no directive says so: two: e1 e2 | B="b" | 2 | 1s 2s`},
+		{"found too little", tale + "found two: e1 e2\nfound two: e2\n", ":17: in the order of the file: not found"},
+		{"other group", tale + "found two: e1 e2 | B=\"c\"\n", "not found"},
+		{"other window", tale + "found two: e1 e2 | B=\"b\" | 2 | 0s 2s\n", "not found"},
+		{"late", tale + "advance 5m\nevent e3\n  {\"A\": 1, \"B\": \"b\"}\nat 3s\nfound two: e1 e2\n", "1 late, want 0"},
+		{"not late", tale + "found two: e1 e2\nlate 1\n", "0 late, want 1"},
+		{"twins", tale + "twin t\nevent e3\n  {\"A\": 1, \"B\": \"b\"}\nat 3s\ntwin t\nfound two: e1 e2\n", ""},
+		{"twin of nothing", "twin t\n", "has no time"},
+		{"at nothing", "at 1s\n", "an event above"},
+		{"bad at", tale + "at 3s\n", "an event above"},
+		{"nameless", "event\n  {}\nat 1s\n", "name of one word"},
+		{"bad found", tale + "found two\n", "it needs RULE"},
+		{"bad advance", tale + "advance soon\n", "invalid duration"},
 		{"address of nothing", head + "addr X 10.0.0.1\n", "no field"},
 	} {
 		rep := sigmatest.Run("f", []byte(c.text), sigmatest.Options{})
