@@ -221,8 +221,10 @@ func TestBadWitnesses(t *testing.T) {
 			name, _, _ := strings.Cut(liarKey.VKey(), "+")
 			fmt.Fprintf(rw, "— %s %s\n", name, base64.StdEncoding.EncodeToString(make([]byte, 76)))
 		}, AlarmWitness},
-		"empty":      {func(rw http.ResponseWriter, r *http.Request) {}, AlarmWitness},
-		"redirect":   {func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, gs.URL, http.StatusTemporaryRedirect) }, AlarmUnwitness},
+		"empty": {func(rw http.ResponseWriter, r *http.Request) {}, AlarmWitness},
+		"redirect": {func(rw http.ResponseWriter, r *http.Request) {
+			http.Redirect(rw, r, gs.URL, http.StatusTemporaryRedirect)
+		}, AlarmUnwitness},
 		"unknown":    {http.NotFound, AlarmWitness},
 		"broken":     {func(rw http.ResponseWriter, r *http.Request) { rw.WriteHeader(500) }, AlarmUnwitness},
 		"odd size":   {func(rw http.ResponseWriter, r *http.Request) { answerSize(rw, "07\n") }, AlarmWitness},
