@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -258,4 +259,22 @@ func FuzzBundle(f *testing.F) {
 			t.Fatal(n, len(raw), len(entries))
 		}
 	})
+}
+
+// TestKindsAreDocumented holds docs/formats/ledger.md to the list.
+func TestKindsAreDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/formats/ledger.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range Kinds() {
+		detail := "–"
+		if len(k.Detail) > 0 {
+			detail = "`" + strings.Join(k.Detail, "` `") + "`"
+		}
+		row := fmt.Sprintf("| `%s` | %s | %s |\n", k.Name, k.About, detail)
+		if !bytes.Contains(doc, []byte(row)) {
+			t.Errorf("docs/formats/ledger.md lacks this row:\n%s", row)
+		}
+	}
 }
