@@ -72,6 +72,8 @@ const (
 	maxSteps     = 100     // rules that feed a correlation
 	maxOrdered   = 16      // of temporal_ordered
 	maxGroupBy   = 16      // fields to group by or to read
+	maxAliases   = 3200    // pairs of alias and rule
+	maxCarry     = 256     // fields that a correlation carries for outer ones
 	maxThreshold = 1000000 // of a count
 	maxLevels    = 32      // of correlations that feed correlations
 	maxTimespan  = 366 * 24 * time.Hour
@@ -281,6 +283,9 @@ func (c *Correlation) readAliases(p *pair) *fault {
 			if field == "" {
 				return faultf(of[i].line, "the alias %q names no field for the rule %q", a.key, of[i].key)
 			}
+			if len(c.Aliases) == maxAliases {
+				return faultf(p.line, "aliases name more than %d fields", maxAliases)
+			}
 			c.Aliases = append(c.Aliases, CorrelationAlias{stripSpaces(a.key), strings.TrimSpace(of[i].key), stripSpaces(field)})
 		}
 	}
@@ -289,6 +294,7 @@ func (c *Correlation) readAliases(p *pair) *fault {
 
 func (c *Correlation) checkAliases(r *Rule) *fault {
 	reads := append(slices.Clone(c.GroupBy), c.Fields...)
+	table := c.aliasTable()
 	for i, a := range c.Aliases {
 		if !slices.Contains(c.Rules, a.Rule) {
 			return faultf(c.line, "the alias %q speaks of the rule %q, which the correlation does not name", a.Name, a.Rule)
@@ -300,12 +306,21 @@ func (c *Correlation) checkAliases(r *Rule) *fault {
 			r.warn(c.line, "neither group-by nor the condition uses the alias %q", a.Name)
 		}
 		for _, rule := range c.Rules {
-			if !slices.ContainsFunc(c.Aliases, func(b CorrelationAlias) bool { return b.Name == a.Name && b.Rule == rule }) {
+			if table[[2]string{rule, a.Name}] == "" {
 				r.warn(c.line, "the alias %q says nothing of the rule %q: a field of that name is read in its events", a.Name, rule)
 			}
 		}
 	}
 	return nil
+}
+
+// aliasTable gives the fields by rule, as written, and alias.
+func (c *Correlation) aliasTable() map[[2]string]string {
+	table := make(map[[2]string]string, len(c.Aliases))
+	for _, a := range c.Aliases {
+		table[[2]string{a.Rule, a.Name}] = a.Field
+	}
+	return table
 }
 
 // readComparison reads the condition of a correlation.
@@ -435,6 +450,7 @@ type plan struct {
 	silent bool
 	steps  []*Rule
 	carry  []string // further fields that correlations fed by this one ask for
+	names  map[[2]string]string
 }
 
 // input says what a match of a rule, or a firing of a correlation, gives to one
@@ -551,7 +567,7 @@ func (s *Set) correlate(rules []*Rule, refuse func(r *Rule, line int, format str
 		}
 		p := &plan{
 			rule: r, index: len(co.plans), level: level, span: int64(r.Correlation.Timespan),
-			close: r.Correlation.atClose(), steps: steps,
+			close: r.Correlation.atClose(), steps: steps, names: r.Correlation.aliasTable(),
 		}
 		co.plans = append(co.plans, p)
 		co.byRule[r] = p
@@ -598,7 +614,12 @@ func (s *Set) wire() {
 			}
 			for _, name := range p.reads() {
 				name = p.named(i, name)
-				if !slices.Contains(step.Correlation.GroupBy, name) && !slices.Contains(inner.carry, name) {
+				switch {
+				case slices.Contains(step.Correlation.GroupBy, name) || slices.Contains(inner.carry, name):
+				case len(inner.carry) == maxCarry:
+					s.warnings = append(s.warnings, Warning{p.rule.Path, p.rule.Correlation.line, p.rule.ID, p.rule.Title,
+						fmt.Sprintf("the correlation %q cannot carry the field %q too: more than %d are asked of it", step.Title, name, maxCarry)})
+				default:
 					inner.carry = append(inner.carry, name)
 				}
 			}
@@ -627,10 +648,8 @@ func (p *plan) reads() []string {
 
 // named is the name that a field of the correlation has in one of its rules.
 func (p *plan) named(step int, name string) string {
-	for _, a := range p.rule.Correlation.Aliases {
-		if a.Name == name && a.Rule == p.rule.Correlation.Rules[step] {
-			return a.Field
-		}
+	if field := p.names[[2]string{p.rule.Correlation.Rules[step], name}]; field != "" {
+		return field
 	}
 	return name
 }

@@ -20,7 +20,8 @@ type CorrelatorOptions struct {
 	// default. A rule that counts further than half of it keeps twice its count.
 	MaxEntries int
 	// MaxTotal is the number of observations of all groups, 1,000,000 by default.
-	// One takes 80 bytes, and what it carries besides.
+	// One takes about 90 bytes; one that carries values counts for each 64 bytes of
+	// them as one more, and so do the values of a group.
 	MaxTotal int
 }
 
@@ -156,15 +157,21 @@ type more struct {
 	leaves [][32]byte // of a firing: the events behind it
 }
 
+// weight is 1, and 1 more for each 64 bytes that the entry carries.
 func (e *entry) weight() int {
 	if e.more == nil {
 		return 1
 	}
-	w := 1 + len(e.more.keys) + (len(e.more.nums)+1)/4 + len(e.more.leaves)/2
-	for _, c := range e.more.carry {
-		w += len(c)
+	n := len(e.more.twin) + 8*len(e.more.nums) + 32*len(e.more.leaves)
+	for _, k := range e.more.keys {
+		n += 16 + len(k)
 	}
-	return w
+	for _, c := range e.more.carry {
+		for _, v := range c {
+			n += 16 + len(v)
+		}
+	}
+	return 1 + n/64
 }
 
 // NewCorrelator returns a correlator for the correlations of a set.
@@ -324,6 +331,7 @@ func (c *Correlator) observe(in *input, at point, twin string, leaves [][32]byte
 		case g != nil || at.time >= t.mark:
 			if g == nil {
 				g = t.add(string(c.key))
+				c.total += g.weight
 				for i, p := range pick {
 					g.values = append(g.values, lists[i][p])
 				}
@@ -394,6 +402,7 @@ func appendGroup(b []byte, name, value string) []byte {
 
 func (t *tracker) add(key string) *cohort {
 	g := &cohort{t: t, key: key, base: verdictAt{never, false, never}, floor: never, atStale: -1, atDue: -1}
+	g.weight = len(key) / 32 // it is kept as one text and as its values
 	t.groups[key] = g
 	return g
 }
@@ -762,6 +771,9 @@ func (c *Correlator) tell(g *cohort, f *firing, fn func(Correlated)) {
 		c.observe(in, at, "", f.Contents, func(src *from) []string {
 			if src.grouped {
 				return []string{g.values[src.at]}
+			}
+			if src.at < 0 {
+				return nil // warned of by Compile
 			}
 			return slices.Clone(f.carry[src.at])
 		}, f.Withdrawn, fn)

@@ -524,6 +524,69 @@ func TestTotalBound(t *testing.T) {
 	}
 }
 
+// TestLongValues: what observations carry counts too.
+func TestLongValues(t *testing.T) {
+	set := correlationSet(t, `{type: value_count, rules: [a], group-by: [user], timespan: 1h, condition: {field: n, gte: 50}}`)
+	c := NewCorrelator(set, CorrelatorOptions{MaxTotal: 1000})
+	long := strings.Repeat("x", 1000)
+	for i := range 1000 {
+		h := happening{kind: "a", at: int64(i), user: fmt.Sprint(i%100, long), n: fmt.Sprint(i, long), id: i}
+		h.observe(c, func(Correlated) {})
+		if groups, n := c.Size(); c.total > 1000 || n > 60 || groups > 60 {
+			t.Fatalf("weight %d, %d observations in %d groups", c.total, n, groups)
+		}
+	}
+	h := happening{kind: "a", user: strings.Repeat("x", 1e6), id: -1, at: 1000}
+	h.n = h.user
+	h.observe(c, func(Correlated) {})
+	if n := len(c.AppendState(nil)); n > 200000 {
+		t.Errorf("a state of %d bytes", n)
+	}
+}
+
+// TestManyCorrelations: hostile sets of correlations are read in time, and what
+// an inner one cannot carry is told.
+func TestManyCorrelations(t *testing.T) {
+	text := correlationBase + "---\ntitle: Inner\nname: inner\ncorrelation: {type: event_count, rules: [a], timespan: 1m, condition: {gte: 1}}\n"
+	for i := range 2000 {
+		text += fmt.Sprintf("---\ntitle: Outer\ncorrelation: {type: event_count, rules: [inner], group-by: [f%d], timespan: 1m, condition: {gte: 1}}\n", i)
+	}
+	text += "---\ntitle: Aliases\ncorrelation:\n  type: temporal\n  rules: [a, b]\n  timespan: 1m\n  aliases:\n"
+	for i := range 20000 {
+		text += fmt.Sprintf("    a%d: {a: x}\n", i)
+	}
+	rules, refused := Parse("many.yml", []byte(text))
+	if len(refused) != 1 || !strings.Contains(refused[0].Reason, "aliases") {
+		t.Fatalf("refused %v", refused)
+	}
+	start := time.Now()
+	set, more := Compile(rules, Options{})
+	if len(more) > 0 || len(set.Correlations()) != 2001 {
+		t.Fatal(more)
+	}
+	if spent := time.Since(start); spent > 5*time.Second {
+		t.Errorf("compiled in %v", spent)
+	}
+	told := 0
+	for _, w := range set.Warnings() {
+		if strings.Contains(w.Text, "cannot carry") {
+			told++
+		}
+	}
+	if told != 2000-maxCarry {
+		t.Errorf("%d warnings", told)
+	}
+	c := NewCorrelator(set, CorrelatorOptions{})
+	(&happening{kind: "a"}).observe(c, func(Correlated) {})
+	n := int64(0)
+	for _, k := range c.Ungrouped() {
+		n += k
+	}
+	if n != 2000 {
+		t.Errorf("%d ungrouped", n)
+	}
+}
+
 // TestHighCount: a rule that counts beyond the bound of a group is kept all the
 // same.
 func TestHighCount(t *testing.T) {
@@ -753,6 +816,7 @@ func FuzzLoadState(f *testing.F) {
 				if g.entries[len(g.entries)-1].time+tr.span < 2e18 {
 					t.Fatal("an entry that no window can hold is kept")
 				}
+				weight += len(g.key) / 32
 				for i := range g.entries {
 					weight += g.entries[i].weight()
 				}
