@@ -316,3 +316,65 @@ func TestLogCannotBeWritten(t *testing.T) {
 		t.Fatal(a)
 	}
 }
+
+// TestUnknownAnswers lets the library lie: it says that it failed where it wrote,
+// and where it did not. Each statement stands once, in order.
+func TestUnknownAnswers(t *testing.T) {
+	o := testOptions(t.TempDir())
+	l := testOpen(t, o)
+	real := l.app.add
+	var calls int // the writer's
+	rng := rand.New(rand.NewPCG(1, 2))
+	l.app.add = func(ctx context.Context, leaf []byte) func() (uint64, error) {
+		calls++
+		unknown := errors.New("an answer got lost")
+		switch {
+		case calls > 400:
+		case calls%17 == 3: // and nothing was written; nor is what comes behind it
+			return func() (uint64, error) { return 0, unknown }
+		case rng.IntN(3) == 0:
+			f := real(ctx, leaf)
+			return func() (uint64, error) {
+				f()
+				return 0, unknown
+			}
+		}
+		return real(ctx, leaf)
+	}
+	var wg sync.WaitGroup
+	for w := range 4 {
+		wg.Go(func() {
+			for i := range 20 {
+				n, err := l.Add(context.Background(), testStatement(t, fmt.Sprint(w, i)))
+				if err != nil {
+					t.Error(n, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	seen := map[string]bool{}
+	seqs := map[uint64]bool{}
+	_, err := l.Each(context.Background(), 0, func(i uint64, s Statement, _ []byte) error {
+		if seen[string(s.Detail)] || seqs[s.Seq] {
+			return fmt.Errorf("%d stands twice", i)
+		}
+		seen[string(s.Detail)], seqs[s.Seq] = true, true
+		return nil
+	})
+	if err != nil || len(seen) != 80 || !seqs[1] || !seqs[80] {
+		t.Fatal(len(seen), err)
+	}
+	l.Close()
+	r, err := VerifyDir(context.Background(), o.Dir, Verifiers{Log: []string{testVKey(t, 1)}})
+	if err != nil || !r.OK() || r.Last["n1"] != 80 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	l = testOpen(t, o)
+	if a := l.Alarms(); len(a) > 0 {
+		t.Fatal(a)
+	}
+	if i := testAdd(t, l, "after"); i != 80 {
+		t.Fatal(i)
+	}
+}

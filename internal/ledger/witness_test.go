@@ -19,6 +19,8 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/counterseal/counterseal/internal/durable"
 )
 
 func hasAlarm(l *Ledger, kind string) bool {
@@ -608,4 +610,83 @@ func FuzzWitness(f *testing.F) {
 			t.Fatalf("%q printed back as %q", body, again)
 		}
 	})
+}
+
+// TestWitnessStoresFirst fails each step of keeping a checkpoint: no cosignature
+// leaves, and the witness remembers the old checkpoint or the new one.
+func TestWitnessStoresFirst(t *testing.T) {
+	var h history
+	h.grow("a", 9)
+	body := func(old, size int64) []byte {
+		return fmt.Appendf(nil, "old %d\n%s\n%s", old, h.proof(t, old, size), h.checkpoint(t, 1, testOrigin, size))
+	}
+	for _, done := range []bool{false, true} {
+		for step := 1; ; step++ {
+			n, failed, on := 0, false, false
+			o := WitnessOptions{Dir: t.TempDir(), Name: "w", Logs: []string{testVKey(t, 1)}, FS: durable.FS{Fault: func(s durable.Step) error {
+				if !on || s.Done != done {
+					return nil
+				}
+				if n++; n == step {
+					failed = true
+					return errors.New("boom")
+				}
+				return nil
+			}}}
+			w, err := OpenWitness(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if sig, no, err := w.add(body(0, 3)); err != nil || no != nil || len(sig) == 0 {
+				t.Fatal(no, err)
+			}
+			on = true
+			sig, _, err := w.add(body(3, 7))
+			on = false
+			if failed != (err != nil) || failed != (len(sig) == 0) {
+				t.Fatalf("step %d: %q, %v", step, sig, err)
+			}
+			last, err := w.last(testOrigin, w.logs[testOrigin])
+			if err != nil || last.size != 7 && (!failed || last.size != 3) {
+				t.Fatal(last.size, err)
+			}
+			if sig, no, err := w.add(body(last.size, 9)); err != nil || no != nil || len(sig) == 0 {
+				t.Fatal(no, err)
+			}
+			w.Close()
+			if !failed {
+				if step < 4 {
+					t.Fatal("only", step, "steps")
+				}
+				break
+			}
+		}
+	}
+}
+
+// TestClocks: when our clock jumps, the cosignatures say otherwise and an alarm
+// tells; nothing is lost by it.
+func TestClocks(t *testing.T) {
+	w, srv := testWitness(t, filepath.Join(t.TempDir(), "w"))
+	var jump atomic.Int64
+	o := withWitness(t, t.TempDir(), Witness{VKey: w.VKey(), URL: srv.URL})
+	o.Now = func() time.Time { return time.Now().Add(time.Duration(jump.Load())) }
+	l := testOpen(t, o)
+	for i, j := range []time.Duration{0, 48 * time.Hour, -48 * time.Hour} {
+		jump.Store(int64(j))
+		s, err := New("server.stop", "system", o.Now(), map[string]any{"reason": "x"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r, err := l.AddWitnessed(context.Background(), s); err != nil || r.Index != uint64(i) || time.Since(r.Cosignatures[0].Time).Abs() > time.Minute {
+			t.Fatal(r, err)
+		}
+		if got := hasAlarm(l, AlarmClock); got != (i > 0) {
+			t.Fatal(i, l.Alarms())
+		}
+	}
+	l.Close()
+	if r, err := VerifyDir(context.Background(), o.Dir, testVerifiers(t, o)); err != nil || !r.OK() {
+		t.Fatalf("%+v, %v", r, err)
+	}
 }
