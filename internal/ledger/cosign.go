@@ -16,7 +16,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/counterseal/counterseal/internal/durable"
@@ -402,12 +401,8 @@ func (l *Ledger) accept(w *witnessClient, o opened, answer []byte) ([]byte, erro
 			own = line
 		}
 	}
-	n, err := note.Open(append(bytes.Clone(o.raw), own...), note.VerifierList(w.Verifier))
-	if err != nil || len(n.Sigs) != 1 {
-		return nil, errors.New("no valid cosignature in the answer")
-	}
 	got, err := l.trust.open(append(bytes.Clone(o.raw), own...))
-	if err != nil || len(got.cosig) != 1 {
+	if err != nil || len(got.cosig) != 1 || got.cosig[0].Witness != w.Name() {
 		return nil, errors.New("no valid cosignature in the answer")
 	}
 	if d := l.o.Now().Sub(got.cosig[0].Time).Abs(); d > maxSkew {

@@ -378,3 +378,40 @@ func TestUnknownAnswers(t *testing.T) {
 		t.Fatal(i)
 	}
 }
+
+// TestOutboxFirst: what the library is given is synced in the outbox before.
+func TestOutboxFirst(t *testing.T) {
+	o := testOptions(t.TempDir())
+	var mu sync.Mutex
+	dirty, writes := false, 0
+	o.FS = durable.FS{Fault: func(s durable.Step) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if filepath.Base(s.Path) == outboxName {
+			switch {
+			case s.Op == durable.OpWrite && !s.Done:
+				dirty = true
+				writes++
+			case s.Op == durable.OpSync && s.Done:
+				dirty = false
+			}
+		}
+		return nil
+	}}
+	l := testOpen(t, o)
+	real := l.app.add
+	l.app.add = func(ctx context.Context, leaf []byte) func() (uint64, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if dirty || writes == 0 {
+			t.Error("a statement went into the log before it was synced in the outbox")
+		}
+		return real(ctx, leaf)
+	}
+	for i := range 3 {
+		testAdd(t, l, fmt.Sprint(i))
+	}
+	if writes != 3 {
+		t.Fatal(writes)
+	}
+}
