@@ -51,4 +51,4 @@ vuln:
 # The long runs.
 nightly:
 	@./scripts/fuzz $(NIGHTLY)
-	COUNTERSEAL_KILLS=1000 $(GO) test -count 1 -timeout 4h -run 'Kill' ./internal/evidence ./cmd/counterseal
+	COUNTERSEAL_KILLS=1000 $(GO) test -count 1 -timeout 4h -run Kill ./internal/evidence ./internal/ledger ./cmd/counterseal
