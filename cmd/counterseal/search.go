@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 
 	"github.com/counterseal/counterseal/internal/event"
@@ -220,6 +221,7 @@ func newRowPrinter(w io.Writer, format string, first json.RawMessage) rowPrinter
 	p.table.SetOutputMirror(w)
 	style := table.StyleDefault
 	style.Options = table.OptionsNoBordersAndSeparators
+	style.Format.Header = text.FormatDefault // names as they are typed
 	p.table.SetStyle(style)
 	head2 := make(table.Row, len(names))
 	for i, n := range names {
