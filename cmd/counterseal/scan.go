@@ -5,18 +5,22 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
 	"github.com/counterseal/counterseal/internal/scan"
+	"github.com/counterseal/counterseal/sigma"
 )
 
 type scanFlags struct {
 	rules                     []string
 	format, jsonl, out        string
 	minLevel, failOn          string
+	ids, tags, statuses       []string
 	clear, strict             bool
 	atLeast, failAt           scan.Level
 	notes                     io.Writer
@@ -58,7 +62,7 @@ func newScan(env *environment) *cobra.Command {
 			}()
 			o := scan.Options{
 				Paths: args, Rules: rules, Out: f.findings, Format: f.format, JSONL: f.lines, Notes: f.notes,
-				Clear: f.clear, MinLevel: f.atLeast,
+				Clear: f.clear, MinLevel: f.atLeast, Choose: f.choose(),
 			}
 			done := func() error { return nil }
 			if f.progress != nil {
@@ -84,6 +88,9 @@ func newScan(env *environment) *cobra.Command {
 	flags.StringVarP(&f.out, "output", "o", "", "write findings to `FILE` instead of standard output")
 	flags.BoolVar(&f.clear, "clear", false, "show names instead of tokens")
 	flags.StringVar(&f.minLevel, "min-level", "", "leave out findings below this `level`: informational, low, medium, high, critical")
+	flags.StringArrayVar(&f.ids, "id", nil, "only rules with this `id` or name; repeats")
+	flags.StringArrayVar(&f.tags, "tag", nil, "only rules with this `tag`, such as attack.t1059 with all below it; repeats")
+	flags.StringArrayVar(&f.statuses, "status", nil, "only rules of this `status`, such as stable; repeats")
 	flags.StringVar(&f.failOn, "fail-on", "", "exit 10 when a finding has this `level` or a higher one")
 	flags.BoolVar(&f.strict, "strict", false, "exit 4 when a file, a chunk, a record or a line was not read")
 	return cmd
@@ -110,6 +117,23 @@ func (f *scanFlags) check() error {
 		return usage("--format is table, jsonl or csv, not %q", f.format)
 	}
 	return nil
+}
+
+// choose answers which rules were asked for; nil is all of them.
+func (f *scanFlags) choose() func(*sigma.Rule) bool {
+	if len(f.ids)+len(f.tags)+len(f.statuses) == 0 {
+		return nil
+	}
+	return func(r *sigma.Rule) bool {
+		tagged := func(want string) bool {
+			return slices.ContainsFunc(r.Tags, func(tag string) bool {
+				return strings.EqualFold(tag, want) || len(tag) > len(want) && strings.EqualFold(tag[:len(want)], want) && tag[len(want)] == '.'
+			})
+		}
+		return (len(f.ids) == 0 || slices.ContainsFunc(f.ids, func(id string) bool { return strings.EqualFold(id, r.ID) || id == r.Name && id != "" })) &&
+			(len(f.tags) == 0 || slices.ContainsFunc(f.tags, tagged)) &&
+			(len(f.statuses) == 0 || slices.ContainsFunc(f.statuses, func(s string) bool { return strings.EqualFold(s, r.Status) }))
+	}
 }
 
 // open decides what goes where. Standard output holds the summary only where the

@@ -56,6 +56,7 @@ type worker struct {
 	set      *sigma.Set
 	received time.Time
 	min      Level
+	choose   func(*sigma.Rule) bool // nil: every rule
 	buffers  *buffers
 	mask     *mask
 
@@ -276,7 +277,7 @@ func (w *worker) ask(p *piece, src sigma.LogSource) bool {
 		switch {
 		case m.Verdict == sigma.CannotTell:
 			p.cannotTell++
-		case levelOf(m.Rule.Level) >= w.min:
+		case levelOf(m.Rule.Level) >= w.min && !w.set.Silent(m.Rule) && (w.choose == nil || w.choose(m.Rule)):
 			w.yes = append(w.yes, m)
 		}
 	})

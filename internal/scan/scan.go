@@ -34,6 +34,7 @@ import (
 
 	"github.com/counterseal/counterseal/evtx"
 	"github.com/counterseal/counterseal/internal/detect"
+	"github.com/counterseal/counterseal/sigma"
 )
 
 // Level is the weight of a rule.
@@ -91,6 +92,8 @@ type Options struct {
 
 	Clear    bool  // print names instead of tokens
 	MinLevel Level // leave findings of lower rules out
+	// Choose leaves the findings of other rules out. Nil: every rule counts.
+	Choose func(*sigma.Rule) bool
 
 	// Progress is told how many bytes of the files' sizes are done. Nil: nobody is.
 	Progress func(done, total int64)
@@ -161,7 +164,7 @@ func Run(ctx context.Context, o Options) (Summary, error) {
 	var templates evtx.Cache // one for all event logs
 	for range o.Workers {
 		group.Go(func() error {
-			w := worker{set: rules.Set(), received: received, min: o.MinLevel, buffers: &lend, mask: mask}
+			w := worker{set: rules.Set(), received: received, min: o.MinLevel, choose: o.Choose, buffers: &lend, mask: mask}
 			w.chunk.Use(&templates)
 			for p := range work {
 				w.judge(p)

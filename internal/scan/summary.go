@@ -40,6 +40,7 @@ type Summary struct {
 	DamagedRecords int
 
 	Rules, RefusedRules, UnmappedRules int
+	Correlations                       int // rules over several events, which a scan does not ask
 	CannotTell                         int // answers that a rule could not give
 
 	MinLevel Level
@@ -119,6 +120,7 @@ func newTally(min Level, rules *detect.RuleSet, start time.Time) *tally {
 	t := &tally{start: start, rules: map[string]*RuleCount{}, hosts: map[string]*hostTally{}, days: map[string]int{}}
 	t.s.MinLevel = min
 	t.s.Rules, t.s.RefusedRules, t.s.UnmappedRules = len(rules.Rules()), len(rules.Refused()), len(rules.Unmapped())
+	t.s.Correlations = len(rules.Set().Correlations())
 	return t
 }
 
@@ -234,6 +236,9 @@ func (s *Summary) Print(w io.Writer) error {
 	line("Rules       %d in force, %d refused, %d without a log source that we know", s.Rules, s.RefusedRules, s.UnmappedRules)
 	line("Unread      %d files, %d of %d chunks damaged, %d records damaged, %d lines not understood, %d lines refused",
 		s.Unreadable, s.DamagedChunks, s.Chunks, s.DamagedRecords, s.Unparsed, s.Refused)
+	if s.Correlations > 0 {
+		line("Not asked   %d correlations over several events: import the files and use rules run", s.Correlations)
+	}
 	if s.CannotTell > 0 {
 		line("Unanswered  %d times a rule could not tell", s.CannotTell)
 	}
