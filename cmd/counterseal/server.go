@@ -17,6 +17,7 @@ import (
 
 	"github.com/counterseal/counterseal/internal/collect"
 	"github.com/counterseal/counterseal/internal/durable"
+	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/pipeline"
@@ -258,7 +259,17 @@ func (s *server) run(ctx context.Context) error {
 	err := group.Wait()
 	settle, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	if serr := s.pipe.Settle(settle); serr != nil && err == nil {
+	serr := s.pipe.Settle(settle)
+	for serr != nil && errors.As(serr, new(*event.Refusal)) { // the disk is low: room may come back in time
+		select {
+		case <-settle.Done():
+		case <-time.After(100 * time.Millisecond):
+			serr = s.pipe.Settle(settle)
+			continue
+		}
+		break
+	}
+	if serr != nil && err == nil {
 		s.log.Warn("stopped before everything sealed was indexed; the next start goes on there", "err", serr)
 	}
 	stop()
