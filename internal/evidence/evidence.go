@@ -128,6 +128,15 @@ type Options struct {
 	MaxSegmentAge     time.Duration // 1 h; bounds the life of one key
 	BlockBytes        int           // 1 MiB of records before compression
 
+	// Opened, if set, is asked about each new segment once its card and its header are
+	// durable, and before the first record is accepted. While it refuses, so does
+	// Append; the next call asks again about the same segment. It is called on the
+	// goroutine that writes this compartment.
+	Opened func(SegmentInfo) error
+	// Settled, if set, is told of each segment that was closed or set aside. It must
+	// not block.
+	Settled func(stream Stream, compartment string, segment uuid.UUID)
+
 	FS durable.FS
 }
 

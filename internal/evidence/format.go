@@ -383,6 +383,7 @@ type sums struct {
 	headHash        hash
 	last            hash // of the last frame, or headHash
 	table           []blockAt
+	chain           []hash // of each frame; as long as table while nothing is damaged
 	records, raw    uint64
 	firstMS, lastMS uint64
 	recs, blocks    tree
@@ -398,6 +399,7 @@ func (s *sums) add(h *frameHead, frame []byte) {
 		s.recs.add(hash(frame[frameHeadLen+32*i:]))
 	}
 	s.last = leafHash(frame)
+	s.chain = append(s.chain, s.last)
 	s.blocks.add(s.last)
 	if len(s.table) == 1 || h.ms < s.firstMS {
 		s.firstMS = h.ms

@@ -38,7 +38,9 @@ type segment struct {
 	table   []blockAt // open segments only: durable blocks, append-only
 	records uint64    // durable ones; of a closed segment only once its footer was read
 	end     int64     // behind the last durable block; 0: not known
-	rd      *reader   // nil: not loaded
+	chain   hash      // open segments only: of the frame that ends after chained records
+	chained uint64
+	rd      *reader // nil: not loaded
 }
 
 // counted tells whether records is known. The caller holds log.mu.
@@ -600,8 +602,7 @@ type SegmentInfo struct {
 	FooterHash  string
 }
 
-// Segments describes the segments of a compartment, in order. It reads header and
-// footer of each; one that cannot be read has only its id and state.
+// Segments describes every segment of a compartment, in order.
 func (s *Store) Segments(stream Stream, compartment string) ([]SegmentInfo, error) {
 	l := s.log(stream, compartment)
 	if l == nil {
@@ -612,29 +613,99 @@ func (s *Store) Segments(stream Stream, compartment string) ([]SegmentInfo, erro
 	l.mu.Unlock()
 	infos := make([]SegmentInfo, 0, len(segs))
 	for _, seg := range segs {
-		l.mu.Lock()
-		in := SegmentInfo{Stream: stream, Compartment: compartment, Segment: seg.id, State: seg.state.String(), Records: seg.records, Blocks: len(seg.table), Bytes: seg.end}
-		hd, state := seg.head, seg.state
-		l.mu.Unlock()
-		if state == segClosed {
-			h, foot, err := readEnds(l.path(seg.id, extClosed))
-			if err != nil && isDisk(err) {
-				return nil, fmt.Errorf("describing segment %s: %w", seg.id, err)
-			}
-			hd = h
-			if foot != nil {
-				in.Records, in.Blocks, in.RawBytes = foot.Records, int(foot.Blocks), foot.RawBytes
-				in.Bytes = foot.end + int64(foot.head.length) + trailerLen
-				in.Reason, in.RecordsRoot, in.BlocksRoot, in.FooterHash = foot.Reason, foot.RecordsRoot, foot.BlocksRoot, foot.hash.String()
-				if foot.Blocks > 0 {
-					in.First, in.Last = time.UnixMilli(int64(foot.FirstMS)).UTC(), time.UnixMilli(int64(foot.LastMS)).UTC()
-				}
-			}
-		}
-		if hd != nil {
-			in.Seq, in.Opened, in.HeaderHash, in.Escrow = hd.seq, hd.opened, hd.hash.String(), hd.Escrow
+		in, err := l.describe(seg)
+		if err != nil {
+			return nil, err
 		}
 		infos = append(infos, in)
 	}
 	return infos, nil
+}
+
+// Segment describes one segment; ok is false where there is none of this id.
+func (s *Store) Segment(stream Stream, compartment string, id uuid.UUID) (in SegmentInfo, ok bool, err error) {
+	l := s.log(stream, compartment)
+	if l == nil {
+		return in, false, nil
+	}
+	seg := l.find(id)
+	if seg == nil {
+		return in, false, nil
+	}
+	in, err = l.describe(seg)
+	return in, err == nil, err
+}
+
+// States gives the state of every segment of a compartment without reading a file.
+func (s *Store) States(stream Stream, compartment string) map[uuid.UUID]string {
+	l := s.log(stream, compartment)
+	if l == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	states := make(map[uuid.UUID]string, len(l.segs))
+	for _, seg := range l.segs {
+		states[seg.id] = seg.state.String()
+	}
+	return states
+}
+
+// Head is how far an open segment is: Chain is the hash of the frame that ends
+// after Records records, or of the header.
+type Head struct {
+	Stream      Stream
+	Compartment string
+	Segment     uuid.UUID
+	Records     uint64
+	Chain       string
+}
+
+// Heads gives the head of every open segment that records may go into.
+func (s *Store) Heads() []Head {
+	var heads []Head
+	for _, l := range s.all() {
+		l.mu.Lock()
+		for _, seg := range l.segs {
+			if seg.state == segOpen {
+				heads = append(heads, Head{Stream: l.stream, Compartment: l.compartment, Segment: seg.id, Records: seg.chained, Chain: seg.chain.String()})
+			}
+		}
+		l.mu.Unlock()
+	}
+	return heads
+}
+
+// describeOpen describes a segment that the caller, its writer, has just begun.
+func (l *log) describeOpen(seg *segment) SegmentInfo {
+	return SegmentInfo{
+		Stream: l.stream, Compartment: l.compartment, Segment: seg.id, State: segOpen.String(),
+		Seq: seg.head.seq, Opened: seg.head.opened, HeaderHash: seg.head.hash.String(), Escrow: seg.head.Escrow,
+	}
+}
+
+func (l *log) describe(seg *segment) (SegmentInfo, error) {
+	l.mu.Lock()
+	in := SegmentInfo{Stream: l.stream, Compartment: l.compartment, Segment: seg.id, State: seg.state.String(), Records: seg.records, Blocks: len(seg.table), Bytes: seg.end}
+	hd, state := seg.head, seg.state
+	l.mu.Unlock()
+	if state == segClosed {
+		h, foot, err := readEnds(l.path(seg.id, extClosed))
+		if err != nil && isDisk(err) {
+			return in, fmt.Errorf("describing segment %s: %w", seg.id, err)
+		}
+		hd = h
+		if foot != nil {
+			in.Records, in.Blocks, in.RawBytes = foot.Records, int(foot.Blocks), foot.RawBytes
+			in.Bytes = foot.end + int64(foot.head.length) + trailerLen
+			in.Reason, in.RecordsRoot, in.BlocksRoot, in.FooterHash = foot.Reason, foot.RecordsRoot, foot.BlocksRoot, foot.hash.String()
+			if foot.Blocks > 0 {
+				in.First, in.Last = time.UnixMilli(int64(foot.FirstMS)).UTC(), time.UnixMilli(int64(foot.LastMS)).UTC()
+			}
+		}
+	}
+	if hd != nil {
+		in.Seq, in.Opened, in.HeaderHash, in.Escrow = hd.seq, hd.opened, hd.hash.String(), hd.Escrow
+	}
+	return in, nil
 }

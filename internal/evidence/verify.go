@@ -25,6 +25,9 @@ type VerifyOptions struct {
 	// Progress, if set, is told bytes read and bytes there are. It is called by one
 	// goroutine at a time.
 	Progress func(done, total int64)
+	// Known says how far segments were, as the ledger has it. A segment that holds
+	// less, or another block there, is a problem. Only Records and Chain are read.
+	Known map[uuid.UUID]Head
 }
 
 // Report is what Verify found. Evidence is sound when Problems is empty.
@@ -152,6 +155,9 @@ func Verify(ctx context.Context, dir string, o VerifyOptions) (Report, error) {
 			if err := j.verify(ctx, progress); err != nil {
 				return fmt.Errorf("verifying %s/%s/%s: %w", j.rep.Stream, j.rep.Compartment, j.rep.Segment, err)
 			}
+			if known, ok := o.Known[j.rep.Segment]; ok {
+				j.compare(known)
+			}
 			return nil
 		})
 	}
@@ -184,6 +190,7 @@ type job struct {
 	head     *head // nil: unreadable
 	end      hash  // what the next segment must name
 	seq      uint64
+	sums     *sums // nil where they do not hold
 }
 
 func (j *job) wrong(part Part, what string) {
@@ -359,6 +366,35 @@ func (j *job) prefix(w *window, damaged bool) error {
 func (j *job) took(s *sums) {
 	j.rep.Records, j.rep.Blocks = s.records, len(s.table)
 	j.rep.RecordsRoot, j.rep.BlocksRoot = s.recs.root().String(), s.blocks.root().String()
+	j.sums = s
+}
+
+// compare holds the segment against how far it was.
+func (j *job) compare(known Head) {
+	if known.Records == 0 || len(j.problems) > 0 { // what is wrong was said
+		return
+	}
+	if known.Records > j.rep.Records {
+		j.wrong(PartFile, fmt.Sprintf("it holds %d records, and held %d when the ledger says so: its end was cut off", j.rep.Records, known.Records))
+		return
+	}
+	if j.sums == nil || len(j.sums.chain) != len(j.sums.table) {
+		return
+	}
+	for i, h := range j.sums.chain {
+		next := j.rep.Records
+		if i+1 < len(j.sums.table) {
+			next = j.sums.table[i+1].first
+		}
+		if next < known.Records {
+			continue
+		}
+		if next != known.Records || h.String() != known.Chain {
+			first := j.sums.table[i].first
+			j.wrongBlock(i, first, next-first, "it is not the block that the ledger knows: the segment was written anew")
+		}
+		return
+	}
 }
 
 // closed checks a segment with a footer, whose table tells where each block must

@@ -95,6 +95,7 @@ type openSegment struct {
 	key    *segmentKey
 	sums   sums
 	opened time.Time
+	told   bool  // Opened was asked and agreed
 	err    error // it failed: nothing more is written to it
 }
 
@@ -236,7 +237,11 @@ func (l *log) landed(err error) {
 	l.inflight = nil
 	if err != nil {
 		l.w.err = err
+		return
 	}
+	l.mu.Lock()
+	l.w.seg.chain, l.w.seg.chained = l.w.sums.last, l.w.sums.records
+	l.mu.Unlock()
 }
 
 // land waits for the block in flight.
@@ -338,7 +343,15 @@ func (l *log) ready() error {
 		}
 	}
 	if l.w == nil {
-		return l.open()
+		if err := l.open(); err != nil {
+			return err
+		}
+	}
+	if !l.w.told {
+		if err := l.s.o.Opened(l.describeOpen(l.w.seg)); err != nil {
+			return fmt.Errorf("stating that segment %s is open: %w", l.w.head.id, err)
+		}
+		l.w.told = true
 	}
 	return nil
 }
@@ -412,8 +425,8 @@ func (l *log) open() error {
 		_ = l.abandon() // tried again by the next open, which then says why
 		return fmt.Errorf("opening segment %s: %w", id, err)
 	}
-	w := &openSegment{f: f, head: hd, key: deriveKey(id, secret), sums: newSums(hd), opened: now}
-	w.seg = &segment{id: id, state: segOpen, head: hd, end: hd.size}
+	w := &openSegment{f: f, head: hd, key: deriveKey(id, secret), sums: newSums(hd), opened: now, told: o.Opened == nil}
+	w.seg = &segment{id: id, state: segOpen, head: hd, end: hd.size, chain: hd.hash}
 	l.w = w
 	l.timer.Reset(o.MaxSegmentAge)
 	l.mu.Lock()
@@ -709,4 +722,7 @@ func (l *log) settle(seg *segment, state segState) {
 	seg.table = nil
 	l.broadcast()
 	l.mu.Unlock()
+	if l.s.o.Settled != nil {
+		l.s.o.Settled(l.stream, l.compartment, seg.id)
+	}
 }

@@ -39,6 +39,9 @@ type Verifiers struct {
 	Threshold int // how many groups must have cosigned; 0: none
 	// Known is a checkpoint kept elsewhere, or nil. The log must hold at least it.
 	Known []byte
+	// Each, if set, is given every statement that VerifyDir can read, in order. One
+	// that was added twice comes twice.
+	Each func(index uint64, s Statement)
 }
 
 // VKey is the public half of a log key, to give to verifiers and witnesses.

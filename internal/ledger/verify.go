@@ -152,7 +152,7 @@ func VerifyDir(ctx context.Context, dir string, v Verifiers) (Report, error) {
 		r.add("log/.state/version", -1, "it is not 1")
 	}
 	r.Size = uint64(st.size)
-	w := walker{r: &r, f: f, size: st.size, marks: marks, gaps: map[string]*numbers{}}
+	w := walker{r: &r, f: f, size: st.size, marks: marks, gaps: map[string]*numbers{}, each: v.Each}
 	if err := w.run(ctx); err != nil {
 		return r, err
 	}
@@ -196,7 +196,8 @@ type walker struct {
 	gaps  map[string]*numbers
 	wrong []Finding // level 0 hashes that differ; whose fault it is shows at the end
 	bad   bool      // a signed root differs
-	cut   bool      // the entries ended before size
+	each  func(uint64, Statement)
+	cut   bool // the entries ended before size
 }
 
 // tileSum is the tile of a level that is being filled.
@@ -308,6 +309,9 @@ func (w *walker) leaf(file string, index int64, leaf []byte) {
 		w.r.add(file, index, err.Error())
 	} else {
 		w.ids = append(w.ids, idAt{s.ID, index})
+		if w.each != nil {
+			w.each(uint64(index), s)
+		}
 		w.number(file, index, &s)
 	}
 	h := tlog.RecordHash(leaf)

@@ -1,7 +1,8 @@
-// Package state keeps projections of the event stream in one SQLite file: which
-// request keys were answered and how, what was kept and dropped, and the gaps that
-// the door found. It is a view: delete the file, and the next start reads the
-// event stream from its beginning and makes it again.
+// Package state keeps projections of the two truths in one SQLite file. Of the event
+// stream: which request keys were answered and how, what was kept and dropped, and
+// the gaps that the door found. Of the ledger: the newest statement of each kind about
+// each object. It is a view: delete the file, and the next start reads both from
+// their beginning and makes it again.
 //
 // A projection and the position up to which it has read are one transaction, so a
 // crash leaves both at an earlier, consistent place. The file is opened with
@@ -27,7 +28,7 @@ import (
 
 // version is the schema's number, kept in PRAGMA user_version. Another number
 // means another schema: the view is dropped and made again.
-const version = 2
+const version = 3
 
 const schema = `
 CREATE TABLE cards (
@@ -47,6 +48,10 @@ CREATE TABLE repeats (source TEXT PRIMARY KEY NOT NULL, n INTEGER NOT NULL) STRI
 CREATE TABLE correlations (
 	id INTEGER PRIMARY KEY, compartment TEXT NOT NULL, position TEXT NOT NULL, data BLOB NOT NULL) STRICT;
 CREATE INDEX correlations_compartment ON correlations (compartment, id);
+CREATE TABLE facts (
+	kind TEXT NOT NULL, key TEXT NOT NULL, idx INTEGER NOT NULL, time INTEGER NOT NULL, actor TEXT NOT NULL, detail TEXT NOT NULL,
+	PRIMARY KEY (kind, key)) STRICT, WITHOUT ROWID;
+CREATE TABLE ledger (id INTEGER PRIMARY KEY CHECK (id = 1), next INTEGER NOT NULL) STRICT;
 CREATE TABLE positions (compartment TEXT PRIMARY KEY NOT NULL, position TEXT NOT NULL) STRICT, WITHOUT ROWID;
 `
 
@@ -113,7 +118,7 @@ func (s *DB) Close() error { return s.db.Close() }
 
 // Reset empties every projection; the next reader starts at the beginning.
 func (s *DB) Reset(ctx context.Context) error {
-	_, err := s.db.ExecContext(ctx, "BEGIN; DELETE FROM cards; DELETE FROM counts; DELETE FROM drops; DELETE FROM gaps; DELETE FROM repeats; DELETE FROM correlations; DELETE FROM positions; COMMIT;")
+	_, err := s.db.ExecContext(ctx, "BEGIN; DELETE FROM cards; DELETE FROM counts; DELETE FROM drops; DELETE FROM gaps; DELETE FROM repeats; DELETE FROM correlations; DELETE FROM positions; DELETE FROM facts; DELETE FROM ledger; COMMIT;")
 	if err != nil {
 		return fmt.Errorf("emptying the state: %w", err)
 	}
