@@ -176,7 +176,7 @@ func Compile(rules []*Rule, opt Options) (*Set, []*Refusal) {
 	}
 	for _, filter := range s.filters {
 		if !used[filter] {
-			s.warnings = append(s.warnings, Warning{filter.Path, filter.Line, filter.ID, filter.Title, "the filter applies to no rule of the set"})
+			s.warnings = append(s.warnings, filter.warning(ClassFilter, filter.Line, 0, "the filter applies to no rule of the set"))
 		}
 	}
 	s.shared = sharing{memos: s.shared.memos} // the rest is needed no more

@@ -34,7 +34,7 @@ type Correlation struct {
 	// Generate keeps the rules that feed the correlation as findings of their own.
 	Generate bool
 
-	line int // of its rules
+	line, col int // of its rules
 }
 
 // A CorrelationAlias gives a field of the events of one rule another name.
@@ -122,7 +122,7 @@ func (r *Rule) readCorrelation(p *pair) *fault {
 	if f != nil {
 		return f
 	}
-	c := &Correlation{line: p.line}
+	c := &Correlation{line: p.line, col: p.col}
 	r.Correlation = c
 	var condition, timespan *pair
 	for i := range keys {
@@ -132,7 +132,7 @@ func (r *Rule) readCorrelation(p *pair) *fault {
 		case "type":
 			c.Type, f = oneOf(k, correlationTypes...)
 		case "rules":
-			c.line = k.line
+			c.line, c.col = k.line, k.col
 			c.Rules, f = nameList(k, maxSteps)
 		case "group-by":
 			c.GroupBy, f = nameList(k, maxGroupBy)
@@ -164,7 +164,7 @@ func (r *Rule) readCorrelation(p *pair) *fault {
 	case c.Type == "temporal_ordered" && len(c.Rules) > maxOrdered:
 		return faultf(c.line, "temporal_ordered names more than %d rules", maxOrdered)
 	case c.temporal() && len(c.Rules) < 2:
-		r.warn(c.line, "a correlation of type %s with one rule says no more than the rule", c.Type)
+		r.warn(ClassCorrelation, c.line, c.col, "a correlation of type %s with one rule says no more than the rule", c.Type)
 	}
 	for i := range c.GroupBy {
 		c.GroupBy[i] = stripSpaces(c.GroupBy[i])
@@ -303,11 +303,11 @@ func (c *Correlation) checkAliases(r *Rule) *fault {
 			continue
 		}
 		if !slices.Contains(reads, a.Name) {
-			r.warn(c.line, "neither group-by nor the condition uses the alias %q", a.Name)
+			r.warn(ClassCorrelation, c.line, c.col, "neither group-by nor the condition uses the alias %q", a.Name)
 		}
 		for _, rule := range c.Rules {
 			if table[[2]string{rule, a.Name}] == "" {
-				r.warn(c.line, "the alias %q says nothing of the rule %q: a field of that name is read in its events", a.Name, rule)
+				r.warn(ClassCorrelation, c.line, c.col, "the alias %q says nothing of the rule %q: a field of that name is read in its events", a.Name, rule)
 			}
 		}
 	}
@@ -435,7 +435,7 @@ func (r *Rule) checkRange(p *pair) *fault {
 		return faultf(p.line, "no value satisfies the condition: a window holds at least one event, and no more rules than the correlation names")
 	}
 	if must && c.counts() {
-		r.warn(p.line, "every window satisfies the condition")
+		r.warn(ClassAlways, p.line, p.col, "every window satisfies the condition")
 	}
 	return nil
 }
@@ -593,8 +593,8 @@ func (s *Set) correlate(rules []*Rule, refuse func(r *Rule, line int, format str
 			if loud[step] {
 				delete(co.silent, step)
 			} else if step.Path != r.Path && step.Correlation == nil {
-				s.warnings = append(s.warnings, Warning{r.Path, r.Correlation.line, r.ID, r.Title,
-					fmt.Sprintf("the rule %q of %s is no finding of its own any more: write generate: true to keep it", step.Title, step.Path)})
+				s.warnings = append(s.warnings, r.warning(ClassCorrelation, r.Correlation.line, r.Correlation.col,
+					"the rule %q of %s is no finding of its own any more: write generate: true to keep it", step.Title, step.Path))
 			}
 		}
 	}
@@ -617,8 +617,8 @@ func (s *Set) wire() {
 				switch {
 				case slices.Contains(step.Correlation.GroupBy, name) || slices.Contains(inner.carry, name):
 				case len(inner.carry) == maxCarry:
-					s.warnings = append(s.warnings, Warning{p.rule.Path, p.rule.Correlation.line, p.rule.ID, p.rule.Title,
-						fmt.Sprintf("the correlation %q cannot carry the field %q too: more than %d are asked of it", step.Title, name, maxCarry)})
+					s.warnings = append(s.warnings, p.rule.warning(ClassCorrelation, p.rule.Correlation.line, p.rule.Correlation.col,
+						"the correlation %q cannot carry the field %q too: more than %d are asked of it", step.Title, name, maxCarry))
 				default:
 					inner.carry = append(inner.carry, name)
 				}

@@ -156,7 +156,7 @@ func flatten(n *yaml.Node, offset, depth int, budget *int) *fault {
 				return faultf(k.Line+offset, "the document holds more than %d values once its aliases are followed", maxNodes)
 			}
 			n.Content[i] = c
-			moveLines(c, k.Line)
+			move(c, k)
 			k = c
 		}
 		if f := flatten(k, offset, depth+1, budget); f != nil {
@@ -186,19 +186,19 @@ func copyNode(n *yaml.Node, depth int, budget *int) *yaml.Node {
 	return &c
 }
 
-// moveLines gives a copied node the line of its alias.
-func moveLines(n *yaml.Node, line int) {
-	n.Line = line
+// move gives a copied node the place of its alias.
+func move(n, to *yaml.Node) {
+	n.Line, n.Column = to.Line, to.Column
 	for _, k := range n.Content {
-		moveLines(k, line)
+		move(k, to)
 	}
 }
 
 // pair is one key of a mapping.
 type pair struct {
-	key   string
-	line  int
-	value *yaml.Node
+	key       string
+	line, col int
+	value     *yaml.Node
 }
 
 // pairs reads a mapping and refuses a key that occurs twice: most YAML readers
@@ -221,7 +221,7 @@ func pairs(n *yaml.Node, what string) ([]pair, *fault) {
 			return nil, faultf(k.Line, "%s has the key %q twice", what, k.Value)
 		}
 		seen[k.Value] = true
-		out = append(out, pair{k.Value, k.Line, v})
+		out = append(out, pair{k.Value, k.Line, k.Column, v})
 	}
 	return out, nil
 }
@@ -348,8 +348,8 @@ func yamlText(n *yaml.Node) (text string) {
 	return string(b)
 }
 
-func (r *Rule) warn(line int, format string, args ...any) {
-	r.Warnings = append(r.Warnings, Warning{r.Path, line, r.ID, r.Title, fmt.Sprintf(format, args...)})
+func (r *Rule) warn(class Class, line, col int, format string, args ...any) {
+	r.Warnings = append(r.Warnings, r.warning(class, line, col, format, args...))
 }
 
 func plainText(p *pair) (string, *fault) {
@@ -376,26 +376,26 @@ func (r *Rule) textList(p *pair) []string {
 	switch p.value.Kind {
 	case yaml.ScalarNode:
 		if p.value.ShortTag() != "!!null" {
-			r.warn(p.line, "%s should be a list", p.key)
+			r.warn(ClassSchema, p.line, p.col, "%s should be a list", p.key)
 			out = append(out, p.value.Value)
 		}
 	case yaml.SequenceNode:
 		for _, k := range p.value.Content {
 			if k.Kind != yaml.ScalarNode {
-				r.warn(k.Line, "%s holds an entry that is not plain text", p.key)
+				r.warn(ClassSchema, k.Line, k.Column, "%s holds an entry that is not plain text", p.key)
 				continue
 			}
 			out = append(out, k.Value)
 		}
 	default:
-		r.warn(p.line, "%s should be a list", p.key)
+		r.warn(ClassSchema, p.line, p.col, "%s should be a list", p.key)
 	}
 	return out
 }
 
 func (r *Rule) readRelated(p *pair) *fault {
 	if p.value.Kind != yaml.SequenceNode {
-		r.warn(p.line, "related should be a list")
+		r.warn(ClassSchema, p.line, p.col, "related should be a list")
 		return nil
 	}
 	for _, k := range p.value.Content {
@@ -413,7 +413,7 @@ func (r *Rule) readRelated(p *pair) *fault {
 			}
 		}
 		if rel.ID == "" || !slices.Contains([]string{"derived", "obsolete", "merged", "renamed", "similar"}, rel.Type) {
-			r.warn(k.Line, "an entry of related needs an id and a type of derived, obsolete, merged, renamed or similar")
+			r.warn(ClassSchema, k.Line, k.Column, "an entry of related needs an id and a type of derived, obsolete, merged, renamed or similar")
 		}
 		r.Related = append(r.Related, rel)
 	}
@@ -452,16 +452,17 @@ func (r *Rule) readLogSource(p *pair) *fault {
 
 // search is a search identifier and what it stands for.
 type search struct {
-	name  string
-	line  int
-	block block
+	name      string
+	line, col int
+	block     block
 }
 
 // block is the body of a search identifier: items that must all hold, or
 // alternatives of which one must.
 type block struct {
-	items []item
-	any   []block
+	items     []item
+	any       []block
+	line, col int
 }
 
 // item is one "field|modifiers: values" as written. No field means keywords.
@@ -511,7 +512,7 @@ func (r *Rule) readDetection(p *pair) *fault {
 			if f != nil {
 				return f
 			}
-			r.searches = append(r.searches, search{k.key, k.line, b})
+			r.searches = append(r.searches, search{k.key, k.line, k.col, b})
 		}
 	}
 	if condition == nil {
@@ -567,6 +568,7 @@ func (r *Rule) readCondition(p *pair) *fault {
 		}
 		nodes = p.value.Content
 	}
+	r.conditionLine, r.conditionCol = p.line, p.col
 	var kids []*cond
 	for _, n := range nodes {
 		if n.Kind != yaml.ScalarNode {
@@ -592,11 +594,11 @@ func (r *Rule) readCondition(p *pair) *fault {
 	}
 	for _, s := range r.searches {
 		if !used[s.name] {
-			r.warn(s.line, "the condition does not use the search identifier %q", s.name)
+			r.warn(ClassDead, s.line, s.col, "the condition does not use the search identifier %q", s.name)
 		}
 	}
 	if r.Filter && !r.condition.has(condNot) {
-		r.warn(p.line, "the filter's condition holds no 'not': the filter keeps only the events that it describes")
+		r.warn(ClassFilter, p.line, p.col, "the filter's condition holds no 'not': the filter keeps only the events that it describes")
 	}
 	return nil
 }
@@ -643,7 +645,7 @@ func readBlock(n *yaml.Node, what string, depth int) (block, *fault) {
 		if f != nil {
 			return block{}, f
 		}
-		return block{items: []item{{values: []scalar{s}, line: n.Line}}}, nil
+		return block{items: []item{{values: []scalar{s}, line: n.Line}}, line: n.Line, col: n.Column}, nil
 	case yaml.MappingNode:
 		keys, f := pairs(n, what)
 		if f != nil {
@@ -652,7 +654,7 @@ func readBlock(n *yaml.Node, what string, depth int) (block, *fault) {
 		if len(keys) == 0 {
 			return block{}, faultf(n.Line, "%s is empty", what)
 		}
-		var b block
+		b := block{line: n.Line, col: n.Column}
 		for _, k := range keys {
 			it, f := readItem(k)
 			if f != nil {
@@ -678,9 +680,9 @@ func readBlock(n *yaml.Node, what string, depth int) (block, *fault) {
 			keywords.values = append(keywords.values, s)
 		}
 		if keywords.values != nil {
-			return block{items: []item{keywords}}, nil
+			return block{items: []item{keywords}, line: n.Line, col: n.Column}, nil
 		}
-		var b block
+		b := block{line: n.Line, col: n.Column}
 		for _, k := range n.Content {
 			alt, f := readBlock(k, what, depth+1)
 			if f != nil {

@@ -32,7 +32,10 @@ type Rule struct {
 
 	searches  []search // search identifiers in source order
 	condition *cond
-	targets   []string // of a filter: ids and names; empty means every rule
+
+	conditionLine, conditionCol int // of its key
+
+	targets []string // of a filter: ids and names; empty means every rule
 }
 
 // Related is an entry of a rule's related list.
@@ -66,8 +69,42 @@ func (r *Refusal) Error() string { return place(r.Path, r.Line, r.Title, r.Reaso
 type Warning struct {
 	Path          string
 	Line          int
+	Column        int // characters, from 1; 0 where the warning is about the whole document
 	RuleID, Title string
+	Class         Class
 	Text          string
+}
+
+// A Class is a kind of warning, a word that stays the same between versions.
+type Class string
+
+// The classes of warnings.
+const (
+	// ClassSchema: the document is not what the JSON schema of the specification
+	// asks for.
+	ClassSchema Class = "schema"
+	// ClassDead: a search identifier never makes a difference to the rule.
+	ClassDead Class = "dead-selection"
+	// ClassImpossible: no event can satisfy the rule or a part of it.
+	ClassImpossible Class = "impossible"
+	// ClassContradiction: only an event that holds a field more than once can
+	// satisfy the rule or a part of it.
+	ClassContradiction Class = "contradiction"
+	// ClassAlways: every event satisfies the rule or a part of it.
+	ClassAlways Class = "always"
+	// ClassCost: the rule costs far more to ask than others.
+	ClassCost Class = "cost"
+	// ClassDuplicate: two rules look for the same, or have the same name.
+	ClassDuplicate Class = "duplicate"
+	// ClassFilter: a filter does not do what filters are for.
+	ClassFilter Class = "filter"
+	// ClassCorrelation: a correlation probably does not relate what its author
+	// wanted.
+	ClassCorrelation Class = "correlation"
+)
+
+func (r *Rule) warning(class Class, line, col int, format string, args ...any) Warning {
+	return Warning{r.Path, line, col, r.ID, r.Title, class, fmt.Sprintf(format, args...)}
 }
 
 func (w Warning) String() string { return place(w.Path, w.Line, w.Title, w.Text) }
