@@ -357,7 +357,7 @@ func TestProofReadsLittle(t *testing.T) {
 	most := 0
 	for _, i := range []uint64{0, 1, 49_999, 50_000, 50_300, 50_499, 50_500, 101_300, 201_999} {
 		m := &meter{r: f}
-		path, size, root, err := provePath(m, st.Size(), i)
+		_, path, size, root, err := provePath(m, st.Size(), i)
 		if err != nil || size != 202_000 {
 			t.Fatal(i, size, err)
 		}
