@@ -47,8 +47,10 @@ func (k *segmentKey) forget() {
 
 func sum(b []byte) hash { return sha256.Sum256(b) }
 
+func cardDir(dataDir string) string { return filepath.Join(dataDir, "keys", "segments") }
+
 func cardPath(dataDir string, id uuid.UUID) string {
-	return filepath.Join(dataDir, "keys", "segments", id.String()+".card")
+	return filepath.Join(cardDir(dataDir), id.String()+".card")
 }
 
 func newSecret() []byte {

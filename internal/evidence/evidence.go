@@ -100,11 +100,19 @@ type DamageError struct {
 	Segment     uuid.UUID
 	Block       int // -1: not one block only
 	Next        Position
+	Records     uint64 // of a segment whose key card is gone: how many are passed over
 	Err         error
 }
 
+// Destroyed reports that nothing was altered: the key card is gone, so that nobody
+// reads these records again. Whether a statement says why the ledger knows.
+func (e *DamageError) Destroyed() bool { return errors.Is(e.Err, ErrNoKey) }
+
 func (e *DamageError) Error() string {
 	at := fmt.Sprintf("segment %s/%s/%s", e.Stream, e.Compartment, e.Segment)
+	if e.Destroyed() {
+		return at + " cannot be read: the key card is gone"
+	}
 	if e.Block >= 0 {
 		at = fmt.Sprintf("block %d of %s", e.Block, at)
 	}

@@ -41,6 +41,8 @@ type segment struct {
 	chain   hash      // open segments only: of the frame that ends after chained records
 	chained uint64
 	rd      *reader // nil: not loaded
+
+	destroyed bool // DestroyCard was here
 }
 
 // counted tells whether records is known. The caller holds log.mu.
@@ -50,7 +52,8 @@ func (s *segment) counted() bool { return s.end > 0 || s.state == segDamaged }
 type reader struct {
 	f       *os.File
 	head    *head
-	key     *segmentKey // nil: sealed to officers
+	key     *segmentKey // nil: noKey says why
+	noKey   error       // ErrSealed, or ErrNoKey where the card is gone
 	table   []blockAt
 	records uint64
 	end     int64
@@ -58,6 +61,7 @@ type reader struct {
 
 	refs    int  // guarded by log.mu
 	evicted bool // likewise
+	forget  bool // likewise: its key was destroyed
 }
 
 // maxLoaded bounds the closed segments of a compartment that stay open.
@@ -123,8 +127,10 @@ func (l *log) fillReader(seg *segment, rd *reader) error {
 		}
 	}
 	rd.head = hd
-	if rd.key, err = readKey(l.s.o.Keys, l.s.o.Dir, hd); err != nil && !errors.Is(err, ErrSealed) {
-		return err // a sealed one can be counted, and not read
+	if rd.key, err = readKey(l.s.o.Keys, l.s.o.Dir, hd); errors.Is(err, ErrNoKey) {
+		rd.noKey = err // sealed, or destroyed: it can be counted, and not read
+	} else if err != nil {
+		return err
 	}
 	if state == segOpen {
 		return nil // its blocks are in seg
@@ -166,6 +172,10 @@ func (l *log) acquire(seg *segment) (rd *reader, blocks reader, release func(), 
 			n.f.Close()
 			continue
 		}
+		if seg.destroyed && n.key != nil { // its card was read just before
+			n.key.forget()
+			n.key, n.noKey = nil, fmt.Errorf("segment %s: %w", seg.id, ErrNoKey)
+		}
 		seg.rd = n
 		if state != segOpen {
 			seg.records, seg.end = n.records, n.end
@@ -192,7 +202,7 @@ func (l *log) acquire(seg *segment) (rd *reader, blocks reader, release func(), 
 		defer l.mu.Unlock()
 		rd.refs--
 		if rd.refs == 0 && rd.evicted {
-			rd.f.Close()
+			rd.close()
 		}
 	}, nil
 }
@@ -203,8 +213,16 @@ func (l *log) unload(seg *segment) {
 		seg.rd = nil
 		rd.evicted = true
 		if rd.refs == 0 {
-			rd.f.Close()
+			rd.close()
 		}
+	}
+}
+
+// close ends a reader that nobody uses.
+func (rd *reader) close() {
+	rd.f.Close()
+	if rd.forget && rd.key != nil {
+		rd.key.forget()
 	}
 }
 
@@ -225,7 +243,7 @@ func (s *Store) openBlock(rd *reader, blocks *reader, i int, sc *scratch) (opene
 
 func openBlock(dec *zstd.Decoder, rd *reader, blocks *reader, i int, sc *scratch) (opened, error) {
 	if rd.key == nil {
-		return opened{}, ErrSealed
+		return opened{}, rd.noKey
 	}
 	e := blocks.table[i]
 	end, next := blocks.end, blocks.records
@@ -295,8 +313,8 @@ func blockOf(table []blockAt, ordinal uint64) int {
 // Read gives every record from a position to the end that is durable when it is
 // called, in order, over all segments. It returns the position of the next record:
 // behind the last one given, or at the one whose fn returned an error. rec is
-// valid only inside fn. Damage in a closed segment ends it with a DamageError; a
-// segment set aside gives the records before its damage and no error, since
+// valid only inside fn. Damage in a closed segment ends it with a DamageError, and so
+// does a segment whose key card is gone (Destroyed tells); a segment set aside gives the records before its damage and no error, since
 // Recovered names it.
 func (s *Store) Read(ctx context.Context, stream Stream, compartment string, from Position, fn func(ref event.Ref, rec []byte) error) (Position, error) {
 	l := s.log(stream, compartment)
@@ -384,7 +402,7 @@ func (s *Store) readSegment(ctx context.Context, l *log, seg *segment, pos, next
 	if read { // the usual place of a follower: nothing to open
 		return pos, nil
 	}
-	damage := func(block int, next Position, err error) error {
+	damage := func(block int, next Position, err error) *DamageError {
 		if next == (Position{}) { // nothing behind it yet
 			next = end
 		}
@@ -409,7 +427,15 @@ func (s *Store) readSegment(ctx context.Context, l *log, seg *segment, pos, next
 	}
 	upTo = min(upTo, blocks.records)
 	if rd.key == nil && pos.Ordinal < upTo {
-		return pos, fmt.Errorf("reading %s/%s: segment %s: %w", l.stream, l.compartment, seg.id, ErrSealed)
+		if errors.Is(rd.noKey, ErrSealed) {
+			return pos, fmt.Errorf("reading %s/%s: segment %s: %w", l.stream, l.compartment, seg.id, ErrSealed)
+		}
+		if next == (Position{}) {
+			next = Position{Segment: seg.id, Ordinal: upTo}
+		}
+		err := damage(-1, next, rd.noKey)
+		err.Records = upTo - pos.Ordinal
+		return pos, err
 	}
 	for pos.Ordinal < upTo {
 		if err := ctx.Err(); err != nil {
@@ -517,6 +543,9 @@ func (s *Store) Get(ctx context.Context, ref event.Ref) ([]byte, error) {
 	if ref.Ordinal >= blocks.records {
 		return nil, fmt.Errorf("%s: %w", ref, ErrPosition)
 	}
+	if rd.key == nil { // a block may still be in the cache
+		return nil, fmt.Errorf("%s: %w", ref, rd.noKey)
+	}
 	i := blockOf(blocks.table, ref.Ordinal)
 	k := blockKey{segment: seg.id, compartment: ref.Compartment, block: i}
 	b, ok := s.blocks.get(k)
@@ -525,6 +554,12 @@ func (s *Store) Get(ctx context.Context, ref event.Ref) ([]byte, error) {
 			return nil, &DamageError{Stream: Events, Compartment: ref.Compartment, Segment: seg.id, Block: i, Err: err}
 		}
 		s.blocks.put(k, b)
+		l.mu.Lock()
+		destroyed := seg.destroyed
+		l.mu.Unlock()
+		if destroyed {
+			s.blocks.drop(seg.id)
+		}
 	}
 	rest, rec := b.raw, []byte(nil)
 	for n := b.first; n <= ref.Ordinal; n++ {
@@ -581,6 +616,19 @@ func (c *blockCache) put(k blockKey, b opened) {
 	}
 }
 
+// drop forgets the blocks of a segment.
+func (c *blockCache) drop(segment uuid.UUID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.blocks = slices.DeleteFunc(c.blocks, func(e cached) bool {
+		if e.key.segment != segment {
+			return false
+		}
+		c.bytes -= len(e.b.raw)
+		return true
+	})
+}
+
 // SegmentInfo describes one segment.
 type SegmentInfo struct {
 	Stream      Stream
@@ -589,7 +637,7 @@ type SegmentInfo struct {
 	Seq         uint64
 	State       string // open, closed, damaged
 	Opened      time.Time
-	First, Last time.Time // of blocks; zero: no block, or an open segment
+	First, Last time.Time // of blocks; zero: no block, or not a closed segment
 	Records     uint64
 	Blocks      int
 	RawBytes    uint64 // closed segments only
@@ -600,6 +648,7 @@ type SegmentInfo struct {
 	BlocksRoot  string
 	HeaderHash  string
 	FooterHash  string
+	HasKey      bool // its key card is there
 }
 
 // Segments describes every segment of a compartment, in order.
@@ -703,6 +752,11 @@ func (l *log) describe(seg *segment) (SegmentInfo, error) {
 				in.First, in.Last = time.UnixMilli(int64(foot.FirstMS)).UTC(), time.UnixMilli(int64(foot.LastMS)).UTC()
 			}
 		}
+	}
+	if _, err := os.Lstat(cardPath(l.s.o.Dir, seg.id)); err == nil {
+		in.HasKey = true
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return in, fmt.Errorf("describing segment %s: %w", seg.id, err)
 	}
 	if hd != nil {
 		in.Seq, in.Opened, in.HeaderHash, in.Escrow = hd.seq, hd.opened, hd.hash.String(), hd.Escrow

@@ -251,9 +251,15 @@ func (l *log) land() {
 	}
 }
 
+// aged tells that the open segment has reached its age, or the end of its ISO week
+// in UTC: segment, key and index week are destroyed together.
 func (l *log) aged() bool {
-	age := l.s.o.Now().Sub(l.w.opened)
-	return age >= l.s.o.MaxSegmentAge || age < -time.Minute // the clock went back
+	now := l.s.o.Now()
+	age := now.Sub(l.w.opened)
+	year, week := now.UTC().ISOWeek()
+	ofYear, ofWeek := l.w.opened.UTC().ISOWeek()
+	return age >= l.s.o.MaxSegmentAge || age < -time.Minute || // the clock went back
+		year != ofYear || week != ofWeek
 }
 
 // pop takes the first request that was not cancelled, if more(r) wants it.
