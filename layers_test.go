@@ -20,7 +20,7 @@ var layers = [][]string{
 	{"sigma", "evtx", "internal/event", "internal/durable", "internal/packs", "internal/approval"},
 	{"rules", "sigma/sigmatest", "internal/keyring", "internal/query", "internal/parse", "internal/pia", "internal/state"},
 	{"internal/admit", "internal/ocsf", "internal/evidence", "internal/ledger", "internal/index", "internal/detect", "internal/collect", "internal/officer"},
-	{"internal/pseudonym", "internal/demo"},
+	{"internal/pseudonym", "internal/demo", "internal/attest"},
 	{"internal/scan", "internal/pipeline"},
 	{"internal/web"},
 	{"cmd/counterseal"},

@@ -162,7 +162,7 @@ func Open(ctx context.Context, o Options) (l *Ledger, err error) {
 			*d.p = d.with
 		}
 	}
-	if !isWord(o.Node) {
+	if !IsWord(o.Node) {
 		return nil, errors.New("opening the ledger: the node has no name, or one with more than a word")
 	}
 	l = &Ledger{

@@ -54,7 +54,7 @@ func VKey(origin string, pub ed25519.PublicKey) (string, error) {
 
 // checkOrigin holds the origin to a name that notes can carry.
 func checkOrigin(origin string) error {
-	if !isWord(origin) {
+	if !IsWord(origin) {
 		return errors.New("the origin of a ledger is letters, digits and . _ - : / only")
 	}
 	return nil

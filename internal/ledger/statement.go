@@ -188,22 +188,22 @@ func (s *Statement) check() error {
 	if s.Time.Location() != time.UTC || s.Time.Nanosecond()%1000 != 0 || s.Time.Year() < 1970 || s.Time.Year() > 9999 {
 		return bad("time", "is not UTC to the microsecond")
 	}
-	if !isWord(s.Node) {
+	if !IsWord(s.Node) {
 		return bad("node", "is missing or holds more than a word")
 	}
 	if s.Seq == 0 {
 		return bad("seq", "is missing")
 	}
-	if !isWord(s.Actor) {
+	if !IsWord(s.Actor) {
 		return bad("actor", "is missing or holds more than a word")
 	}
-	if s.Purpose != "" && !isWord(s.Purpose) {
+	if s.Purpose != "" && !IsWord(s.Purpose) {
 		return bad("purpose", "holds more than a word")
 	}
 	if len(s.Subject) > maxSubjects {
 		return bad("subject", fmt.Sprintf("has more than %d entries", maxSubjects))
 	}
-	if i := slices.IndexFunc(s.Subject, func(w string) bool { return !isWord(w) }); i >= 0 {
+	if i := slices.IndexFunc(s.Subject, func(w string) bool { return !IsWord(w) }); i >= 0 {
 		return bad("subject "+strconv.Itoa(i), "is empty or holds more than a word")
 	}
 	if len(s.Detail) > 0 && jsontext.Value(s.Detail).Kind() != '{' {
@@ -212,9 +212,10 @@ func (s *Statement) check() error {
 	return nil
 }
 
-// isWord takes tokens, Refs, UUIDs, digests and ids. It takes no @, no backslash
-// and no space, so that mail addresses, DOMAIN\name and full names stop here.
-func isWord(s string) bool {
+// IsWord tells whether a subject, an actor or a purpose may be so: tokens, Refs, UUIDs,
+// digests and ids are. It takes no @, no backslash and no space, so that mail
+// addresses, DOMAIN\name and full names stop here.
+func IsWord(s string) bool {
 	if s == "" || len(s) > maxWord {
 		return false
 	}

@@ -161,6 +161,7 @@ func (p *Pipeline) gate(pol *policy, b event.Batch) (*work, *event.Refusal) {
 			missing = reason
 			w.refuse(f, refusal.Code, reason)
 			p.refusals.add(nameless(pol, b.Source), nameless(pol, rec.Dataset))
+			p.windows.refuse(sourceName(pol, b.Source), refusal.Code)
 			continue
 		}
 		if rec.Kind == event.Unparsed && rule.Field(event.UnparsedField) == nil {
@@ -539,6 +540,9 @@ func (p *Pipeline) append(ctx context.Context, pol *policy, w *work, compartment
 	}
 	p.appended(compartment, at, n)
 	p.accepted.Add(int64(len(events)))
+	if len(events) > 0 {
+		p.windows.admit(sourceName(pol, w.batch.Source), int64(len(events)))
+	}
 	for rule, n := range t.rules {
 		p.today.add(rule, n, w.batch.Received)
 	}

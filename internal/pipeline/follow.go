@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/counterseal/counterseal/internal/attest"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/index"
@@ -593,6 +594,9 @@ func (p *Pipeline) Rebuild(ctx context.Context, progress func(records int64)) er
 		return err
 	}
 	p.index = x
+	if err := p.recorder.Rebuild(ctx); err != nil {
+		return err
+	}
 	var total int64
 	for _, comp := range p.evidence.Compartments(evidence.Events) {
 		f, err := p.newFollower(ctx, comp)
@@ -611,13 +615,18 @@ func (p *Pipeline) Rebuild(ctx context.Context, progress func(records int64)) er
 			progress(total)
 		}
 	}
-	return p.index.Flush()
+	if err := p.index.Flush(); err != nil {
+		return err
+	}
+	_, err = p.recorder.Record(ctx, attest.Act{Kind: "state.rebuilt", Actor: attest.System, Subject: []string{node}, Detail: map[string]any{"views": "index findings correlations state"}})
+	return err
 }
 
-// Close seals what waits, closes index, state and segments, in this order. Follow
-// must have returned and no Accept be under way.
+// Close seals what waits, closes index and segments, states the rest, and closes
+// ledger and state, in this order. Follow must have returned and no Accept be under
+// way.
 func (p *Pipeline) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	return errors.Join(p.sealGaps(ctx, &p.pending, &p.breaks), p.index.Close(), p.state.Close(), p.evidence.Close())
+	return errors.Join(p.sealGaps(ctx, &p.pending, &p.breaks), p.index.Close(), p.evidence.Close(), p.closeRecord(ctx), p.state.Close())
 }

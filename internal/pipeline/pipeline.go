@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/counterseal/counterseal/internal/attest"
 	"github.com/counterseal/counterseal/internal/detect"
 	"github.com/counterseal/counterseal/internal/durable"
 	"github.com/counterseal/counterseal/internal/event"
@@ -41,7 +42,8 @@ type Options struct {
 	Reserve   int64            // bytes of disk that stay free; below, nothing is accepted
 	Memory    int64            // budget of the index
 	InFlight  int64            // bytes of frames under way at once; 0: 64 MiB
-	Segment   evidence.Options // limits of segments and the escrow; Dir, Keys and Now are filled here
+	Segment   evidence.Options // limits of segments and the escrow; the rest is filled here
+	Ledger    LedgerOptions
 
 	Passphrase keyring.Passphrase // of a sealed keyring; asked only then
 }
@@ -59,10 +61,17 @@ type Pipeline struct {
 	tokens   pseudonym.Tokenizer
 	epoch    int
 	evidence *evidence.Store
+	recorder *attest.Recorder
+	segments *attest.Segments
 	state    *state.DB
 	index    *index.Index
 	indexOpt index.Options
 	blobs    blobs
+
+	windows    windows
+	record     sync.WaitGroup // what states segments and windows
+	stopRecord context.CancelFunc
+	leaving    string // why the server stops, once it has stated that it started
 
 	budget      *semaphore.Weighted
 	budgetBytes int64
@@ -159,31 +168,38 @@ func Open(ctx context.Context, o Options) (*Pipeline, error) {
 	seg := o.Segment
 	p.escrow = seg.Escrow != nil
 	seg.Dir, seg.Keys, seg.Now = o.Dir, p.keyring, p.now
-	if p.evidence, err = evidence.Open(seg); err != nil {
+	if err := p.openRecord(ctx, o.Ledger); err != nil {
 		return nil, err
+	}
+	seg.Opened, seg.Settled = p.segments.Opened, p.segments.Settled
+	if p.evidence, err = evidence.Open(seg); err != nil {
+		return nil, errors.Join(err, p.recorder.Close(), p.state.Close())
 	}
 	for _, r := range p.evidence.Recovered() {
 		p.log.Warn("evidence recovered after an unclean stop", "what", r.String())
 	}
-	if p.state, err = state.Open(filepath.Join(o.Dir, "state")); err != nil {
-		return nil, errors.Join(err, p.evidence.Close())
-	}
 	p.tail.until = p.now().Add(tailLife)
 	if err := p.catchUp(ctx); err != nil {
-		return nil, errors.Join(err, p.state.Close(), p.evidence.Close())
+		return nil, errors.Join(err, p.evidence.Close(), p.recorder.Close(), p.state.Close())
 	}
 	p.indexOpt = index.Options{Dir: filepath.Join(o.Dir, "index"), Logger: p.log, MemoryBytes: int(o.Memory), ReserveBytes: o.Reserve / 2, Now: p.now}
 	if p.index, err = index.Open(p.indexOpt); err != nil {
-		return nil, errors.Join(err, p.state.Close(), p.evidence.Close())
+		return nil, errors.Join(err, p.evidence.Close(), p.recorder.Close(), p.state.Close())
+	}
+	if err := p.startRecord(ctx, o.Ledger); err != nil {
+		return nil, errors.Join(err, p.index.Close(), p.evidence.Close(), p.recorder.Close(), p.state.Close())
 	}
 	return p, nil
 }
 
-// SetDocuments puts other documents in force between two batches. A new context
-// record follows in each stream.
+// SetDocuments puts other documents in force between two batches, once the ledger
+// has them. A new context record follows in each stream.
 func (p *Pipeline) SetDocuments(d Documents) error {
 	pol, problems, err := p.compile(d)
 	if err != nil {
+		return err
+	}
+	if err := p.stateDocuments(context.Background(), pol); err != nil { // bounded by the ledger
 		return err
 	}
 	p.policyMu.Lock()

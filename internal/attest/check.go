@@ -1,0 +1,154 @@
+package attest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/counterseal/counterseal/internal/evidence"
+	"github.com/counterseal/counterseal/internal/state"
+)
+
+// Problem is a place where evidence, state and ledger disagree.
+type Problem struct {
+	Object string // a segment, as stream/compartment/id, or the state file
+	Index  int64  // of the statement, or -1
+	What   string
+}
+
+func (p Problem) String() string {
+	if p.Index < 0 {
+		return p.Object + ": " + p.What
+	}
+	return fmt.Sprintf("%s: %s (statement %d)", p.Object, p.What, p.Index)
+}
+
+// Known is how far each segment was by its last progress statement: for
+// evidence.VerifyOptions. The ledger must be read before evidence, which only grows.
+func (f *Folded) Known() (map[uuid.UUID]evidence.Head, []Problem) {
+	known := map[uuid.UUID]evidence.Head{}
+	var bad []Problem
+	for key, fact := range f.Facts {
+		if key[0] != "segment.progress" {
+			continue
+		}
+		var p progress
+		id, err := uuid.Parse(key[1])
+		if err == nil {
+			err = decode(fact, &p)
+		}
+		h, ok := p.Segments[key[1]]
+		if err != nil || !ok || h.Records < 0 {
+			bad = append(bad, Problem{key[1], int64(fact.Index), "the statement about its progress cannot be read"})
+			continue
+		}
+		known[id] = evidence.Head{Segment: id, Records: uint64(h.Records), Chain: h.Chain}
+	}
+	return known, bad
+}
+
+// Segments holds the segments of a verified data directory against the ledger: every
+// segment that a statement names must be there as it is named, every one that is there
+// must be named, and a key card may be gone only where its destruction was stated.
+func (f *Folded) Segments(segments []evidence.SegmentReport) []Problem {
+	var bad []Problem
+	there := map[string]bool{}
+	for i := range segments {
+		s := &segments[i]
+		id := s.Segment.String()
+		there[id] = true
+		object := fmt.Sprintf("%s/%s/%s", s.Stream, s.Compartment, id)
+		opened, isOpened := f.Fact("segment.opened", id)
+		done, isClosed := f.Fact("segment.closed", id)
+		_, isDamaged := f.Fact("segment.damaged", id)
+		if !isOpened && !isClosed && !isDamaged && s.Records > 0 {
+			bad = append(bad, Problem{object, -1, "no statement knows this segment: it was put in"})
+			continue
+		}
+		if isOpened {
+			var d struct{ Compartment, Stream, Header string }
+			switch err := decode(opened, &d); {
+			case err != nil:
+				bad = append(bad, Problem{object, int64(opened.Index), "the statement about its opening cannot be read"})
+			case d.Compartment != s.Compartment || d.Stream != s.Stream.String():
+				bad = append(bad, Problem{object, int64(opened.Index), "it was opened as " + d.Stream + "/" + d.Compartment})
+			case s.HeaderHash != "" && d.Header != s.HeaderHash:
+				bad = append(bad, Problem{object, int64(opened.Index), "it has another header than the one that was opened"})
+			}
+		}
+		if isClosed {
+			if what := compareClosed(done, s); what != "" {
+				bad = append(bad, Problem{object, int64(done.Index), what})
+			}
+		}
+		if !s.HasKey && s.State != "" {
+			_, gone := f.Fact("destruction.done", id)
+			_, going := f.Fact("destruction.intended", id)
+			if !gone && !going && (s.Records > 0 || isClosed) {
+				bad = append(bad, Problem{object, -1, "its key card is gone and no statement says that it was destroyed"})
+			}
+		} else if s.HasKey {
+			if gone, ok := f.Fact("destruction.done", id); ok {
+				bad = append(bad, Problem{object, int64(gone.Index), "its key card is there again after it was destroyed"})
+			}
+		}
+	}
+	for _, kind := range []string{"segment.opened", "segment.closed", "segment.damaged"} {
+		for key, fact := range f.Facts {
+			if key[0] == kind && !there[key[1]] {
+				there[key[1]] = true // said once
+				var d struct{ Compartment, Stream string }
+				object := key[1]
+				if decode(fact, &d) == nil {
+					object = d.Stream + "/" + d.Compartment + "/" + key[1]
+				}
+				bad = append(bad, Problem{object, int64(fact.Index), "the ledger knows this segment and it is not there: it was taken away"})
+			}
+		}
+	}
+	slices.SortFunc(bad, func(a, b Problem) int {
+		if c := strings.Compare(a.Object, b.Object); c != 0 {
+			return c
+		}
+		return strings.Compare(a.What, b.What)
+	})
+	return bad
+}
+
+func compareClosed(fact state.Fact, s *evidence.SegmentReport) string {
+	var d closed
+	switch err := decode(fact, &d); {
+	case err != nil:
+		return "the statement about its end cannot be read"
+	case s.State == "open":
+		return "it was closed and is open again"
+	case s.State == "damaged":
+		return "it was closed and is damaged"
+	case d.Compartment != s.Compartment || d.Stream != s.Stream.String():
+		return "it was closed as " + d.Stream + "/" + d.Compartment
+	case d.Header != s.HeaderHash:
+		return "its header is not the one that was stated"
+	case uint64(d.Records) != s.Records:
+		return fmt.Sprintf("it holds %d records and %d were stated", s.Records, d.Records)
+	case d.Root != s.RecordsRoot || d.Blocks != s.BlocksRoot:
+		return "its records are not those that were stated"
+	}
+	return ""
+}
+
+// State compares what a state file says with the fold. told is up to where the file
+// has read the ledger; a file that is behind is compared up to there.
+func (f *Folded) State(told uint64, facts []state.Fact) []Problem {
+	var bad []Problem
+	for _, what := range f.compare(told, facts) {
+		bad = append(bad, Problem{"state/state.db", -1, what})
+	}
+	return bad
+}
+
+func sorted(s []string) []string {
+	slices.Sort(s)
+	return s
+}
