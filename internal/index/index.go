@@ -419,10 +419,18 @@ type Week struct {
 func (x *Index) Weeks() []Week {
 	var all []Week
 	for _, w := range x.weeks(nil) {
-		from := w.monday()
-		all = append(all, Week{w.compartment, w.name(), from, from.AddDate(0, 0, 7)})
+		all = append(all, w.week())
 	}
 	return all
+}
+
+// WeekOf is the storage for rows of a compartment that were sealed at a moment,
+// whether it is there or not.
+func WeekOf(compartment string, sealed time.Time) Week { return weekOf(compartment, sealed).week() }
+
+func (w week) week() Week {
+	from := w.monday()
+	return Week{w.compartment, w.name(), from, from.AddDate(0, 0, 7)}
 }
 
 // Drop deletes one storage, and what was moved aside of it. It waits for the

@@ -21,6 +21,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/counterseal/counterseal/internal/event"
 
 	_ "modernc.org/sqlite" // the driver
@@ -88,7 +90,7 @@ func Open(dir string) (*DB, error) {
 var errOther = errors.New("the state file is damaged or of another schema")
 
 func open(path string) (*DB, error) {
-	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=busy_timeout(5000)&_txlock=immediate")
+	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=busy_timeout(5000)&_pragma=secure_delete(on)&_txlock=immediate")
 	if err != nil {
 		return nil, fmt.Errorf("opening the state file: %w", err)
 	}
@@ -367,4 +369,49 @@ func (s *DB) Correlations(ctx context.Context, compartment string) ([]Saved, err
 		out = append(out, v)
 	}
 	return out, rows.Err()
+}
+
+// Destroyed removes what was projected from segments that nobody can read again:
+// their request cards, states of correlations that end in or before the last of
+// them, and gaps noted before a moment. A rebuild would not find them either. It
+// says how many rows are gone. Counts by source stay as totals until a rebuild.
+func (s *DB) Destroyed(ctx context.Context, compartment string, segments []uuid.UUID, gapsBefore time.Time) (int64, error) {
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return 0, fmt.Errorf("forgetting what was destroyed: %w", err)
+	}
+	defer tx.Rollback() // no effect after Commit
+	total := int64(0)
+	remove := func(query string, args ...any) error {
+		res, err := tx.ExecContext(ctx, query, args...)
+		if err != nil {
+			return fmt.Errorf("forgetting what was destroyed: %w", err)
+		}
+		n, err := res.RowsAffected()
+		total += n
+		return err
+	}
+	last := uuid.UUID{}
+	for _, id := range segments {
+		if id.String() > last.String() {
+			last = id
+		}
+		if err := remove("DELETE FROM cards WHERE compartment = ? AND instr(card, ?) > 0", compartment, compartment+"/"+id.String()+"/"); err != nil {
+			return 0, err
+		}
+	}
+	if err := remove("DELETE FROM correlations WHERE compartment = ? AND substr(position, 1, 36) <= ?", compartment, last.String()); err != nil {
+		return 0, err
+	}
+	if err := remove("DELETE FROM gaps WHERE compartment = ? AND at < ?", compartment, gapsBefore.UnixNano()); err != nil {
+		return 0, err
+	}
+	if err := tx.Commit(); err != nil {
+		return 0, fmt.Errorf("forgetting what was destroyed: %w", err)
+	}
+	// What was removed is overwritten in the file; the log before it goes too.
+	if _, err := s.db.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
+		return 0, fmt.Errorf("forgetting what was destroyed: %w", err)
+	}
+	return total, nil
 }
