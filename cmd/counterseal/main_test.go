@@ -20,6 +20,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/counterseal/counterseal/internal/packs"
 	"github.com/counterseal/counterseal/internal/parse"
 	"github.com/counterseal/counterseal/internal/pia"
 )
@@ -43,7 +44,14 @@ func TestScript(t *testing.T) {
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
+		Condition: func(name string) (bool, error) {
+			if name != "fips" {
+				return false, fmt.Errorf("unknown condition %q", name)
+			}
+			return packs.Required("fips"), nil
+		},
 		Setup: func(e *testscript.Env) error {
+			e.Setenv("GODEBUG", os.Getenv("GODEBUG")) // make fips: in the commands, too
 			return layAgency(e.WorkDir, "reserve: 16MiB\nmemory: 64MiB\nhttp: 127.0.0.1:0\n")
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
