@@ -21,7 +21,7 @@ var layers = [][]string{
 	{"rules", "sigma/sigmatest", "internal/keyring", "internal/query", "internal/parse", "internal/pia", "internal/state"},
 	{"internal/admit", "internal/ocsf", "internal/evidence", "internal/ledger", "internal/index", "internal/detect", "internal/collect", "internal/officer"},
 	{"internal/pseudonym", "internal/demo", "internal/attest"},
-	{"internal/scan", "internal/pipeline"},
+	{"internal/scan", "internal/pipeline", "internal/lifecycle"},
 	{"internal/web"},
 	{"cmd/counterseal"},
 }
@@ -132,6 +132,35 @@ func TestWebImportsNoSecrets(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestOneDestroysKeys holds the promise that a hold is obeyed where cards are
+// destroyed: internal/lifecycle alone calls the one function that does.
+func TestOneDestroysKeys(t *testing.T) {
+	called := false
+	err := walk(func(path string) error {
+		pkg := filepath.ToSlash(filepath.Dir(path))
+		if strings.HasSuffix(path, "_test.go") || pkg == "internal/evidence" {
+			return nil
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if strings.Contains(string(data), "DestroyCard(") {
+			called = true
+			if pkg != "internal/lifecycle" {
+				t.Errorf("%s destroys a key card: only internal/lifecycle looks at the holds first", path)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !called {
+		t.Error("nobody destroys a key card: this test looks for the wrong name")
 	}
 }
 

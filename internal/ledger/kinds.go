@@ -53,6 +53,7 @@ func Kinds() []Kind {
 		{"unlock.closed", "the time of an unlock is over", []string{"request"}},
 		{"replay.done", "unlocked originals were parsed again", []string{"context", "records"}},
 
+		{"retention.changed", "how long a stream of a compartment is kept from now on", []string{"compartment", "stream", "days"}},
 		{"hold.placed", "a legal hold", []string{"scope", "authority"}},
 		{"hold.released", "a legal hold ended, by two people", []string{"hold", "request"}},
 		{"destruction.intended", "what will be destroyed, and under which rule", []string{"rule", "after"}},
