@@ -21,7 +21,7 @@ var layers = [][]string{
 	{"rules", "sigma/sigmatest", "internal/keyring", "internal/query", "internal/parse", "internal/pia", "internal/state"},
 	{"internal/admit", "internal/ocsf", "internal/evidence", "internal/ledger", "internal/index", "internal/detect", "internal/collect", "internal/officer"},
 	{"internal/pseudonym", "internal/demo", "internal/attest"},
-	{"internal/scan", "internal/pipeline", "internal/lifecycle"},
+	{"internal/scan", "internal/pipeline", "internal/report", "internal/lifecycle"},
 	{"internal/web"},
 	{"cmd/counterseal"},
 }
