@@ -39,6 +39,8 @@ type Set struct {
 	mapping  *Mapping
 	opaque   func(b []byte) (start, end int)
 
+	placeholders map[string][]string
+
 	compiled []compiled // parallel to rules
 	index    map[*Rule]int
 	gates    map[LogSource]*gate
@@ -91,8 +93,11 @@ type node struct {
 // A rule whose log source is not mapped stays in the set; see Set.Unmapped.
 func Compile(rules []*Rule, opt Options) (*Set, []*Refusal) {
 	s := &Set{
-		mapping:  opt.Mapping,
-		opaque:   opt.Opaque,
+		mapping: opt.Mapping,
+		opaque:  opt.Opaque,
+
+		placeholders: opt.Placeholders,
+
 		index:    make(map[*Rule]int),
 		gates:    make(map[LogSource]*gate),
 		indexes:  make(map[string]*index),

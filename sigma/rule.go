@@ -63,7 +63,7 @@ type Refusal struct {
 	Reason        string
 }
 
-func (r *Refusal) Error() string { return place(r.Path, r.Line, r.Title, r.Reason) }
+func (r *Refusal) Error() string { return place(r.Path, r.Line, 0, r.Title, r.Reason) }
 
 // A Warning says what an author probably did not mean; the rule works.
 type Warning struct {
@@ -107,13 +107,16 @@ func (r *Rule) warning(class Class, line, col int, format string, args ...any) W
 	return Warning{r.Path, line, col, r.ID, r.Title, class, fmt.Sprintf(format, args...)}
 }
 
-func (w Warning) String() string { return place(w.Path, w.Line, w.Title, w.Text) }
+func (w Warning) String() string { return place(w.Path, w.Line, w.Column, w.Title, w.Text) }
 
-func place(path string, line int, title, text string) string {
+func place(path string, line, column int, title, text string) string {
 	var b strings.Builder
 	b.WriteString(path)
 	if line > 0 {
 		fmt.Fprintf(&b, ":%d", line)
+	}
+	if column > 0 {
+		fmt.Fprintf(&b, ":%d", column)
 	}
 	if title != "" {
 		fmt.Fprintf(&b, ": rule %q", title)
