@@ -3,12 +3,15 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +22,7 @@ import (
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/pipeline"
 	"github.com/counterseal/counterseal/internal/web"
+	"github.com/counterseal/counterseal/sigma"
 	"github.com/counterseal/counterseal/sigma/sigmatest"
 )
 
@@ -77,14 +81,24 @@ func newRulesList(env *environment) *cobra.Command {
 
 func newRulesCheck(env *environment) *cobra.Command {
 	var f configFlags
+	var o output
+	strict := false
 	cmd := &cobra.Command{
 		Use:   "check [PATH]...",
-		Short: "Say which rules are refused, which nothing feeds, and which an assessment blinds",
-		Long: "With paths, check reads those rules alone. Without, it looks at the rules in force in the\n" +
-			"data directory, and at what the assessments in force leave them to see.",
+		Short: "Say which rules are refused, which nothing feeds, and what their authors probably did not mean",
+		Long: "With paths, check reads those rules alone, and says what their authors probably did not\n" +
+			"mean, a class in front of each line: schema (not what the JSON schema of the specification\n" +
+			"asks for), dead-selection (a part that makes no difference), impossible (no event can\n" +
+			"match), contradiction (only an event with a field more than once can), always (every event\n" +
+			"matches), cost (far dearer than others), duplicate, filter, correlation.\n\n" +
+			"Without paths, it looks at the rules in force in the data directory, and at what the\n" +
+			"assessments in force leave them to see.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return checkFiles(env, args)
+				return checkFiles(env, args, &o, strict)
+			}
+			if strict || o.format != "table" || o.jsonl != "" || o.file != "-" {
+				return usage("rules check: --strict, --format, --jsonl and --output are for rules at a path")
 			}
 			a, err := askRules(cmd, env, &f)
 			if err != nil {
@@ -109,6 +123,8 @@ func newRulesCheck(env *environment) *cobra.Command {
 		},
 	}
 	f.add(cmd)
+	o.add(cmd)
+	cmd.Flags().BoolVar(&strict, "strict", false, "exit with 4 when there is a warning of any class")
 	return cmd
 }
 
@@ -127,7 +143,19 @@ func distinct(blind []pipeline.Blind) int {
 	return len(seen)
 }
 
-func checkFiles(env *environment, paths []string) error {
+// remark is a line of rules check about a file. Its class is refused, unmapped, or
+// one of the classes of sigma.Warning.
+type remark struct {
+	Class  string `json:"class"`
+	Path   string `json:"path"`
+	Line   int    `json:"line"`
+	Column int    `json:"column,omitempty"`
+	Rule   string `json:"rule,omitempty"`
+	Title  string `json:"title,omitempty"`
+	Text   string `json:"text"`
+}
+
+func checkFiles(env *environment, paths []string, o *output, strict bool) (err error) {
 	files, err := ruleFiles(false, paths)
 	if err != nil {
 		return err
@@ -136,20 +164,78 @@ func checkFiles(env *environment, paths []string) error {
 	if err != nil {
 		return err
 	}
-	for _, r := range set.Refused() {
-		fmt.Fprintf(env.stdout, "refused  %s\n", event.Printable(r.Error()))
+	var warnings []sigma.Warning
+	for _, f := range files {
+		warnings = append(warnings, sigma.CheckSchema(f.Path, f.Data)...)
 	}
-	for _, w := range set.Set().Warnings() {
-		fmt.Fprintf(env.stdout, "warning  %s\n", event.Printable(w.String()))
+	warnings = append(warnings, set.Set().Lint()...)
+	slices.SortStableFunc(warnings, func(a, b sigma.Warning) int {
+		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	var remarks []remark
+	for _, r := range set.Refused() {
+		remarks = append(remarks, remark{"refused", r.Path, r.Line, 0, r.RuleID, r.Title, r.Reason})
+	}
+	counts := make(map[string]int)
+	for _, w := range warnings {
+		counts[string(w.Class)]++
+		remarks = append(remarks, remark{string(w.Class), w.Path, w.Line, w.Column, w.RuleID, w.Title, w.Text})
 	}
 	for _, r := range set.Unmapped() {
-		fmt.Fprintf(env.stdout, "unmapped %s %q: no mapping knows its log source\n", r.ID, event.Printable(r.Title))
+		remarks = append(remarks, remark{"unmapped", r.Path, r.Line, 0, r.ID, r.Title, "no mapping knows its log source"})
 	}
-	fmt.Fprintf(env.stdout, "%d rules accepted, %d refused, %d unmapped\n", len(set.Rules()), len(set.Refused()), len(set.Unmapped()))
-	if len(set.Refused()) > 0 {
+	last := fmt.Sprintf("%d rules accepted, %d refused, %d unmapped", len(set.Rules()), len(set.Refused()), len(set.Unmapped()))
+	for i, class := range slices.Sorted(maps.Keys(counts)) {
+		last += fmt.Sprintf("%s %d %s", []string{";", ","}[min(i, 1)], counts[class], class)
+	}
+	w, format, done, err := o.open(env)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(printRemarks(w, format, remarks, last), done()); err != nil {
+		return err
+	}
+	switch {
+	case len(set.Refused()) > 0:
 		return &exitError{code: exitPartial, err: fmt.Errorf("%d rules are refused", len(set.Refused()))}
+	case strict && len(warnings) > 0:
+		return &exitError{code: exitPartial, err: fmt.Errorf("%d warnings", len(warnings))}
 	}
 	return nil
+}
+
+// printRemarks prints one remark a line, and as a table a last line of counts.
+func printRemarks(w io.Writer, format string, remarks []remark, last string) error {
+	rows, lines := csv.NewWriter(w), json.NewEncoder(w)
+	lines.SetEscapeHTML(false)
+	if format == "csv" {
+		rows.Write([]string{"class", "path", "line", "column", "rule", "title", "text"}) // its error stays until Flush
+	}
+	for _, r := range remarks {
+		switch format {
+		case "jsonl":
+			if err := lines.Encode(r); err != nil {
+				return err
+			}
+		case "csv":
+			cells := []string{r.Class, r.Path, strconv.Itoa(r.Line), strconv.Itoa(r.Column), r.Rule, r.Title, r.Text}
+			for i := range cells {
+				cells[i] = event.Printable(cells[i])
+			}
+			rows.Write(cells)
+		default:
+			text := sigma.Warning{Path: r.Path, Line: r.Line, Column: r.Column, Title: r.Title, Text: r.Text}.String()
+			if _, err := fmt.Fprintf(w, "%-14s %s\n", r.Class, event.Printable(text)); err != nil {
+				return err
+			}
+		}
+	}
+	if format == "table" {
+		_, err := fmt.Fprintln(w, last)
+		return err
+	}
+	rows.Flush()
+	return rows.Error()
 }
 
 func newRulesTest(env *environment) *cobra.Command {
