@@ -16,6 +16,7 @@ import (
 	"sync"
 
 	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/web"
 )
 
 // client asks the API: over the socket of a running server, or in this process on
@@ -131,6 +132,7 @@ func (t handlerTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Body == nil {
 		r.Body = http.NoBody
 	}
+	r = r.WithContext(web.WithActor(r.Context(), ownActor()))
 	go func() { // ends with the handler; the reader ends it early by closing the body
 		defer func() {
 			if r := recover(); r == http.ErrAbortHandler { // as a server would break off the connection

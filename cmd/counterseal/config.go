@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/counterseal/counterseal/internal/detect"
 	"github.com/counterseal/counterseal/internal/keyring"
+	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/officer"
 	"github.com/counterseal/counterseal/internal/pipeline"
 	"github.com/counterseal/counterseal/rules"
@@ -49,6 +51,12 @@ type config struct {
 	OwnRules bool `yaml:"own_rules"`
 	// Listeners are the syslog ways in.
 	Listeners []listener `yaml:"listeners"`
+	// Witnesses cosign the ledger; they run on other hosts, under other hands.
+	Witnesses []witness `yaml:"witnesses"`
+	// WitnessThreshold is how many parties must have cosigned; 0 asks all.
+	WitnessThreshold int `yaml:"witness_threshold"`
+	// RunBy names who administers this server, to tell independent witnesses from own.
+	RunBy string `yaml:"run_by"`
 	// Reserve is the disk space that stays free, such as 1GiB; below, nothing is accepted.
 	Reserve string `yaml:"reserve"`
 	// Memory is the budget of the index, such as 512MiB.
@@ -71,6 +79,16 @@ type listener struct {
 	Cert     string `yaml:"cert"`
 	Key      string `yaml:"key"`
 	ClientCA string `yaml:"client_ca"`
+}
+
+// witness is one party that cosigns the ledger.
+type witness struct {
+	// VKey is what counterseal witness printed as vkey.
+	VKey string `yaml:"vkey"`
+	// URL is where it answers.
+	URL string `yaml:"url"`
+	// RunBy names who administers it; several of one party count once.
+	RunBy string `yaml:"run_by"`
 }
 
 const configName = "counterseal.yaml"
@@ -219,7 +237,32 @@ func (c *config) check() error {
 			return usage("%s.source: the name under which a PIA knows it is missing", key)
 		}
 	}
+	for i, w := range c.Witnesses {
+		if w.VKey == "" || w.URL == "" {
+			return usage("%s: witnesses[%d]: vkey and url are what counterseal witness printed; both are needed", where, i)
+		}
+		if u, err := url.Parse(w.URL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return usage("%s: witnesses[%d].url: an http or https address", where, i)
+		}
+	}
+	if c.WitnessThreshold < 0 || c.WitnessThreshold > len(c.Witnesses) {
+		return usage("%s: witness_threshold: from 0 to the %d witnesses", where, len(c.Witnesses))
+	}
 	return nil
+}
+
+// ledger says who watches the ledger.
+func (c *config) ledger() pipeline.LedgerOptions {
+	o := pipeline.LedgerOptions{Threshold: c.WitnessThreshold, RunBy: c.RunBy}
+	for _, w := range c.Witnesses {
+		o.Witnesses = append(o.Witnesses, ledger.Witness{VKey: w.VKey, URL: strings.TrimSuffix(w.URL, "/"), Group: w.RunBy})
+	}
+	for _, l := range c.Listeners {
+		if l.Cert != "" {
+			o.Certificates = append(o.Certificates, l.Cert)
+		}
+	}
+	return o
 }
 
 // loopback accepts an address that only this machine reaches. Until there is a

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/packs"
 	"github.com/counterseal/counterseal/internal/parse"
 	"github.com/counterseal/counterseal/internal/pia"
@@ -31,6 +33,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"counterseal": func() {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
+		ledger.RouteLibraryLog(slog.New(slog.DiscardHandler))
 		code := run(ctx, &environment{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}, os.Args[1:])
 		os.Exit(code)
 	}})

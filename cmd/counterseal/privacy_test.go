@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -16,6 +18,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/counterseal/counterseal/internal/ledger"
 )
 
 const playedAt = "2026-03-05T17:00:00Z"
@@ -152,6 +156,7 @@ var runMarks = []*regexp.Regexp{
 	regexp.MustCompile(`[a-z]+/[0-9a-f]{8}-[0-9a-f-]{27}/\d+`),
 	regexp.MustCompile(`(?m)^(go|process|promhttp)_.*$`),
 	regexp.MustCompile(`[0-9]+ MiB are free`),
+	regexp.MustCompile(`[0-9]+ statements,`), // how often progress is stated is a matter of time
 	regexp.MustCompile(`/\S*/TestNonInterference\S*/pias/`),
 	regexp.MustCompile(`(?m)^data .*$`),
 	regexp.MustCompile(`<td class="mono( t)?">2026-03-05T17:0[0-9:.]*Z</td>`),
@@ -181,6 +186,7 @@ func TestNonInterference(t *testing.T) {
 		a := answers(t, root)
 		a["demo"] = out
 		a["counts"] = evidenceCounts(t, root)
+		a["ledger"] = ledgerTold(t, filepath.Join(root, "data"))
 		for k, v := range a {
 			a[k] = unmarked(v)
 		}
@@ -206,6 +212,39 @@ func evidenceCounts(t *testing.T, root string) string {
 	t.Helper()
 	out, _ := counterseal(t, 0, "search", "--data", root, "* | stats count() by compartment, kind | sort by compartment, kind", "--format", "csv")
 	return out
+}
+
+// ledgerTold is what the ledger says but for times, ids and hashes of what lies under
+// random keys. How often progress is stated is a matter of time.
+func ledgerTold(t *testing.T, dir string) string {
+	t.Helper()
+	vkey, err := os.ReadFile(filepath.Join(dir, "ledger", "log.vkey"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	r, err := ledger.VerifyDir(t.Context(), filepath.Join(dir, "ledger"), ledger.Verifiers{Log: []string{strings.TrimSpace(string(vkey))}, Each: func(_ uint64, s ledger.Statement) {
+		if s.Kind == "segment.progress" {
+			return
+		}
+		var d map[string]any
+		if err := json.Unmarshal(s.Detail, &d); err != nil {
+			t.Error(err)
+		}
+		for _, name := range []string{"from", "to", "root", "blocks", "header", "footer", "bytes", "question", "policy", "config"} {
+			delete(d, name)
+		}
+		text, err := json.Marshal(d)
+		if err != nil {
+			t.Error(err)
+		}
+		lines = append(lines, fmt.Sprintf("%s %s %d %s", s.Kind, s.Actor, len(s.Subject), text))
+	}})
+	if err != nil || !r.OK() || len(lines) < 20 {
+		t.Fatal(len(lines), r.Findings, err)
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
 }
 
 // TestPageOfServe checks the handlers as serve mounts them: the address needs the

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -12,6 +15,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/goccy/go-yaml"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
@@ -101,9 +105,13 @@ func (s *server) open(ctx context.Context, o serverOptions) error {
 	s.pipe, err = pipeline.Open(ctx, pipeline.Options{
 		Dir: s.cfg.Data, Documents: docs, Log: s.log, Now: s.now, Reserve: reserve, Memory: memory,
 		Segment: evidence.Options{Escrow: escrow}, Passphrase: keyring.PassphraseFrom(s.cfg.PassphraseFile),
+		Ledger: s.cfg.ledger(),
 	})
 	if err != nil {
 		return err
+	}
+	if err := s.started(ctx); err != nil {
+		return errors.Join(err, s.pipe.Close())
 	}
 	s.http, err = collect.NewHTTP(collect.HTTPOptions{Sink: s.pipe.Accept, Log: s.log, Now: s.now})
 	if err != nil {
@@ -118,6 +126,41 @@ func (s *server) open(ctx context.Context, o serverOptions) error {
 	}
 	return nil
 }
+
+// started states what runs here, before anything is answered or accepted.
+func (s *server) started(ctx context.Context) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("finding the program: %w", err)
+	}
+	binary, err := fileDigest(self)
+	if err != nil {
+		return fmt.Errorf("hashing the program: %w", err)
+	}
+	text, err := yaml.Marshal(s.cfg)
+	if err != nil {
+		return fmt.Errorf("writing down the configuration: %w", err)
+	}
+	sum := sha256.Sum256(text)
+	return s.pipe.Started(ctx, binary, hex.EncodeToString(sum[:]), version(), ownActor())
+}
+
+func fileDigest(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// ownActor is the user of this process, as the ledger names users until there is a
+// login.
+func ownActor() string { return "os:" + strconv.Itoa(os.Getuid()) }
 
 // checkVersion writes VERSION into a new data directory and refuses one whose
 // formats this program does not know.
@@ -226,6 +269,9 @@ func (s *server) run(ctx context.Context) error {
 		srv := &http.Server{
 			Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 5 * time.Minute, IdleTimeout: 2 * time.Minute,
 			MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		}
+		if l == s.socket {
+			srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context { return web.WithActor(ctx, peerActor(c)) }
 		}
 		group.Go(func() error {
 			if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {

@@ -361,3 +361,50 @@ func TestASegmentTakesNothingBeforeTheLedgerKnowsIt(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestALedgerWrittenAnewIsFound: somebody takes evidence and ledger away and writes
+// both anew with another key; all fits together, and the key known from elsewhere or a
+// checkpoint kept elsewhere does not.
+func TestALedgerWrittenAnewIsFound(t *testing.T) {
+	h := newHouse(t)
+	h.append("a", "one", "two")
+	if _, err := h.rec.Record(t.Context(), Act{Kind: "state.rebuilt", Actor: System, Detail: map[string]any{"views": "x"}}); err != nil {
+		t.Fatal(err)
+	}
+	h.close()
+	kept, err := os.ReadFile(filepath.Join(h.dir, "ledger", "log", "checkpoint"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, err := ledger.VKey(origin, h.key.Public().(ed25519.PublicKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []string{"ledger", "state", "evidence"} {
+		if err := os.RemoveAll(filepath.Join(h.dir, d)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.open() // with the same key: only the checkpoint can tell
+	h.append("a", "one")
+	h.close()
+	h.sound()
+	r, err := Verify(t.Context(), h.dir, VerifyOptions{Log: []string{known}, Known: kept})
+	if err != nil || r.OK() {
+		t.Fatalf("a shorter log passes for the one that was known: %v", err)
+	}
+	for _, d := range []string{"ledger", "state", "evidence"} {
+		if err := os.RemoveAll(filepath.Join(h.dir, d)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.key = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{8}, 32))
+	h.open()
+	h.append("a", "one")
+	h.close()
+	h.sound()
+	r, err = Verify(t.Context(), h.dir, VerifyOptions{Log: []string{known}})
+	if err != nil || r.Ledger.OK() {
+		t.Fatalf("a log of another key passes: %v %v", r.Ledger.Findings, err)
+	}
+}

@@ -137,7 +137,7 @@ func (s *Segments) state(ctx context.Context, store *evidence.Store, t settled) 
 			Reason: in.Reason, Records: int64(in.Records), Root: in.RecordsRoot, Stream: in.Stream.String(),
 		}
 	}
-	if _, err := s.r.Record(ctx, act); err != nil {
+	if _, err := s.r.Record(context.WithoutCancel(ctx), act); err != nil { // once begun it is waited for, or it would be made twice
 		return err
 	}
 	s.mu.Lock()
@@ -149,11 +149,18 @@ func (s *Segments) state(ctx context.Context, store *evidence.Store, t settled) 
 // Flush states all segments that are complete, and the heads of the open ones that
 // have grown.
 func (s *Segments) Flush(ctx context.Context, store *evidence.Store) error {
+	if err := s.complete(ctx, store); err != nil {
+		return err
+	}
+	return s.progress(ctx, store)
+}
+
+func (s *Segments) complete(ctx context.Context, store *evidence.Store) error {
 	for {
 		s.mu.Lock()
 		if len(s.settled) == 0 {
 			s.mu.Unlock()
-			break
+			return nil
 		}
 		t := s.settled[0]
 		s.mu.Unlock()
@@ -164,7 +171,6 @@ func (s *Segments) Flush(ctx context.Context, store *evidence.Store) error {
 		s.settled = s.settled[1:]
 		s.mu.Unlock()
 	}
-	return s.progress(ctx, store)
 }
 
 func (s *Segments) progress(ctx context.Context, store *evidence.Store) error {
@@ -183,7 +189,7 @@ func (s *Segments) progress(ctx context.Context, store *evidence.Store) error {
 		if len(ids) == 0 {
 			continue
 		}
-		if _, err := s.r.Record(ctx, Act{Kind: "segment.progress", Actor: System, Subject: ids, Detail: p}); err != nil {
+		if _, err := s.r.Record(context.WithoutCancel(ctx), Act{Kind: "segment.progress", Actor: System, Subject: ids, Detail: p}); err != nil {
 			return err
 		}
 		s.mu.Lock()
@@ -206,13 +212,15 @@ func (s *Segments) Run(ctx context.Context, store *evidence.Store) {
 	tick := time.NewTicker(ProgressEvery)
 	defer tick.Stop()
 	for {
+		todo := s.complete
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.wake:
 		case <-tick.C:
+			todo = s.Flush
 		}
-		if err := s.Flush(ctx, store); err != nil && ctx.Err() == nil {
+		if err := todo(ctx, store); err != nil && ctx.Err() == nil {
 			s.r.log.Error("segments could not be stated; tried again", "err", err)
 		}
 	}

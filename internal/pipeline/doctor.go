@@ -54,6 +54,8 @@ func (p *Pipeline) Doctor(ctx context.Context) []Check {
 		add("index", "warn", fmt.Sprintf("the index of %s %s was damaged and is made again: %s", d.Compartment, d.Week, d.Reason), "")
 	}
 
+	p.watchChecks(ctx, add)
+
 	now := p.now()
 	pias := pol.pias.PIAs()
 	if len(pias) == 0 {

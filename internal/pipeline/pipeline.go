@@ -68,6 +68,7 @@ type Pipeline struct {
 	indexOpt index.Options
 	blobs    blobs
 
+	watch      LedgerOptions
 	windows    windows
 	record     sync.WaitGroup // what states segments and windows
 	stopRecord context.CancelFunc

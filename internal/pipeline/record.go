@@ -23,6 +23,9 @@ import (
 type LedgerOptions struct {
 	Witnesses []ledger.Witness
 	Threshold int // groups of witnesses that a checkpoint needs; 0: all
+
+	RunBy        string   // who administers this server
+	Certificates []string // PEM files of this server: who signed them must not sign a witness
 }
 
 // Names under which the files of a data directory know each other.
@@ -66,6 +69,7 @@ func (p *Pipeline) openRecord(ctx context.Context, o LedgerOptions) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("writing the public key of the log: %w", err), p.recorder.Close(), p.state.Close())
 	}
+	p.watch = o
 	p.segments = p.recorder.Segments()
 	p.windows = windows{from: p.now().UTC(), admitted: make(map[string]int64), refused: make(map[[2]string]int64)}
 	return nil
@@ -264,6 +268,7 @@ func (w *windows) refuse(source, code string) {
 // stateWindows makes one statement for each source and, where something was refused,
 // for each reason.
 func (p *Pipeline) stateWindows(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx) // a statement that was begun is waited for, or it would be made twice
 	w := &p.windows
 	now := p.now().UTC()
 	w.mu.Lock()

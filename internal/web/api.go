@@ -322,6 +322,9 @@ func (s *Server) importFiles(w http.ResponseWriter, r *http.Request) error {
 		return &badRequest{"the request is no import: " + err.Error(), ""}
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
+	if _, err := w.Write(nil); err != nil { // the ledger has the request, or nothing is read
+		return err
+	}
 	enc := json.NewEncoder(w)
 	flush := http.NewResponseController(w)
 	last := time.Time{}

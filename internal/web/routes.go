@@ -16,6 +16,7 @@ const (
 type route struct {
 	pattern string
 	access  access
+	look    bool // a request of a person: it becomes a statement before it is answered
 	handle  func(http.ResponseWriter, *http.Request) error
 }
 
@@ -23,24 +24,24 @@ type route struct {
 // /api; a test holds the two together.
 func (s *Server) routes() []route {
 	return []route{
-		{"GET /{$}", secret, s.start},
-		{"GET /enter", open, s.enter},
-		{"GET /static/", open, s.static},
-		{"GET /healthz", open, s.health},
-		{"GET /metrics", secret, s.metrics},
+		{"GET /{$}", secret, true, s.start},
+		{"GET /enter", open, false, s.enter},
+		{"GET /static/", open, false, s.static},
+		{"GET /healthz", open, false, s.health},
+		{"GET /metrics", secret, false, s.metrics},
 
-		{"GET /api/v1/openapi.json", open, s.openapi},
-		{"GET /api/v1/status", secret, s.status},
-		{"GET /api/v1/search", secret, s.search},
-		{"GET /api/v1/findings", secret, s.findings},
-		{"GET /api/v1/sources", secret, s.sources},
-		{"GET /api/v1/gaps", secret, s.gaps},
-		{"GET /api/v1/rules", secret, s.rules},
-		{"POST /api/v1/rules/run", secret, s.retro},
-		{"GET /api/v1/doctor", secret, s.doctor},
-		{"POST /api/v1/settle", secret, s.settle},
-		{"POST /api/v1/import", socketOnly, s.importFiles},
-		{"POST /api/v1/ingest/{source}", ingests, s.ingest},
-		{"/es/{source}/", ingests, s.bulk},
+		{"GET /api/v1/openapi.json", open, false, s.openapi},
+		{"GET /api/v1/status", secret, true, s.status},
+		{"GET /api/v1/search", secret, true, s.search},
+		{"GET /api/v1/findings", secret, true, s.findings},
+		{"GET /api/v1/sources", secret, true, s.sources},
+		{"GET /api/v1/gaps", secret, true, s.gaps},
+		{"GET /api/v1/rules", secret, true, s.rules},
+		{"POST /api/v1/rules/run", secret, true, s.retro},
+		{"GET /api/v1/doctor", secret, true, s.doctor},
+		{"POST /api/v1/settle", secret, false, s.settle},
+		{"POST /api/v1/import", socketOnly, true, s.importFiles},
+		{"POST /api/v1/ingest/{source}", ingests, false, s.ingest},
+		{"/es/{source}/", ingests, false, s.bulk},
 	}
 }

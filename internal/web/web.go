@@ -162,29 +162,59 @@ func (s *Server) mux(allowed func(*http.Request) bool, socket bool) http.Handler
 				return
 			}
 			a := &answerWriter{ResponseWriter: w}
+			if rt.look {
+				r = s.recorded(a, r, rt.pattern)
+			}
 			if err := rt.handle(a, r); err != nil {
 				s.fail(a, r, err)
 			}
+			a.end()
 		})
 	}
 	return mux
 }
 
-// answerWriter knows whether an answer has begun.
+// answerWriter knows whether an answer has begun, and lets it begin only when the
+// ledger has the request.
 type answerWriter struct {
 	http.ResponseWriter
-	begun bool
+	begun    bool
+	look     *look // nil: the route is no look
+	unstated bool  // the ledger does not have it: something else was answered
 }
 
 func (a *answerWriter) WriteHeader(status int) {
+	if a.begun {
+		return
+	}
 	a.begun = true
+	if a.look != nil {
+		if err := a.look.state(status); err != nil {
+			a.unstated = true
+			a.look.s.log.Error("a request was not answered: the ledger could not take it", "path", a.look.route, "err", err)
+			for name := range a.Header() {
+				if name != "Content-Security-Policy" && name != "Cache-Control" && name != "X-Content-Type-Options" {
+					a.Header().Del(name)
+				}
+			}
+			a.Header().Set("Retry-After", "30")
+			problem(a.ResponseWriter, http.StatusServiceUnavailable, "ledger", errUnstated.Error(), "counterseal doctor says why; nothing is answered that cannot be recorded")
+			return
+		}
+	}
 	a.ResponseWriter.WriteHeader(status)
 }
 
 func (a *answerWriter) Write(b []byte) (int, error) {
-	a.begun = true
+	a.WriteHeader(http.StatusOK)
+	if a.unstated {
+		return 0, errUnstated
+	}
 	return a.ResponseWriter.Write(b)
 }
+
+// end begins an answer that the handler left empty.
+func (a *answerWriter) end() { a.WriteHeader(http.StatusOK) }
 
 // Unwrap lets http.ResponseController reach the connection.
 func (a *answerWriter) Unwrap() http.ResponseWriter { return a.ResponseWriter }
@@ -239,15 +269,23 @@ func (s *Server) enter(w http.ResponseWriter, r *http.Request) error {
 	if ok {
 		s.once = [32]byte{}
 		text = rand.Text() + rand.Text()
-		s.sessions[sha256.Sum256([]byte(text))] = s.now().Add(sessionLife)
 	}
 	s.mu.Unlock()
 	if !ok {
 		s.log.Warn("a wrong or used one-time secret was presented")
+		if err := s.login(r, "", "wrong-or-used"); err != nil {
+			return err
+		}
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.WriteHeader(http.StatusForbidden)
 		return s.page.ExecuteTemplate(w, "stranger.html", nil)
 	}
+	if err := s.login(r, sessionActor(text), ""); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.sessions[sha256.Sum256([]byte(text))] = s.now().Add(sessionLife)
+	s.mu.Unlock()
 	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: text, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode, MaxAge: int(sessionLife / time.Second)})
 	// A page that goes on by itself: a redirect would be another site's request to
 	// a strict cookie when the address was clicked in a chat or a mail.
@@ -285,6 +323,9 @@ func (e *badRequest) Error() string { return e.text }
 // asker, the detail for the log. An answer that has begun is broken off, so that
 // nobody takes a part for the whole.
 func (s *Server) fail(w *answerWriter, r *http.Request, err error) {
+	if w.unstated { // answered already
+		return
+	}
 	if w.begun {
 		if r.Context().Err() == nil {
 			s.log.Error("an answer was broken off", "path", r.Pattern, "err", err)

@@ -25,6 +25,7 @@ import (
 	"github.com/counterseal/counterseal/internal/demo"
 	"github.com/counterseal/counterseal/internal/detect"
 	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/pipeline"
 	"github.com/counterseal/counterseal/rules"
 )
@@ -36,6 +37,8 @@ type house struct {
 	*Server
 	pipe *pipeline.Pipeline
 	now  time.Time
+
+	broken bool // the test took the ledger away: closing fails
 }
 
 func newHouse(t *testing.T, o pipeline.Options) *house {
@@ -60,7 +63,7 @@ func newHouse(t *testing.T, o pipeline.Options) *house {
 	go func() { done <- h.pipe.Follow(ctx) }()
 	t.Cleanup(func() {
 		stop()
-		if err := errors.Join(<-done, h.pipe.Close()); err != nil {
+		if err := errors.Join(<-done, h.pipe.Close()); err != nil && !h.broken {
 			t.Error(err)
 		}
 	})
@@ -748,5 +751,76 @@ func TestFilesAreOurs(t *testing.T) {
 	})
 	if err != nil || n < 4 {
 		t.Fatalf("%v, %d files", err, n)
+	}
+}
+
+// TestEveryLookIsAStatement: each request of a person stands in the ledger with who
+// asked and, as a payload, what; what the ledger cannot take is not answered.
+func TestEveryLookIsAStatement(t *testing.T) {
+	h := full(t)
+	rec := h.pipe.Recorder()
+	ask := func(path string) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest("GET", "http://localhost"+path, nil)
+		h.Socket().ServeHTTP(w, r.WithContext(WithActor(r.Context(), "os:1234")))
+		return w
+	}
+	last := func() (s ledger.Statement, n uint64) {
+		next, err := rec.Ledger().Each(t.Context(), 0, func(_ uint64, st ledger.Statement, _ []byte) error { s = st; return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s, next
+	}
+	for _, rt := range h.routes() {
+		if (rt.access == secret || rt.access == socketOnly) && !rt.look && !strings.Contains(rt.pattern, "/metrics") && !strings.Contains(rt.pattern, "/settle") {
+			t.Errorf("%s is a look that leaves no statement", rt.pattern)
+		}
+	}
+	_, before := last()
+	secretWord := "needle-in-a-question"
+	if w := ask("/api/v1/search?q=" + secretWord); w.Code != 200 {
+		t.Fatal(w.Code, w.Body)
+	}
+	s, after := last()
+	if after != before+1 || s.Kind != "request.served" || s.Actor != "os:1234" {
+		t.Fatalf("%d statements more, the last %s by %s", after-before, s.Kind, s.Actor)
+	}
+	leaf, err := s.Canonical()
+	if err != nil || strings.Contains(string(leaf), secretWord) {
+		t.Fatalf("the leaf holds the question: %s", leaf)
+	}
+	var d struct {
+		Route    string
+		Status   int
+		Question ledger.Digest
+	}
+	if err := json.Unmarshal(s.Detail, &d); err != nil || d.Status != 200 || d.Route != "GET /api/v1/search" {
+		t.Fatal(string(s.Detail), err)
+	}
+	payload, err := rec.Ledger().Payload(d.Question)
+	if err != nil || !strings.Contains(string(payload), secretWord) {
+		t.Fatalf("the payload lacks the question: %s, %v", payload, err)
+	}
+	if w := ask("/api/v1/search?q=(("); w.Code != 400 {
+		t.Fatal(w.Code)
+	}
+	if s, _ = last(); !strings.Contains(string(s.Detail), `"status":400`) {
+		t.Fatalf("a refused question: %s", s.Detail)
+	}
+	if w := ask("/healthz"); w.Code != 200 {
+		t.Fatal(w.Code)
+	}
+	if _, n := last(); n != after+1 {
+		t.Fatal("a health check became a statement")
+	}
+
+	h.broken = true
+	if err := rec.Ledger().Close(); err != nil {
+		t.Fatal(err)
+	}
+	w := ask("/api/v1/search?q=*")
+	if w.Code != 503 || !strings.Contains(w.Body.String(), `"code":"ledger"`) || strings.Contains(w.Body.String(), `"ref"`) {
+		t.Fatalf("answered without a statement: %d %s", w.Code, w.Body)
 	}
 }

@@ -1,0 +1,126 @@
+package web
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"hash"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/counterseal/counterseal/internal/attest"
+)
+
+// actorKey is the key of the actor in the context of a request.
+type actorKey struct{}
+
+// WithActor says who asks: for the server of the socket, which knows the user at the
+// other end, and for commands that ask in their own process.
+func WithActor(ctx context.Context, actor string) context.Context {
+	return context.WithValue(ctx, actorKey{}, actor)
+}
+
+// actor is who asks: the user at the socket or the session of a browser.
+func (s *Server) actor(r *http.Request) string {
+	if a, ok := r.Context().Value(actorKey{}).(string); ok {
+		return a
+	}
+	if c, err := r.Cookie(cookieName); err == nil {
+		return sessionActor(c.Value)
+	}
+	return "nobody"
+}
+
+// sessionActor names a session by the beginning of its digest, which opens nothing.
+func sessionActor(secret string) string {
+	sum := sha256.Sum256([]byte(secret))
+	return "session:" + hex.EncodeToString(sum[:4])
+}
+
+// keptBody is how much of the body of a request goes into its payload. The digest is
+// of the whole.
+const keptBody = 64 << 10
+
+// question is what a request asked, kept beside the ledger: the leaf holds its salted
+// digest alone.
+type question struct {
+	Route      string `json:"route"`
+	Path       string `json:"path"`
+	Query      string `json:"query,omitempty"`
+	Body       []byte `json:"body,omitempty"`
+	BodySHA256 string `json:"body_sha256,omitempty"`
+}
+
+// look is one request of a person on its way into the ledger.
+type look struct {
+	s     *Server
+	r     *http.Request
+	route string
+	body  []byte
+	sum   hash.Hash // nil: no body was read
+}
+
+// recorded makes a request whose answer does not begin before the ledger has it.
+func (s *Server) recorded(a *answerWriter, r *http.Request, route string) *http.Request {
+	l := &look{s: s, r: r, route: route}
+	if r.Body != nil && r.Body != http.NoBody {
+		l.sum = sha256.New()
+		r = r.WithContext(r.Context())
+		r.Body = &keeper{ReadCloser: r.Body, l: l}
+	}
+	a.look = l
+	return r
+}
+
+// keeper remembers what is read of a body.
+type keeper struct {
+	io.ReadCloser
+	l *look
+}
+
+func (k *keeper) Read(b []byte) (int, error) {
+	n, err := k.ReadCloser.Read(b)
+	k.l.sum.Write(b[:n])
+	k.l.body = append(k.l.body, b[:min(n, keptBody-len(k.l.body))]...)
+	return n, err
+}
+
+// state puts the request into the ledger.
+func (l *look) state(status int) error {
+	q := question{Route: l.route, Path: l.r.URL.Path, Query: l.r.URL.RawQuery, Body: l.body}
+	if l.sum != nil {
+		q.BodySHA256 = hex.EncodeToString(l.sum.Sum(nil))
+	}
+	payload, err := json.Marshal(q)
+	if err != nil {
+		return err
+	}
+	rec := l.s.o.Pipeline.Recorder()
+	// Who has gone may have seen a part of the answer: the statement is made all the same.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.r.Context()), 10*time.Second)
+	defer cancel()
+	digest, err := rec.Ledger().PutPayload(payload)
+	if err != nil {
+		return err
+	}
+	_, err = rec.Record(ctx, attest.Act{Kind: "request.served", Actor: l.s.actor(l.r), Detail: map[string]any{"route": l.route, "status": status, "question": digest}})
+	return err
+}
+
+// login states that a session begins, or that somebody was turned away.
+func (s *Server) login(r *http.Request, session, reason string) error {
+	act := attest.Act{Kind: "login.accepted", Actor: session, Detail: map[string]any{"way": "one-time-secret"}}
+	if reason != "" {
+		act = attest.Act{Kind: "login.refused", Actor: "nobody", Detail: map[string]any{"way": "one-time-secret", "reason": reason}}
+	} else {
+		act.Subject = []string{session}
+	}
+	_, err := s.o.Pipeline.Recorder().Record(context.WithoutCancel(r.Context()), act)
+	return err
+}
+
+// errUnstated says that a request was not answered, since the ledger does not have it.
+var errUnstated = errors.New("the ledger could not take the request, so it is not answered")
