@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -105,6 +106,23 @@ func (c *client) getJSON(ctx context.Context, path string, query url.Values, v a
 	return nil
 }
 
+// act asks for an act over the socket and decodes what was done.
+func (c *client) act(ctx context.Context, name string, in, out any) error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	resp, err := c.do(ctx, http.MethodPost, "/api/v1/acts/"+name, nil, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		return fmt.Errorf("reading the answer: %w", err)
+	}
+	return nil
+}
+
 func problemError(resp *http.Response) error {
 	var p struct {
 		Code, Detail, Hint string
@@ -117,7 +135,7 @@ func problemError(resp *http.Response) error {
 	switch p.Code {
 	case "bad_request":
 		code = exitUsage
-	case "pia_missing", "source_unknown", "refused":
+	case "pia_missing", "source_unknown", "refused", "unwitnessed":
 		code = exitRefused
 	}
 	return &exitError{code: code, err: errors.New(p.Detail), hint: p.Hint}

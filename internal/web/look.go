@@ -124,3 +124,37 @@ func (s *Server) login(r *http.Request, session, reason string) error {
 
 // errUnstated says that a request was not answered, since the ledger does not have it.
 var errUnstated = errors.New("the ledger could not take the request, so it is not answered")
+
+// Act does what a person asks for over the socket and gives what is answered as JSON.
+// It makes its own statements before it does anything. A *Refused and an error that
+// wraps ledger.ErrUnwitnessed are told to the asker.
+type Act func(ctx context.Context, actor string, body []byte) (any, error)
+
+// Refused says to the asker why an act is not done and what to do next. It names no
+// person.
+type Refused struct{ Reason, Hint string }
+
+func (e *Refused) Error() string { return e.Reason }
+
+// BadRequest is an error of the asker, with what to do next.
+func BadRequest(text, hint string) error { return &badRequest{text, hint} }
+
+// maxAct bounds what an act is given.
+const maxAct = 4 << 20
+
+// act hands a request to the act of its name.
+func (s *Server) act(w http.ResponseWriter, r *http.Request) error {
+	do := s.o.Acts[r.PathValue("act")]
+	if do == nil {
+		return &badRequest{"there is no such act", ""}
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxAct))
+	if err != nil {
+		return &badRequest{"the request is too large or was broken off", ""}
+	}
+	answer, err := do(r.Context(), s.actor(r), body)
+	if err != nil {
+		return err
+	}
+	return sendJSON(w, answer)
+}

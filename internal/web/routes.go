@@ -41,6 +41,7 @@ func (s *Server) routes() []route {
 		{"GET /api/v1/doctor", secret, true, s.doctor},
 		{"POST /api/v1/settle", secret, false, s.settle},
 		{"POST /api/v1/import", socketOnly, true, s.importFiles},
+		{"POST /api/v1/acts/{act}", socketOnly, true, s.act},
 		{"POST /api/v1/ingest/{source}", ingests, false, s.ingest},
 		{"/es/{source}/", ingests, false, s.bulk},
 	}

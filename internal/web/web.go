@@ -29,6 +29,7 @@ import (
 
 	"github.com/counterseal/counterseal/internal/collect"
 	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/pipeline"
 )
 
@@ -43,6 +44,8 @@ type Options struct {
 	Bulk   http.Handler
 	// Import reads files on this machine.
 	Import func(context.Context, ImportRequest, func(collect.Progress)) (collect.Report, error)
+	// Acts are what a person may do over the socket beside asking, by name.
+	Acts map[string]Act
 	Log    *slog.Logger
 	// Version is shown by status.
 	Version string
@@ -334,9 +337,14 @@ func (s *Server) fail(w *answerWriter, r *http.Request, err error) {
 	}
 	var bad *badRequest
 	var refusal *event.Refusal
+	var no *Refused
 	switch {
 	case errors.As(err, &bad):
 		problem(w, http.StatusBadRequest, "bad_request", bad.text, bad.hint)
+	case errors.As(err, &no):
+		problem(w, http.StatusForbidden, "refused", no.Reason, no.Hint)
+	case errors.Is(err, ledger.ErrUnwitnessed):
+		problem(w, http.StatusServiceUnavailable, "unwitnessed", "no witness has cosigned the statement, so the act was not done", "counterseal doctor says what the witnesses do; then ask again")
 	case errors.As(err, &refusal):
 		if refusal.After > 0 {
 			w.Header().Set("Retry-After", strconv.Itoa(int((refusal.After+time.Second-1)/time.Second)))

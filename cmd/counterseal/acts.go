@@ -1,0 +1,11 @@
+package main
+
+import (
+	"github.com/counterseal/counterseal/internal/web"
+)
+
+// acts are what a person may do over the socket beside asking. Each makes its own
+// statements before it does anything.
+func (s *server) acts() map[string]web.Act {
+	return map[string]web.Act{}
+}
