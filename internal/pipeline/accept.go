@@ -539,6 +539,7 @@ func (p *Pipeline) append(ctx context.Context, pol *policy, w *work, compartment
 		return nil, err
 	}
 	p.appended(compartment, at, n)
+	p.repeatContext(ctx, pol, compartment, at.Segment)
 	p.accepted.Add(int64(len(events)))
 	if len(events) > 0 {
 		p.windows.admit(sourceName(pol, w.batch.Source), int64(len(events)))
@@ -556,7 +557,7 @@ func (p *Pipeline) append(ctx context.Context, pol *policy, w *work, compartment
 func (p *Pipeline) ensureContext(ctx context.Context, pol *policy, compartment string) error {
 	p.contextMu.Lock()
 	defer p.contextMu.Unlock()
-	if p.contexts[compartment] == pol.digest {
+	if p.contexts[compartment].digest == pol.digest {
 		return nil
 	}
 	for digest, doc := range pol.blobs {
@@ -573,7 +574,7 @@ func (p *Pipeline) ensureContext(ctx context.Context, pol *policy, compartment s
 		return err
 	}
 	p.appended(compartment, at, 1)
-	p.contexts[compartment] = pol.digest
+	p.contexts[compartment] = contextAt{pol.digest, at.Segment}
 	return nil
 }
 

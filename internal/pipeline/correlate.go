@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/counterseal/counterseal/internal/detect"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/evidence"
@@ -204,6 +206,11 @@ func (f *follower) warm(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("record %s: %w", ref, err)
 		}
+		if en.Event != nil && f.past == nil {
+			if _, err := f.begin(ctx, ref); err != nil {
+				return err
+			}
+		}
 		switch {
 		case en.Event != nil && f.past != nil:
 			f.past.rules.Judge(en.Event, ref, f.past.sight(en.Event), f.stories.of(en.Event))
@@ -268,10 +275,21 @@ func (p *Pipeline) Retro(ctx context.Context, rules *detect.RuleSet, from, to ti
 	for _, comp := range p.evidence.Compartments(evidence.Events) {
 		told := newStories(rules)
 		var in *past
+		var begun uuid.UUID // segment in which a context was looked for
 		_, err := p.readOn(ctx, comp, evidence.Position{}, func(ref event.Ref, rec []byte) error {
 			en, err := event.Decode(rec)
 			if err != nil {
 				return fmt.Errorf("record %s: %w", ref, err)
+			}
+			if en.Event != nil && in == nil && begun != ref.Segment {
+				begun = ref.Segment
+				c, err := p.contextOf(ctx, ref)
+				if err == nil && c != nil {
+					in, err = p.recall(c)
+				}
+				if err != nil {
+					return fmt.Errorf("the context of segment %s: %w", ref.Segment, err)
+				}
 			}
 			switch {
 			case en.Event != nil && in != nil:

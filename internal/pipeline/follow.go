@@ -69,6 +69,7 @@ type follower struct {
 	stories     *stories  // nil where the rules hold no correlation
 	sealed      time.Time // receipt of the newest event, for findings without one
 	saved       time.Time // when the stories were saved, by the clock
+	begun       uuid.UUID // segment in which a context was looked for
 
 	mu   sync.Mutex // guards done
 	done evidence.Position
@@ -212,6 +213,11 @@ func (f *follower) drain(ctx context.Context) error {
 			}
 			switch {
 			case en.Event != nil:
+				if f.past == nil {
+					if here.context, err = f.begin(ctx, ref); err != nil {
+						return err
+					}
+				}
 				rows = f.event(rows, ref, en.Event)
 			case en.Card != nil:
 				if !before(evidence.Position{Segment: ref.Segment, Ordinal: ref.Ordinal}, f.seen.at) {
@@ -237,7 +243,9 @@ func (f *follower) drain(ctx context.Context) error {
 		var damage *evidence.DamageError
 		if errors.As(err, &damage) {
 			// What can be read goes on; what cannot is shown until somebody acts.
-			f.p.damaged(damage)
+			if err := f.p.passOver(ctx, damage); err != nil {
+				return err
+			}
 			next = damage.Next
 		} else if err != nil {
 			return err
@@ -348,7 +356,7 @@ func (f *follower) missing(ctx context.Context, rows []index.Row) ([]index.Row, 
 
 // event turns one event into its index row and the rows of its findings.
 func (f *follower) event(rows []index.Row, ref event.Ref, e *event.Event) []index.Row {
-	sealed := sealedAt(e)
+	sealed := sealedAt(ref, e)
 	f.sealed = sealed
 	row := index.Row{
 		Ref: ref.String(), Time: e.At().UnixNano(), Sealed: sealed, Compartment: f.compartment,
@@ -364,7 +372,7 @@ func (f *follower) event(rows []index.Row, ref event.Ref, e *event.Event) []inde
 		row.Native = append(row.Native, index.Attr{Name: e.Fields[i].Name, Value: string(e.Fields[i].Value)})
 	}
 	rows = append(rows, row)
-	if f.past == nil { // a stream begins with a context record; recovery may have cut it
+	if f.past == nil { // not one context is left in the segment
 		return rows
 	}
 	return f.findings(rows, f.past.rules.Judge(e, ref, f.past.sight(e), f.stories.of(e)), row.OCSF)
@@ -388,10 +396,6 @@ func (f *follower) findings(rows []index.Row, found []event.Finding, about []ind
 
 // subjects are the attributes of an event that its findings carry too.
 var subjects = []string{"device.hostname", "user.uid", "actor.user.uid", "src_endpoint.ip", "dst_endpoint.ip"}
-
-// sealedAt is the time of sealing that decides the week of a row. Receipt stands
-// for it: sealing follows within the time that Accept takes.
-func sealedAt(e *event.Event) time.Time { return time.Unix(0, e.Received).UTC() }
 
 // catchUp reads the tails of all streams into the state.
 func (p *Pipeline) catchUp(ctx context.Context) error {
@@ -451,7 +455,9 @@ func (p *Pipeline) readOn(ctx context.Context, comp string, from evidence.Positi
 		if !errors.As(err, &damage) {
 			return next, err
 		}
-		p.damaged(damage)
+		if err := p.passOver(ctx, damage); err != nil {
+			return from, err
+		}
 		from = damage.Next
 	}
 }

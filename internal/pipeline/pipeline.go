@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
@@ -83,7 +84,7 @@ type Pipeline struct {
 	problems []Problem
 
 	contextMu sync.Mutex
-	contexts  map[string]string // compartment to digest of the last context written
+	contexts  map[string]contextAt // compartment to the last context written
 
 	running  running
 	sequence sequence
@@ -108,8 +109,9 @@ type Pipeline struct {
 	zoneMu sync.Mutex
 	zones  map[string]*time.Location
 
-	damageMu sync.Mutex
-	damage   []string // sealed records that could not be read
+	damageMu  sync.Mutex
+	damage    []string             // sealed records that could not be read
+	destroyed map[uuid.UUID]uint64 // segments without a key, by statement: records passed over
 
 	followMu  sync.Mutex
 	followers map[string]*follower
@@ -127,7 +129,7 @@ func Open(ctx context.Context, o Options) (*Pipeline, error) {
 		dir: o.Dir, log: o.Log, now: o.Now, reserve: o.Reserve, epoch: 1,
 		blobs:       blobs{dir: filepath.Join(o.Dir, "blobs")},
 		keys:        keyLocks{held: make(map[string]*keyLock)},
-		contexts:    make(map[string]string),
+		contexts:    make(map[string]contextAt),
 		running:     running{last: make(map[string]uint64)},
 		sequence:    sequence{last: make(map[string]uint64)},
 		pending:     pending{gaps: make(map[string][]event.Gap)},
@@ -141,6 +143,7 @@ func Open(ctx context.Context, o Options) (*Pipeline, error) {
 		pasts:       make(map[string]*past),
 		zones:       make(map[string]*time.Location),
 		followers:   make(map[string]*follower),
+		destroyed:   make(map[uuid.UUID]uint64),
 		budgetBytes: o.InFlight,
 	}
 	if p.now == nil {
