@@ -18,7 +18,7 @@ const module = "github.com/counterseal/counterseal/"
 // its own. A package that is not listed fails the test: a new room is a decision.
 var layers = [][]string{
 	{"sigma", "evtx", "internal/event", "internal/durable", "internal/packs", "internal/approval"},
-	{"rules", "sigma/sigmatest", "internal/keyring", "internal/query", "internal/parse", "internal/pia", "internal/state"},
+	{"rules", "sigma/sigmatest", "sigma/sigmajson", "internal/keyring", "internal/query", "internal/parse", "internal/pia", "internal/state"},
 	{"internal/admit", "internal/ocsf", "internal/evidence", "internal/ledger", "internal/index", "internal/detect", "internal/collect", "internal/officer"},
 	{"internal/pseudonym", "internal/demo", "internal/attest"},
 	{"internal/scan", "internal/pipeline", "internal/report", "internal/lifecycle"},
@@ -33,12 +33,12 @@ var denials = []struct {
 	why         string
 }{
 	{
-		[]string{"internal/parse", "internal/ocsf", "internal/query", "internal/pia", "internal/admit", "internal/approval", "sigma", "evtx"},
+		[]string{"internal/parse", "internal/ocsf", "internal/query", "internal/pia", "internal/admit", "internal/approval", "sigma", "sigma/sigmajson", "evtx"},
 		[]string{"net", "net/http", "os", "os/exec"},
 		"what reads outside bytes or decides is pure: it cannot reach a file, a process or the network",
 	},
 	{
-		[]string{"sigma", "evtx"},
+		[]string{"sigma", "sigma/sigmajson", "evtx"},
 		[]string{module + "internal/event"},
 		"the public packages stand alone: other projects import them",
 	},

@@ -7,7 +7,8 @@
 // It owns the meaning of a rule: the YAML form, values, wildcards, modifiers,
 // conditions, and the mapping from a rule's log source to events. It leaves to
 // others the reading of logs, the storage of matches and of correlation state, and
-// the word that no older events are awaited, on which windows close.
+// the word that no older events are awaited, on which windows close. Package
+// sigmajson, below this one, reads events that come as JSON.
 //
 // It promises:
 //
