@@ -15,7 +15,7 @@ VULNDB      = golang.org/x/vulndb@v0.0.0-20261105234957-e22db6528018
 build:
 	@GO="$(GO)" ./scripts/build counterseal
 
-# Two builds of the commit by two strangers are the same bytes. About two minutes on
+# Two builds of the commit by two strangers are the same bytes. About three minutes on
 # two cores: both begin with empty caches.
 repro:
 	@GO="$(GO)" ./scripts/repro
