@@ -56,6 +56,31 @@ func judged(t testing.TB, p *Pipeline, gone map[uuid.UUID]bool) (rows, findings 
 	return rows, findings
 }
 
+// early tells that a finding cites a record of a segment before the first context in it.
+func early(t testing.TB, p *Pipeline, comp string, segment uuid.UUID, findings []string) bool {
+	t.Helper()
+	context := ^uint64(0)
+	if _, err := p.evidence.Read(t.Context(), evidence.Events, comp, evidence.Position{Segment: segment}, func(ref event.Ref, rec []byte) error {
+		if ref.Segment != segment {
+			return evidence.ErrStop
+		}
+		if event.Type(rec[1]) == event.TypeContext {
+			context = ref.Ordinal
+			return evidence.ErrStop
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(findings, func(f string) bool {
+		ref, err := event.ParseRef(f[strings.IndexByte(f, ' ')+1:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ref.Segment == segment && ref.Ordinal < context
+	})
+}
+
 // TestDestroyedIsPassedOver: after the first segments of every stream are destroyed, a
 // rebuild neither fails nor brings a row of them back, and the rest is found and
 // judged as before, though the context that came first is gone with them. A key that
@@ -64,25 +89,33 @@ func TestDestroyedIsPassedOver(t *testing.T) {
 	in := demo.Play(demo.Options{Seed: 3, At: at, Scale: 0.1})
 	dir := t.TempDir()
 	docs := documents(t, in)
-	o := Options{Dir: dir, Documents: docs, Segment: evidence.Options{BlockBytes: 16 << 10, MaxSegmentRecords: 1000}}
+	o := Options{Dir: dir, Documents: docs, Segment: evidence.Options{BlockBytes: 16 << 10, MaxSegmentRecords: 200}}
 	s := start(t, o)
 	play(t, s, in)
 
 	gone := map[uuid.UUID]bool{}
 	var passed int
+	_, before := judged(t, s.Pipeline, nil)
+	bare := false // a finding is about a record that stands before the context in its segment
 	for _, comp := range s.evidence.Compartments(evidence.Events) {
 		infos, err := s.evidence.Segments(evidence.Events, comp)
 		if err != nil {
 			t.Fatal(err)
 		}
+		first := (len(infos) + 1) / 2 // the first that lives
 		for i, in := range infos {
-			if in.State == "closed" && i < (len(infos)+1)/2 {
+			if i > 0 && early(t, s.Pipeline, comp, in.Segment, before) {
+				first, bare = i, true
+			}
+		}
+		for i, in := range infos {
+			if in.State == "closed" && i < first {
 				gone[in.Segment] = true
 			}
 		}
 	}
-	if len(gone) < 3 {
-		t.Fatalf("only %d segments to destroy", len(gone))
+	if len(gone) < 3 || !bare {
+		t.Fatalf("%d segments to destroy; a finding before a context: %v", len(gone), bare)
 	}
 	wantRows, wantFindings := judged(t, s.Pipeline, gone)
 	if len(wantRows) < 100 || len(wantFindings) < 3 {
