@@ -244,7 +244,7 @@ func (l *lint) needless(holds lit) {
 	of := slices.Clone(l.free)
 	for i := len(of) - 1; i >= 0; i-- {
 		name := r.searches[i].name
-		if !used[name] || l.said[i] {
+		if !used[name] || l.said[i] || l.work > maxWork {
 			continue
 		}
 		for _, fixed := range []lit{l.yes, l.yes.not()} {
@@ -359,6 +359,9 @@ const (
 	// a short text spares some of them.
 	dearFrom      = 50
 	dearFromShort = 100
+	// dearSteps is the size of an expression, as steps counts it, that takes seconds
+	// for a value of a megabyte.
+	dearSteps = 1000
 )
 
 // lintCost finds the rules that cost far more than others. What a rule costs is
@@ -376,6 +379,10 @@ func (s *Set) lintCost() []Warning {
 			events += " of " + strings.Join(parts, " ")
 		}
 		w := weigh(c.root)
+		if w.steps >= dearSteps {
+			say("runs a regular expression of about %d steps: a long value may cost that for each of its characters", w.steps)
+			continue
+		}
 		if w.keywords > 0 && r.LogSource.Category == "" && r.LogSource.Service == "" {
 			say("looks for its keywords in every value of %s: a category or a service in logsource would spare the others", events)
 			continue
@@ -462,7 +469,7 @@ func (n *node) decides() bool {
 }
 
 // weight is what makes a condition dear.
-type weight struct{ cost, expressions, keywords int }
+type weight struct{ cost, expressions, keywords, steps int }
 
 func weigh(n *node) weight {
 	w := weight{cost: least(n)}
@@ -476,8 +483,11 @@ func weigh(n *node) weight {
 			}
 			for _, g := range ft.groups {
 				for i := range g {
-					if g[i].kind == testRegex {
+					if t := &g[i]; t.kind == testRegex {
 						w.expressions++
+						if t.sieve.line == 0 {
+							w.steps = max(w.steps, steps(t.re.String()))
+						}
 					}
 				}
 			}

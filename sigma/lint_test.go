@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // lintText compiles a file and says what Lint says of it, one "class line:column
@@ -363,6 +364,58 @@ func TestLintIsSound(t *testing.T) {
 	for _, c := range []Class{ClassImpossible, ClassContradiction, ClassAlways, ClassDead} {
 		if classes[c] < 20 {
 			t.Errorf("%d times %s: too few to say anything", classes[c], c)
+		}
+	}
+}
+
+// TestLintHostile: rules that are made to be hard cost a moment, and rules of which
+// the proof is too long are left in peace.
+func TestLintHostile(t *testing.T) {
+	many := func(n int, format string) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, format, i)
+		}
+		return b.String()
+	}
+	// No five pigeons of n sit in n-1 holes alone: short to say, and long to prove
+	// step by step.
+	pigeons := func(n int) string {
+		var lines, cond []string
+		for p := range n {
+			var any []string
+			for h := range n - 1 {
+				lines = append(lines, fmt.Sprintf("p%dh%d: {F%d_%d: x}", p, h, p, h))
+				any = append(any, fmt.Sprintf("p%dh%d", p, h))
+				for q := range p {
+					cond = append(cond, fmt.Sprintf("not (p%dh%d and p%dh%d)", p, h, q, h))
+				}
+			}
+			cond = append(cond, "("+strings.Join(any, " or ")+")")
+		}
+		return detect(append(lines, "condition: "+strings.Join(cond, " and "))...)
+	}
+	for _, c := range []struct{ name, text string }{
+		{"search identifiers", detect(many(20000, "s%d: {A: x}\n  ") + "condition: 1 of s*")},
+		{"half of them", detect(many(3000, "s%d: {A: x}\n  ") + "condition: 1500 of s*")},
+		{"long condition", detect(many(90, "s%d: {A|contains: 'x%[1]d'}\n  ") + "condition: s1" + strings.Repeat(" and not s2 or s3 and s4", 2500))},
+		{"values", detect("s: {A: ["+many(40000, "x%d,")+"]}", "t: {A|contains: ["+many(40000, "%d,")+"]}", "condition: s and not t")},
+		{"long values", detect("s: {A: ["+strings.Repeat(strings.Repeat("ab", 6000)+"x,", 390)+"b]}", "t: {A|re: ["+many(390, "'(a|b)*%d$',")+"]}", "condition: s and not t")},
+		{"expressions", detect("s: {A|re: ["+many(1900, "'[a-z]+%d',")+"]}", "condition: s")},
+		{"dashes", detect("s: {A|windash: ["+many(10, "-a -b -c -d -e%d,")+"]}", "t: {A|windash|contains: -b -c}", "condition: s and not t")},
+		{"few pigeons", pigeons(4)},
+		{"pigeons", pigeons(12)},
+	} {
+		start := time.Now()
+		got := lintText(t, c.text)
+		d := time.Since(start)
+		t.Logf("%s: %d warnings after %v", c.name, len(got), d)
+		if d > 30*time.Second {
+			t.Errorf("%s: %v", c.name, d)
+		}
+		impossible := len(got) > 0 && strings.HasPrefix(got[len(got)-1], "impossible")
+		if c.name == "few pigeons" && !impossible || c.name == "pigeons" && impossible {
+			t.Errorf("%s: %v", c.name, got)
 		}
 	}
 }

@@ -41,6 +41,7 @@ type solver struct {
 }
 
 func (s *solver) variable() lit {
+	s.work++
 	v := lit(len(s.value))
 	s.value = append(s.value, 0)
 	s.level = append(s.level, 0)
@@ -259,6 +260,7 @@ func (s *solver) contradicts(assumptions ...lit) bool {
 		if next < 0 {
 			return false // everything is decided: it can hold
 		}
+		s.work++
 		s.limits = append(s.limits, len(s.trail))
 		s.set(next, -1)
 	}
@@ -452,6 +454,9 @@ func (l *logic) compare() {
 			for _, b := range atoms[i+1:] {
 				if a.item != nil && a.item == b.item {
 					continue
+				}
+				if l.work += 1 + len(a.text.with) + len(b.text.with); l.work > maxWork {
+					return
 				}
 				if a.implies(b) {
 					l.add(a.lit.not(), b.lit)

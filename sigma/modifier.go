@@ -18,10 +18,16 @@ import (
 const (
 	maxWindash  = 5     // dashes of a value: each has five forms
 	maxVariants = 10000 // forms of a value after windash, base64offset and expand
-	// maxForms bounds what all values of a rule grow to; a regular expression
-	// costs as much as regexForms plain values.
+	// maxForms bounds what all values of a rule grow to: each further form counts
+	// as one and as one more for each formText bytes. A regular expression costs as
+	// much as regexForms plain values, and one more for each stepsForm steps.
 	maxForms   = 100000
+	formText   = 256
 	regexForms = 50
+	stepsForm  = 20
+	// maxExpression bounds the steps that a regular expression may take for one
+	// character of a value. The time for a value is the product of both.
+	maxExpression = 5000
 )
 
 type testKind uint8
@@ -203,8 +209,8 @@ func translate(it *item, placeholders map[string][]string, check bool, budget *i
 					return fail("a value has more than %d forms", maxVariants)
 				}
 			}
-			if *budget -= len(next) - len(g); *budget < 0 {
-				return fail("the rule's values have more than %d forms", maxForms)
+			if *budget -= len(next) - len(g) + max(0, textOf(next)-textOf(g))/formText; *budget < 0 {
+				return fail("the rule's values have more than %d forms, or very long ones", maxForms)
 			}
 			groups[i] = next
 		}
@@ -213,10 +219,10 @@ func translate(it *item, placeholders map[string][]string, check bool, budget *i
 		tests := make([]test, 0, len(g))
 		for _, v := range g {
 			if *budget--; v.kind == valRegex {
-				*budget -= regexForms
+				*budget -= regexForms + steps(v.raw)/stepsForm
 			}
 			if *budget < 0 {
-				return fail("the rule's values have more than %d forms", maxForms)
+				return fail("the rule's values have more than %d forms, or very long ones", maxForms)
 			}
 			t, err := v.finish(it.field == "")
 			if err != nil {
@@ -227,6 +233,48 @@ func translate(it *item, placeholders map[string][]string, check bool, budget *i
 		ft.groups = append(ft.groups, tests)
 	}
 	return ft, nil
+}
+
+// textOf returns the bytes of values.
+func textOf(vs []value) int {
+	n := 0
+	for _, v := range vs {
+		for _, p := range v.parts {
+			n += len(p.text)
+		}
+	}
+	return n
+}
+
+// steps returns about how many states a regular expression has: what it may cost
+// for each character of a value. It is 0 for what is no expression.
+func steps(expr string) int {
+	const long = 16 * maxExpression // bytes: not worth a look
+	if len(expr) > long {
+		return long
+	}
+	re, err := syntax.Parse(expr, syntax.Perl)
+	if err != nil {
+		return 0
+	}
+	return stepsOf(re)
+}
+
+func stepsOf(re *syntax.Regexp) int {
+	n := 1
+	switch re.Op {
+	case syntax.OpLiteral:
+		n = len(re.Rune)
+	case syntax.OpCharClass:
+		n += len(re.Rune) / 8
+	}
+	for _, sub := range re.Sub {
+		n += stepsOf(sub)
+	}
+	if re.Op == syntax.OpRepeat {
+		n *= max(re.Max, re.Min+1)
+	}
+	return min(n, 1<<30)
 }
 
 // typeModifier gives the modifiers that say what a value is. They read it as
@@ -405,6 +453,13 @@ func windash(v value) ([]value, error) {
 	if len(places) > maxWindash {
 		return nil, errors.New("windash: the value has more than " + strconv.Itoa(maxWindash) + " dashes")
 	}
+	forms := 1
+	for range places {
+		forms *= utf8.RuneCountInString(dashes)
+	}
+	if forms*textOf([]value{v}) > maxForms*formText {
+		return nil, errors.New("windash: the value is too long for its dashes")
+	}
 	out := []value{v}
 	// From the last to the first, so that earlier positions stay true.
 	for _, at := range slices.Backward(places) {
@@ -484,7 +539,7 @@ func expandValue(v value, placeholders map[string][]string, check bool) ([]value
 				forms = append(forms, parsePattern(s, false))
 			}
 		}
-		if len(out)*len(forms) > maxVariants {
+		if len(out)*len(forms) > maxVariants || len(out)*len(forms)*len(v.parts) > 10*maxForms {
 			return nil, errors.New("a value has more than " + strconv.Itoa(maxVariants) + " forms")
 		}
 		next := make([][]part, 0, len(out)*len(forms))
@@ -521,6 +576,9 @@ func (v value) finish(keyword bool) (test, error) {
 		}
 		if !v.after {
 			expr += `\z`
+		}
+		if steps(v.raw) > maxExpression {
+			return t, errors.New("the regular expression takes more than " + strconv.Itoa(maxExpression) + " steps for a character: it repeats too much, or is too long")
 		}
 		// Alone first: wrapped, a stray parenthesis could find a partner.
 		_, err := syntax.Parse(v.raw, syntax.Perl)

@@ -130,20 +130,28 @@ func decode(d document) (node *yaml.Node, f *fault) {
 	if root.Kind != yaml.DocumentNode || len(root.Content) != 1 {
 		return nil, faultf(d.line, "the document is empty")
 	}
-	budget := maxNodes
-	if f := flatten(root.Content[0], d.line-1, 0, &budget); f != nil {
+	b := yamlBudget{maxNodes, maxFile}
+	if f := flatten(root.Content[0], d.line-1, 0, &b); f != nil {
 		return nil, f
 	}
 	return root.Content[0], nil
 }
 
+// yamlBudget is what a document may still hold.
+type yamlBudget struct{ nodes, text int }
+
+func (b *yamlBudget) take(n *yaml.Node) bool {
+	b.nodes--
+	b.text -= len(n.Value)
+	return b.nodes >= 0 && b.text >= 0
+}
+
 // flatten replaces aliases by what they stand for, moves line numbers from the
 // document to the file and keeps the whole within bounds: aliases of aliases
 // grow without end otherwise.
-func flatten(n *yaml.Node, offset, depth int, budget *int) *fault {
-	*budget--
-	if *budget < 0 {
-		return faultf(n.Line+offset, "the document holds more than %d values once its aliases are followed", maxNodes)
+func flatten(n *yaml.Node, offset, depth int, b *yamlBudget) *fault {
+	if !b.take(n) {
+		return faultf(n.Line+offset, "the document holds more than %d values, or %d bytes, once its aliases are followed", maxNodes, maxFile)
 	}
 	if depth > maxDepth {
 		return faultf(n.Line+offset, "the document is nested more than %d levels deep", maxDepth)
@@ -151,15 +159,15 @@ func flatten(n *yaml.Node, offset, depth int, budget *int) *fault {
 	for i, k := range n.Content {
 		if k.Kind == yaml.AliasNode {
 			// A copy, so that a shared node's lines are moved once.
-			c := copyNode(k.Alias, depth, budget)
+			c := copyNode(k.Alias, depth, b)
 			if c == nil {
-				return faultf(k.Line+offset, "the document holds more than %d values once its aliases are followed", maxNodes)
+				return faultf(k.Line+offset, "the document holds more than %d values, or %d bytes, once its aliases are followed", maxNodes, maxFile)
 			}
 			n.Content[i] = c
 			move(c, k)
 			k = c
 		}
-		if f := flatten(k, offset, depth+1, budget); f != nil {
+		if f := flatten(k, offset, depth+1, b); f != nil {
 			return f
 		}
 	}
@@ -168,18 +176,17 @@ func flatten(n *yaml.Node, offset, depth int, budget *int) *fault {
 	return nil
 }
 
-func copyNode(n *yaml.Node, depth int, budget *int) *yaml.Node {
-	*budget--
-	if *budget < 0 || depth > maxDepth {
+func copyNode(n *yaml.Node, depth int, b *yamlBudget) *yaml.Node {
+	if !b.take(n) || depth > maxDepth {
 		return nil
 	}
 	if n.Kind == yaml.AliasNode {
-		return copyNode(n.Alias, depth+1, budget)
+		return copyNode(n.Alias, depth+1, b)
 	}
 	c := *n
 	c.Content = make([]*yaml.Node, len(n.Content))
 	for i, k := range n.Content {
-		if c.Content[i] = copyNode(k, depth+1, budget); c.Content[i] == nil {
+		if c.Content[i] = copyNode(k, depth+1, b); c.Content[i] == nil {
 			return nil
 		}
 	}
