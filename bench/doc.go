@@ -7,8 +7,8 @@
 //
 //	cd bench && go run -overlay overlay.json -tags naive . [-rounds 5] [table ...]
 //
-// Tables are gated, ungated, rules, cores, compile and evtx; all when none is
-// named. The packs of ../shared/data must be there. Times are processor time of
-// the measuring thread, so that other work on the machine disturbs them less;
-// the table of cores alone is by the clock. Linux only.
+// Tables are gated, ungated, rules, cores, compile, evtx, json and scan; all when
+// none is named. The packs of ../shared/data must be there. Times are processor
+// time of the measuring thread, so that other work on the machine disturbs them
+// less; the tables of cores and of scan alone are by the clock. Linux only.
 package main

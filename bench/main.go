@@ -28,6 +28,12 @@ func main() {
 		tableEVTX()
 	}
 	texts := windowsRules()
+	if want("scan") {
+		tableScan(texts)
+	}
+	if want("json") {
+		tableJSON(texts)
+	}
 	evs := events()
 	fmt.Printf("%d rules, %d events, %s, %d processors, %d rounds\n", len(texts), len(evs), runtime.Version(), runtime.NumCPU(), *rounds)
 	if want("compile") {
