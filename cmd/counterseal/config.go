@@ -301,8 +301,8 @@ func parseSize(s string) (int64, error) {
 	return 0, fmt.Errorf("%q is no size", s)
 }
 
-// escrow reads the officers to whom originals are sealed, nil where none are named.
-func (c *config) escrow() (*keyring.Escrow, error) {
+// roster reads the officers, nil where none are named.
+func (c *config) roster() (*officer.Roster, error) {
 	if c.Officers == "" {
 		return nil, nil
 	}
@@ -310,8 +310,13 @@ func (c *config) escrow() (*keyring.Escrow, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the officers: %w", err)
 	}
-	r, err := officer.ParseRoster(c.Officers, data)
-	if err != nil {
+	return officer.ParseRoster(c.Officers, data)
+}
+
+// escrow is the officers to whom originals are sealed, nil where none are named.
+func (c *config) escrow() (*keyring.Escrow, error) {
+	r, err := c.roster()
+	if r == nil || err != nil {
 		return nil, err
 	}
 	return r.Escrow(), nil

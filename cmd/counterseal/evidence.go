@@ -1,81 +1,26 @@
 package main
 
 import (
-	"encoding/base64"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 	"unicode/utf8"
 
-	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
-	"github.com/counterseal/counterseal/internal/approval"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/evidence"
 )
 
 func newEvidence(env *environment) *cobra.Command {
-	cmd := &cobra.Command{Use: "evidence", Short: "Originals sealed to two officers: ask for one, read one", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "evidence", Short: "Originals sealed to two officers: ask for some, read them", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(newEvidenceUnlock(env), newEvidenceRead(env))
-	return cmd
-}
-
-func newEvidenceUnlock(env *environment) *cobra.Command {
-	var f configFlags
-	var segment, number, purpose, requester, out string
-	var grant time.Duration
-	cmd := &cobra.Command{Use: "unlock --segment ID --case C --purpose TEXT --requester NAME -o FILE", Short: "Ask two officers to open the originals of a segment", Args: cobra.NoArgs,
-		Long: "Unlock writes a request and opens nothing: this server cannot. Both officers sign it on\n" +
-			"their machines (officer sign), oversight opens its layer, then investigation its own\n" +
-			"(officer open). What comes out opens a copy of the segment file (evidence read).",
-		RunE: func(*cobra.Command, []string) error {
-			id, err := uuid.Parse(segment)
-			if err != nil || out == "" {
-				return usage("--segment is the id of a segment of originals and -o the file of the request")
-			}
-			cfg, err := f.load()
-			if err != nil {
-				return err
-			}
-			k, err := evidence.ReadSealedKey(cfg.Data, id)
-			if err != nil {
-				return err
-			}
-			org, err := uuid.Parse(k.Org())
-			if err != nil {
-				return err
-			}
-			s, statement, err := approval.New(approval.Ask{
-				Action: "evidence.unlock", Case: number, Purpose: purpose, Requester: requester, Objects: k.Objects(), Org: org, Grant: grant,
-			}, time.Now())
-			if err != nil {
-				return usage("%v", err)
-			}
-			b64 := base64.RawURLEncoding.EncodeToString
-			b, err := approval.Canonical(unlockRequest{Card: b64(k.Card), Head: b64(k.Head), Statement: string(statement), V: 1})
-			if err != nil {
-				return err
-			}
-			if err := writeNew(out, b); err != nil {
-				return err
-			}
-			for _, line := range strings.Split(strings.TrimSuffix(s.Words(), "\n"), "\n") {
-				fmt.Fprintln(env.stdout, event.Printable(line))
-			}
-			return nil
-		}}
-	f.add(cmd)
-	cmd.Flags().StringVar(&segment, "segment", "", "`id` of the segment")
-	cmd.Flags().StringVar(&number, "case", "", "`number` of the case")
-	cmd.Flags().StringVar(&purpose, "purpose", "", "why, in a sentence")
-	cmd.Flags().StringVar(&requester, "requester", "", "`name` of who asks")
-	cmd.Flags().DurationVar(&grant, "for", 8*time.Hour, "how long the key may be used")
-	cmd.Flags().StringVarP(&out, "output", "o", "", "`file` of the request, which must not be there")
+	cmd.AddCommand(newEvidenceUnlock(env), newEvidenceApprove(env), newEvidenceRead(env))
 	return cmd
 }
 
@@ -91,7 +36,7 @@ func newEvidenceRead(env *environment) *cobra.Command {
 				return err
 			}
 			defer clear(b)
-			k, err := evidence.ParseKeyFile(b, time.Now())
+			k, err := keyFor(b, args[0])
 			if errors.Is(err, evidence.ErrOver) {
 				return &exitError{code: exitRefused, err: err}
 			}
@@ -124,4 +69,31 @@ func newEvidenceRead(env *environment) *cobra.Command {
 		}}
 	cmd.Flags().StringVar(&key, "key", "", "`file` of the unlocked key")
 	return cmd
+}
+
+// keyFor picks the key of a segment file out of a key file, which has a line for each
+// segment.
+func keyFor(file []byte, segment string) (*evidence.UnlockedKey, error) {
+	name := strings.TrimSuffix(filepath.Base(segment), filepath.Ext(segment))
+	lines := bytes.SplitAfter(file, []byte("\n"))
+	var first *evidence.UnlockedKey
+	for _, line := range lines {
+		if len(line) == 0 {
+			continue
+		}
+		k, err := evidence.ParseKeyFile(line, time.Now())
+		if err != nil {
+			return nil, err
+		}
+		if k.Segment.String() == name {
+			return k, nil
+		}
+		if first == nil {
+			first = k
+		}
+	}
+	if first == nil {
+		return nil, errors.New("the key file is empty")
+	}
+	return first, nil // of a renamed file; the reader compares
 }

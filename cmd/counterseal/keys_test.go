@@ -3,13 +3,18 @@ package main
 import (
 	"bytes"
 	"context"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/keyring"
+	"github.com/counterseal/counterseal/internal/ledger"
 )
 
 // shell runs command lines in a folder, as one person after the other would.
@@ -68,7 +73,9 @@ func TestCeremonyOfTwoOfficers(t *testing.T) {
 	}
 	s.run(1, "officer", "init", "--office", "oversight", "--name", "X", "-o", s.at("inv"), "--passphrase-file", pass) // a key is never replaced
 	officers := s.write("officers.yaml", roster)
-	c, err := parseConfig(s.at(configName), []byte("data: data\nofficers: officers.yaml\n"))
+	text := "data: data\nofficers: officers.yaml\nhttp: off\nreserve: 16MiB\nmemory: 64MiB\n"
+	file := s.write(configName, text)
+	c, err := readConfig(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +84,7 @@ func TestCeremonyOfTwoOfficers(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// The server: one original, sealed.
+	// The server: two originals, sealed.
 	if err := os.MkdirAll(c.Data, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -89,19 +96,53 @@ func TestCeremonyOfTwoOfficers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ref, err := store.Append(context.Background(), evidence.Originals, "servers", [][]byte{append([]byte{1, 5}, "the bytes as received"...)})
-	if err != nil {
-		t.Fatal(err)
+	var segments []string
+	for _, text := range []string{"the bytes as received", "some more of them"} {
+		ref, err := store.Append(context.Background(), evidence.Originals, "servers", [][]byte{append([]byte{1, 5}, text...)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		segments = append(segments, ref.Segment.String())
+		if err := store.Rotate(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	store.Close()
-	if out, _ := s.run(0, "keys", "list", "--data", c.Data); !strings.Contains(out, "1 key cards that this server cannot open") {
+	if out, _ := s.run(0, "keys", "list", "--data", c.Data); !strings.Contains(out, "2 key cards that this server cannot open") {
 		t.Fatal(out)
 	}
 
-	segment := filepath.Join(c.Data, "evidence", "originals", "servers", ref.Segment.String()+".seg")
 	request := s.at("request")
-	words, _ := s.run(0, "evidence", "unlock", "--data", c.Data, "--segment", ref.Segment.String(), "--case", "C-17", "--purpose", "who opened the vault", "--requester", "Ada Ihle", "--for", "1h", "-o", request)
-	if !strings.Contains(words, "C-17") || !strings.Contains(words, ref.Segment.String()) {
+	ask := []string{"evidence", "unlock", "--config", file, "--compartment", "servers", "--from", "2026-01-01T00:00:00Z", "--to", "2100-01-01T00:00:00Z",
+		"--case", "C-17", "--purpose", "who opened the vault", "--requester", "Ada Ihle", "--for", "1h", "-o", request}
+	if _, said := s.run(3, ask...); !strings.Contains(said, "no witness is configured") {
+		t.Fatal(said)
+	}
+
+	// A witness, under its own key.
+	log, err := os.ReadFile(filepath.Join(c.Data, "ledger", "log.vkey"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	vkey := strings.TrimSpace(string(log))
+	w, err := ledger.OpenWitness(ledger.WitnessOptions{Dir: s.at("witness"), Name: "test/witness", Logs: []string{vkey}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	var away atomic.Bool
+	host := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if away.Load() {
+			http.Error(rw, "away", http.StatusServiceUnavailable)
+			return
+		}
+		w.ServeHTTP(rw, r)
+	}))
+	defer host.Close()
+	s.write(configName, text+"witnesses:\n  - vkey: "+w.VKey()+"\n    url: "+host.URL+"\n    run_by: others\n")
+
+	words, _ := s.run(0, ask...)
+	if !strings.Contains(words, "C-17") || !strings.Contains(words, segments[0]) || !strings.Contains(words, segments[1]) {
 		t.Fatal(words)
 	}
 	sign := func(who string, more ...string) string {
@@ -111,14 +152,51 @@ func TestCeremonyOfTwoOfficers(t *testing.T) {
 	}
 	s.run(3, "officer", "sign", request, "--key", s.at("inv"), "--passphrase-file", pass, "-o", s.at("unread")) // nobody typed approve
 	inv, ovs, no, inv2 := sign("inv"), sign("ovs"), sign("ovs", "--refuse"), sign("inv2")
+	approve := func(code int, out string, decisions ...string) string {
+		t.Helper()
+		args := []string{"evidence", "approve", request, "--config", file, "-o", s.at(out)}
+		for _, d := range decisions {
+			args = append(args, "--decision", d)
+		}
+		_, said := s.run(code, args...)
+		return said
+	}
+	if said := approve(3, "x", inv); !strings.Contains(said, "not approved") {
+		t.Fatal(said)
+	}
+	if said := approve(3, "x", inv2); !strings.Contains(said, "another office") {
+		t.Fatal(said)
+	}
+	away.Store(true)
+	if said := approve(3, "x", ovs); !strings.Contains(said, "no witness has cosigned") { // the decisions stand all the same
+		t.Fatal(said)
+	}
+	away.Store(false)
+	approve(0, "receipt")
+	approve(0, "receipt-again")
+	one, err := os.ReadFile(s.at("receipt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := s.write("other-receipt", strings.Replace(string(one), "unlock.opened", "unlock.closed", 1))
+
 	open := func(code int, who, out string, more ...string) string {
 		t.Helper()
-		_, both := s.run(code, append([]string{"officer", "open", request, "--key", s.at(who), "--passphrase-file", pass, "--officers", officers, "-o", s.at(out)}, more...)...)
+		args := []string{"officer", "open", request, "--key", s.at(who), "--passphrase-file", pass, "--officers", officers, "-o", s.at(out), "--log", vkey, "--witness", w.VKey()}
+		if !slices.Contains(more, "--receipt") {
+			args = append(args, "--receipt", s.at("receipt"))
+		}
+		_, both := s.run(code, append(args, more...)...)
 		return both
 	}
 	open(1, "ovs", "x", "--decision", ovs)
 	open(1, "ovs", "x", "--decision", inv, "--decision", inv2)
 	open(1, "ovs", "x", "--decision", inv, "--decision", no)
+	open(1, "ovs", "x", "--decision", inv, "--decision", ovs, "--receipt", other)
+	open(1, "ovs", "x", "--decision", inv, "--decision", ovs, "--log", strings.Replace(vkey, "counterseal/", "counterseal/x", 1))
+	if said := open(2, "ovs", "x", "--decision", inv, "--decision", ovs, "--receipt", ""); !strings.Contains(said, "--receipt") {
+		t.Fatal(said)
+	}
 	if _, err := os.Stat(s.at("x")); err == nil {
 		t.Fatal("a refused opening wrote something")
 	}
@@ -128,13 +206,42 @@ func TestCeremonyOfTwoOfficers(t *testing.T) {
 	}
 	open(1, "inv2", "x", "--decision", inv, "--decision", ovs, "--handover", s.at("handover"))
 	open(2, "inv", "x", "--decision", inv, "--decision", ovs)
-	s.run(1, "evidence", "read", segment, "--key", s.at("handover"))
+	segment := func(i int) string {
+		return filepath.Join(c.Data, "evidence", "originals", "servers", segments[i]+".seg")
+	}
+	s.run(1, "evidence", "read", segment(0), "--key", s.at("handover"))
 	open(0, "inv", "key", "--decision", inv, "--decision", ovs, "--handover", s.at("handover"))
 	if st, err := os.Stat(s.at("key")); err != nil || st.Mode().Perm() != 0o600 {
 		t.Fatal(st, err)
 	}
-	if out, _ := s.run(0, "evidence", "read", segment, "--key", s.at("key")); out != `{"ordinal":0,"text":"the bytes as received"}`+"\n" {
-		t.Fatal(out)
+	for i, want := range []string{"the bytes as received", "some more of them"} {
+		if out, _ := s.run(0, "evidence", "read", segment(i), "--key", s.at("key")); out != `{"ordinal":0,"text":"`+want+`"}`+"\n" {
+			t.Fatal(out)
+		}
+	}
+
+	// The ledger tells the whole of it, with nobody's name and without the purpose.
+	var kinds []string
+	r, err := ledger.VerifyDir(t.Context(), filepath.Join(c.Data, "ledger"), ledger.Verifiers{Log: []string{vkey}, Witnesses: []ledger.Witness{{VKey: w.VKey()}}, Threshold: 1,
+		Each: func(_ uint64, st ledger.Statement) {
+			if strings.HasPrefix(st.Kind, "approval.") || strings.HasPrefix(st.Kind, "unlock.") {
+				kinds = append(kinds, st.Kind)
+			}
+			leaf, err := st.Canonical()
+			if err != nil {
+				t.Error(err)
+			}
+			for _, no := range []string{"Ada", "Otto", "vault"} {
+				if strings.Contains(string(leaf), no) {
+					t.Errorf("a leaf holds %q: %s", no, leaf)
+				}
+			}
+		}})
+	if err != nil || !r.OK() {
+		t.Fatal(r.Findings, err)
+	}
+	if got := strings.Join(kinds, " "); got != "approval.requested approval.decided approval.decided unlock.opened approval.used" {
+		t.Fatal(got)
 	}
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -116,41 +115,6 @@ func openKey(env *environment, path, pass string) (*officer.Key, error) {
 	return officer.OpenKey(b, secret)
 }
 
-// unlockRequest is what travels from the server to the officers: what they are asked,
-// and the sealed key. Nothing in it is secret.
-type unlockRequest struct {
-	Card      string `json:"card"` // of the segment, unpadded base64url
-	Head      string `json:"head"` // of the segment, likewise
-	Statement string `json:"statement"`
-	V         int    `json:"v"`
-
-	sealed *evidence.SealedKey
-}
-
-func readRequest(path string) (*unlockRequest, *approval.Statement, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	var r unlockRequest
-	if err := approval.Decode(b, &r); err != nil || r.V != 1 {
-		return nil, nil, fmt.Errorf("%s is not a request to unlock", path)
-	}
-	head, herr := base64.RawURLEncoding.DecodeString(r.Head)
-	card, cerr := base64.RawURLEncoding.DecodeString(r.Card)
-	if err := errors.Join(herr, cerr); err != nil {
-		return nil, nil, fmt.Errorf("%s is not a request to unlock", path)
-	}
-	if r.sealed, err = evidence.ParseSealedKey(head, card); err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", path, err)
-	}
-	s, err := approval.Parse([]byte(r.Statement))
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return &r, s, nil
-}
-
 func newOfficerSign(env *environment) *cobra.Command {
 	var key, pass, out string
 	var refuse, yes bool
@@ -212,18 +176,24 @@ func writeNew(path string, b []byte) error {
 }
 
 func newOfficerOpen(env *environment) *cobra.Command {
-	var key, pass, out, roster, handover, records string
+	var key, pass, out, roster, handover, records, receipt string
+	var trust trustFlags
 	var decisions []string
-	cmd := &cobra.Command{Use: "open REQUEST --key FILE --officers FILE --decision FILE --decision FILE -o FILE", Short: "Open the officer's own layer of a sealed key, after two officers approved", Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "open REQUEST --key FILE --officers FILE --decision FILE --decision FILE --receipt FILE --log VKEY --witness VKEY -o FILE", Short: "Open the officer's own layer of sealed keys, after two officers approved", Args: cobra.ExactArgs(1),
 		Long: "Oversight opens first and gets a handover that is still sealed to investigation.\n" +
-			"Investigation opens the handover and gets the key file of the segment, for a time.\n" +
-			"This machine checks both decisions with its own copy of the officers and keeps the\n" +
-			"statement before it opens anything; it opens for one statement once.",
+			"Investigation opens the handover and gets the key file of the segments, for a time.\n" +
+			"This machine checks both decisions with its own copy of the officers, and the receipt:\n" +
+			"witnesses have seen the statement about this opening in the ledger. It opens for one\n" +
+			"statement once. The keys of log and witnesses come by another way than the request.",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if key == "" || out == "" || roster == "" {
 				return usage("--key, --officers and -o are needed")
 			}
-			r, _, err := readRequest(args[0])
+			v := trust.verifiers()
+			if receipt == "" || len(v.Log) == 0 || v.Threshold == 0 {
+				return usage("--receipt is what evidence approve wrote; --log and --witness are the keys that this machine trusts")
+			}
+			r, s, err := readRequest(args[0])
 			if err != nil {
 				return err
 			}
@@ -231,7 +201,7 @@ func newOfficerOpen(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			o := officer.Opening{Statement: []byte(r.Statement), Objects: r.sealed.Objects(), Org: r.sealed.Org(), Now: time.Now()}
+			o := officer.Opening{Statement: []byte(r.Statement), Objects: r.objects(), Org: r.sealed[0].Org(), Now: time.Now()}
 			if o.Roster, err = officer.ParseRoster(roster, data); err != nil {
 				return err
 			}
@@ -246,6 +216,10 @@ func newOfficerOpen(env *environment) *cobra.Command {
 				}
 				o.Signed = append(o.Signed, d)
 			}
+			seen, err := readReceipt(receipt)
+			if err != nil {
+				return err
+			}
 			k, err := openKey(env, key, pass)
 			if err != nil {
 				return err
@@ -253,7 +227,14 @@ func newOfficerOpen(env *environment) *cobra.Command {
 			if records == "" {
 				records = key + ".statements"
 			}
-			b, err := openLayer(k, &o, r.sealed, handover, recordIn(records))
+			once := recordIn(records)
+			o.Record = func(statement []byte) error {
+				if err := seen.check(s, statement, v); err != nil {
+					return err
+				}
+				return once(statement)
+			}
+			b, err := openLayers(k, &o, r.sealed, handover)
 			if err != nil {
 				return err
 			}
@@ -268,22 +249,31 @@ func newOfficerOpen(env *environment) *cobra.Command {
 	cmd.Flags().StringVar(&pass, "passphrase-file", "", "`file` with the passphrase of the key")
 	cmd.Flags().StringVar(&roster, "officers", "", "`file` of the officers (officers/v1), this machine's own copy")
 	cmd.Flags().StringArrayVar(&decisions, "decision", nil, "`file` of a decision; two are needed")
+	cmd.Flags().StringVar(&receipt, "receipt", "", "`file` that evidence approve wrote")
 	cmd.Flags().StringVar(&handover, "handover", "", "`file` from oversight, for investigation")
 	cmd.Flags().StringVar(&records, "records", "", "`folder` in which this machine keeps the statements that it opened for (default beside the key)")
 	cmd.Flags().StringVarP(&out, "output", "o", "", "`file` to write, which must not be there")
+	trust.add(cmd)
 	return cmd
 }
 
-// openLayer opens the layer of an officer: oversight gives a handover, investigation
-// the key file. record takes the statement before anything is opened.
-func openLayer(k *officer.Key, o *officer.Opening, sealed *evidence.SealedKey, handover string, record func(statement []byte) error) ([]byte, error) {
-	o.Record = record
+// openLayers opens the layer of an officer on each sealed key: oversight gives a
+// handover for each, investigation the key file, a line each.
+func openLayers(k *officer.Key, o *officer.Opening, sealed []*evidence.SealedKey, handover string) ([]byte, error) {
+	var out []byte
 	if k.Card().Office == officer.Oversight {
-		h, err := k.OpenOuter(o, sealed.Info(), sealed.Boxes())
-		if err != nil {
-			return nil, err
+		for _, s := range sealed {
+			h, err := k.OpenOuter(o, s.Info(), s.Boxes())
+			if err != nil {
+				return nil, err
+			}
+			b, err := approval.Canonical(h)
+			if err != nil {
+				return nil, err
+			}
+			out = append(append(out, b...), '\n')
 		}
-		return approval.Canonical(h)
+		return out, nil
 	}
 	if handover == "" {
 		return nil, usage("--handover is the file that oversight made")
@@ -292,16 +282,27 @@ func openLayer(k *officer.Key, o *officer.Opening, sealed *evidence.SealedKey, h
 	if err != nil {
 		return nil, err
 	}
-	h, err := officer.ParseHandover(b)
-	if err != nil {
-		return nil, err
+	lines := strings.Split(strings.TrimSuffix(string(b), "\n"), "\n")
+	if len(lines) != len(sealed) {
+		return nil, fmt.Errorf("%s hands %d keys over and the request is about %d", handover, len(lines), len(sealed))
 	}
-	secret, until, err := k.OpenInner(o, sealed.Info(), h)
-	if err != nil {
-		return nil, err
+	for i, s := range sealed {
+		h, err := officer.ParseHandover([]byte(lines[i]))
+		if err != nil {
+			return nil, err
+		}
+		secret, until, err := k.OpenInner(o, s.Info(), h)
+		if err != nil {
+			return nil, err
+		}
+		line, err := s.KeyFile(secret, until, approval.Digest(o.Statement))
+		clear(secret)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, line...)
 	}
-	defer clear(secret)
-	return sealed.KeyFile(secret, until, approval.Digest(o.Statement))
+	return out, nil
 }
 
 // recordIn keeps the statements that this machine opened something for, each once.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/goccy/go-yaml"
@@ -39,6 +40,8 @@ type server struct {
 	pipe *pipeline.Pipeline
 	web  *web.Server
 	http *collect.HTTP
+
+	approving sync.Mutex // one act of approval at a time
 
 	listeners []running // open, in the order of the configuration
 	loopback  net.Listener

@@ -24,14 +24,19 @@ type Opening struct {
 	Objects []string
 	Org     string // UUID of the data directory of the thing, which the statement must name
 	Now     time.Time
-	// Record writes the statement to the ledger. No layer is opened before it
-	// returned nil.
+	// Record sees to it that the opening is recorded. It is called once, and no layer
+	// is opened before it returned nil.
 	Record func(statement []byte) error
+
+	ok *approval.Statement // checked and recorded
 }
 
 // approved checks everything that must hold before a layer is opened, records the
 // statement, and gives it.
 func (o *Opening) approved() (*approval.Statement, error) {
+	if o.ok != nil { // one opening of several things
+		return o.ok, nil
+	}
 	var book approval.Book
 	s, err := book.Request(o.Statement, o.Now)
 	if err != nil {
@@ -58,6 +63,7 @@ func (o *Opening) approved() (*approval.Statement, error) {
 	if err := o.Record(o.Statement); err != nil {
 		return nil, fmt.Errorf("recording the statement: %w", err)
 	}
+	o.ok = s
 	return s, nil
 }
 

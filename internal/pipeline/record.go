@@ -13,8 +13,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/counterseal/counterseal/internal/attest"
 	"github.com/counterseal/counterseal/internal/durable"
+	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/state"
 )
@@ -330,4 +333,20 @@ func sourceName(pol *policy, source string) string {
 		return elsewhere
 	}
 	return nameless(pol, source)
+}
+
+// Originals are the segments of originals of a compartment into which something was
+// sealed between two times, oldest first. An open segment is not among them.
+func (p *Pipeline) Originals(compartment string, from, to time.Time) ([]uuid.UUID, error) {
+	infos, err := p.evidence.Segments(evidence.Originals, compartment)
+	if err != nil {
+		return nil, err
+	}
+	var ids []uuid.UUID
+	for _, in := range infos {
+		if in.State == "closed" && !in.First.IsZero() && in.First.Before(to) && !in.Last.Before(from) {
+			ids = append(ids, in.Segment)
+		}
+	}
+	return ids, nil
 }

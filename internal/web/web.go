@@ -46,7 +46,7 @@ type Options struct {
 	Import func(context.Context, ImportRequest, func(collect.Progress)) (collect.Report, error)
 	// Acts are what a person may do over the socket beside asking, by name.
 	Acts map[string]Act
-	Log    *slog.Logger
+	Log  *slog.Logger
 	// Version is shown by status.
 	Version string
 	// Demo marks a data directory whose keys are public; Story is what the start

@@ -1,0 +1,513 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"github.com/counterseal/counterseal/internal/approval"
+	"github.com/counterseal/counterseal/internal/attest"
+	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/evidence"
+	"github.com/counterseal/counterseal/internal/ledger"
+	"github.com/counterseal/counterseal/internal/officer"
+	"github.com/counterseal/counterseal/internal/web"
+)
+
+// unlockRequest is what travels from the server to the officers: what they are asked,
+// and the sealed keys. Nothing in it is secret.
+type unlockRequest struct {
+	Segments  []sealedSegment `json:"segments"`
+	Statement string          `json:"statement"`
+	V         int             `json:"v"`
+
+	sealed []*evidence.SealedKey
+}
+
+// sealedSegment is one segment of a request: its card and the first bytes of its file,
+// unpadded base64url.
+type sealedSegment struct {
+	Card string `json:"card"`
+	Head string `json:"head"`
+}
+
+// maxUnlock is how many segments one statement can name.
+const maxUnlock = 32
+
+func parseRequest(b []byte) (*unlockRequest, *approval.Statement, error) {
+	bad := errors.New("not a request to unlock")
+	var r unlockRequest
+	if err := approval.Decode(b, &r); err != nil || r.V != 2 || len(r.Segments) == 0 || len(r.Segments) > maxUnlock {
+		return nil, nil, bad
+	}
+	for _, s := range r.Segments {
+		head, herr := base64.RawURLEncoding.DecodeString(s.Head)
+		card, cerr := base64.RawURLEncoding.DecodeString(s.Card)
+		if herr != nil || cerr != nil {
+			return nil, nil, bad
+		}
+		k, err := evidence.ParseSealedKey(head, card)
+		if err != nil {
+			return nil, nil, err
+		}
+		r.sealed = append(r.sealed, k)
+	}
+	s, err := approval.Parse([]byte(r.Statement))
+	if err != nil {
+		return nil, nil, err
+	}
+	return &r, s, nil
+}
+
+func readRequest(path string) (*unlockRequest, *approval.Statement, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, s, err := parseRequest(b)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return r, s, nil
+}
+
+// objects are what a statement about these keys must name.
+func (r *unlockRequest) objects() []string {
+	var out []string
+	for _, k := range r.sealed {
+		out = append(out, k.Objects()...)
+	}
+	return out
+}
+
+// unlockAsk is what a person asks the server for.
+type unlockAsk struct {
+	Segments    []string  `json:"segments,omitempty"`
+	Compartment string    `json:"compartment,omitempty"`
+	From        time.Time `json:"from"`
+	To          time.Time `json:"to"`
+	Case        string    `json:"case"`
+	Purpose     string    `json:"purpose"`
+	Requester   string    `json:"requester"`
+	Minutes     int       `json:"minutes"`
+}
+
+// unlockRequest makes a request to the officers and states it under the eyes of the
+// witnesses. It opens nothing: this server cannot.
+func (s *server) unlockRequest(ctx context.Context, actor string, body []byte) (any, error) {
+	var ask unlockAsk
+	if err := json.Unmarshal(body, &ask); err != nil {
+		return nil, web.BadRequest("this is no request to unlock", "")
+	}
+	ids, err := s.asked(&ask)
+	if err != nil {
+		return nil, err
+	}
+	r := unlockRequest{V: 2}
+	b64 := base64.RawURLEncoding.EncodeToString
+	subject := []string{""}
+	for _, id := range ids {
+		k, err := evidence.ReadSealedKey(s.cfg.Data, id)
+		if err != nil {
+			return nil, web.BadRequest(err.Error(), "counterseal verify --format jsonl lists segments; those of the stream originals are sealed")
+		}
+		r.sealed = append(r.sealed, k)
+		r.Segments = append(r.Segments, sealedSegment{Card: b64(k.Card), Head: b64(k.Head)})
+		subject = append(subject, id.String())
+	}
+	org, err := uuid.Parse(r.sealed[0].Org())
+	if err != nil {
+		return nil, err
+	}
+	st, statement, err := approval.New(approval.Ask{
+		Action: "evidence.unlock", Case: ask.Case, Purpose: ask.Purpose, Requester: ask.Requester, Objects: r.objects(), Org: org, Grant: time.Duration(ask.Minutes) * time.Minute,
+	}, s.now())
+	if err != nil {
+		return nil, web.BadRequest(err.Error(), "")
+	}
+	r.Statement, subject[0] = string(statement), st.ID
+	payload, err := s.pipe.Recorder().Ledger().PutPayload(statement)
+	if err != nil {
+		return nil, err
+	}
+	digest := approval.Digest(statement)
+	if _, err := s.pipe.Recorder().Critical(ctx, attest.Act{
+		Kind: "approval.requested", Actor: actor, Purpose: word(ask.Case), Subject: subject,
+		Detail: map[string]any{"act": st.Action, "expires": st.Expires, "statement": hex.EncodeToString(digest[:]), "payload": payload},
+	}); err != nil {
+		return nil, witnessed(err)
+	}
+	return &r, nil
+}
+
+// asked finds the segments that a request is about.
+func (s *server) asked(ask *unlockAsk) ([]uuid.UUID, error) {
+	var ids []uuid.UUID
+	for _, text := range ask.Segments {
+		id, err := uuid.Parse(text)
+		if err != nil {
+			return nil, web.BadRequest("a segment is named by its id", "")
+		}
+		ids = append(ids, id)
+	}
+	if ask.Compartment != "" {
+		if ask.From.IsZero() || !ask.From.Before(ask.To) {
+			return nil, web.BadRequest("a range has a beginning and an end", "name them with --from and --to")
+		}
+		more, err := s.pipe.Originals(ask.Compartment, ask.From, ask.To)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, more...)
+	}
+	switch {
+	case len(ids) == 0:
+		return nil, web.BadRequest("no segment of originals was sealed in this range", "counterseal verify --format jsonl lists segments")
+	case len(ids) > maxUnlock:
+		return nil, web.BadRequest(fmt.Sprintf("%d segments are in this range; one statement names %d", len(ids), maxUnlock), "ask for a shorter range")
+	}
+	return ids, nil
+}
+
+// word is a text as the purpose of a statement, empty where it is no word.
+func word(text string) string {
+	if ledger.IsWord(text) {
+		return text
+	}
+	return ""
+}
+
+// witnessed says what to do about an act that nobody could witness.
+func witnessed(err error) error {
+	if errors.Is(err, attest.ErrNoWitness) {
+		return &web.Refused{Reason: "this act must be witnessed, and no witness is configured", Hint: "run counterseal witness on another host and name it under `witnesses`"}
+	}
+	return err
+}
+
+// unlockDecided brings the decisions of the officers to the server.
+type unlockDecided struct {
+	Statement string   `json:"statement"`
+	Decisions []string `json:"decisions"` // canonical
+}
+
+// receipt shows that witnesses have seen the statement about an opening.
+type receipt struct {
+	Leaf  string `json:"leaf"`  // the statement, as it stands in the ledger
+	Proof string `json:"proof"` // c2sp.org/tlog-proof
+	V     int    `json:"v"`
+}
+
+// unlockApprove checks the decisions, states them, and states the opening under the
+// eyes of the witnesses. What it answers lets the officers' machines open. Asked again
+// after an answer that got lost, it gives the same receipt.
+func (s *server) unlockApprove(ctx context.Context, actor string, body []byte) (any, error) {
+	var in unlockDecided
+	if err := json.Unmarshal(body, &in); err != nil {
+		return nil, web.BadRequest("these are no decisions", "")
+	}
+	s.approving.Lock()
+	defer s.approving.Unlock()
+	statement := []byte(in.Statement)
+	st, err := approval.Parse(statement)
+	if err != nil {
+		return nil, web.BadRequest(err.Error(), "")
+	}
+	rec := s.pipe.Recorder()
+	digest := approval.Digest(statement)
+	requested, ok, err := rec.Fact(ctx, "approval.requested", st.ID)
+	if err != nil {
+		return nil, err
+	}
+	if !ok || !strings.Contains(string(requested.Detail), hex.EncodeToString(digest[:])) {
+		return nil, &web.Refused{Reason: "the ledger knows no request with this statement", Hint: "ask with counterseal evidence unlock"}
+	}
+	if opened, ok, err := rec.Fact(ctx, "unlock.opened", st.ID); err != nil || ok {
+		if err != nil {
+			return nil, err
+		}
+		if err := s.use(ctx, actor, st.ID); err != nil {
+			return nil, err
+		}
+		return s.receiptOf(ctx, opened.Index)
+	}
+	roster, err := s.cfg.roster()
+	if err != nil {
+		return nil, err
+	}
+	if roster == nil {
+		return nil, &web.Refused{Reason: "no officers are configured", Hint: "name them in the file `officers`"}
+	}
+	state, err := s.decide(ctx, actor, st, statement, in.Decisions, roster)
+	if err != nil {
+		return nil, err
+	}
+	if state != approval.Approved {
+		return nil, &web.Refused{Reason: "the request is " + string(state) + ", not approved", Hint: "two people of two offices must approve it: counterseal officer sign"}
+	}
+	act := attest.Act{
+		Kind: "unlock.opened", Actor: actor, Purpose: word(st.Case), Subject: []string{st.ID},
+		Detail: map[string]any{"request": st.ID, "statement": hex.EncodeToString(digest[:]), "minutes": st.Minutes},
+	}
+	for _, o := range st.Objects {
+		if i := strings.LastIndexByte(o, '/'); i >= 0 {
+			act.Subject = append(act.Subject, o[i+1:])
+		}
+	}
+	got, err := rec.Critical(ctx, act)
+	if err != nil {
+		return nil, witnessed(err)
+	}
+	if err := s.use(ctx, actor, st.ID); err != nil {
+		return nil, err
+	}
+	return s.receiptOf(ctx, got.Index)
+}
+
+// use states that an approval was used, once.
+func (s *server) use(ctx context.Context, actor, id string) error {
+	rec := s.pipe.Recorder()
+	if _, ok, err := rec.Fact(ctx, "approval.used", id); err != nil || ok {
+		return err
+	}
+	_, err := rec.Record(ctx, attest.Act{Kind: "approval.used", Actor: actor, Subject: []string{id}, Detail: map[string]any{"request": id}})
+	return err
+}
+
+// decide takes decisions in, those that the ledger has and new ones, and states the
+// new ones.
+func (s *server) decide(ctx context.Context, actor string, st *approval.Statement, statement []byte, decisions []string, roster *officer.Roster) (approval.State, error) {
+	rec := s.pipe.Recorder()
+	now := s.now()
+	var book approval.Book
+	if _, err := book.Request(statement, now); err != nil {
+		return "", &web.Refused{Reason: "the request cannot be decided: " + err.Error(), Hint: "ask anew with counterseal evidence unlock"}
+	}
+	made, err := rec.Facts(ctx, "approval.decided")
+	if err != nil {
+		return "", err
+	}
+	known := map[string]bool{}
+	var all []string
+	for _, f := range made {
+		if !strings.HasPrefix(f.Key, st.ID+"/") {
+			continue
+		}
+		var d struct {
+			Signed ledger.Digest `json:"signed"`
+		}
+		if err := json.Unmarshal(f.Detail, &d); err != nil {
+			return "", err
+		}
+		b, err := rec.Ledger().Payload(d.Signed)
+		if err != nil {
+			return "", err
+		}
+		known[string(b)] = true
+		all = append(all, string(b))
+	}
+	for _, d := range decisions {
+		if !slices.Contains(all, d) {
+			all = append(all, d)
+		}
+	}
+	for _, text := range all {
+		d, err := approval.ParseSigned([]byte(text))
+		if err != nil {
+			return "", web.BadRequest(err.Error(), "")
+		}
+		by, err := roster.Voter(d.Key)
+		if err != nil {
+			return "", &web.Refused{Reason: err.Error(), Hint: "the decision is of nobody in the file `officers`"}
+		}
+		if _, err := book.Decide(st.ID, d, by, now); err != nil {
+			return "", &web.Refused{Reason: "a decision does not count: " + err.Error(), Hint: "two people of two offices must approve the exact statement"}
+		}
+		if known[text] {
+			continue
+		}
+		payload, err := rec.Ledger().PutPayload([]byte(text))
+		if err != nil {
+			return "", err
+		}
+		if _, err := rec.Record(ctx, attest.Act{
+			Kind: "approval.decided", Actor: actor, Subject: []string{st.ID + "/" + d.Key},
+			Detail: map[string]any{"request": st.ID, "decision": string(d.Decision), "office": by.Office, "officer": d.Key, "signed": payload},
+		}); err != nil {
+			return "", err
+		}
+	}
+	return book.State(st.ID), nil
+}
+
+// receiptOf proves a statement that witnesses have seen.
+func (s *server) receiptOf(ctx context.Context, index uint64) (any, error) {
+	l := s.pipe.Recorder().Ledger()
+	if seen, _ := l.Witnessed(); seen <= index {
+		return nil, fmt.Errorf("the statement stands and waits: %w", ledger.ErrUnwitnessed)
+	}
+	leaf, err := l.Leaf(ctx, index)
+	if err != nil {
+		return nil, err
+	}
+	proof, err := l.Prove(ctx, index)
+	if err != nil {
+		return nil, err
+	}
+	return &receipt{Leaf: string(leaf), Proof: string(proof), V: 1}, nil
+}
+
+func readReceipt(path string) (*receipt, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var r receipt
+	if err := approval.Decode(b, &r); err != nil || r.V != 1 {
+		return nil, fmt.Errorf("%s is not a receipt", path)
+	}
+	return &r, nil
+}
+
+// check trusts the keys of v alone.
+func (r *receipt) check(st *approval.Statement, statement []byte, v ledger.Verifiers) error {
+	if _, err := ledger.VerifyProof([]byte(r.Leaf), []byte(r.Proof), v); err != nil {
+		return fmt.Errorf("the receipt: %w", err)
+	}
+	s, err := ledger.Parse([]byte(r.Leaf))
+	if err != nil {
+		return fmt.Errorf("the receipt: %w", err)
+	}
+	var d struct{ Request, Statement string }
+	digest := approval.Digest(statement)
+	if s.Kind != "unlock.opened" || json.Unmarshal(s.Detail, &d) != nil || d.Request != st.ID || d.Statement != hex.EncodeToString(digest[:]) {
+		return errors.New("the receipt is of another act")
+	}
+	return nil
+}
+
+func newEvidenceUnlock(env *environment) *cobra.Command {
+	var f configFlags
+	var ask unlockAsk
+	var from, to, out string
+	var grant time.Duration
+	cmd := &cobra.Command{Use: "unlock --segment ID | --compartment C --from TIME --to TIME --case C --purpose TEXT --requester NAME -o FILE", Short: "Ask two officers to open originals", Args: cobra.NoArgs,
+		Long: "Unlock writes a request and opens nothing: this server cannot. The request is a statement\n" +
+			"that witnesses have seen. Both officers sign it on their machines (officer sign), the\n" +
+			"server takes both decisions (evidence approve), oversight opens its layer, then\n" +
+			"investigation its own (officer open). What comes out opens copies of the segment files\n" +
+			"(evidence read) for a time.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if ask.From, err = flagTime("from", from); err != nil {
+				return err
+			}
+			if ask.To, err = flagTime("to", to); err != nil {
+				return err
+			}
+			if len(ask.Segments) == 0 && ask.Compartment == "" || out == "" {
+				return usage("--segment, or --compartment with --from and --to, say what to open, and -o the file of the request")
+			}
+			ask.Minutes = int(grant / time.Minute)
+			var r unlockRequest
+			if err := doAct(cmd, env, &f, "unlock.request", &ask, &r); err != nil {
+				return err
+			}
+			b, err := approval.Canonical(&r)
+			if err != nil {
+				return err
+			}
+			if err := writeNew(out, b); err != nil {
+				return err
+			}
+			_, s, err := parseRequest(b)
+			if err != nil {
+				return err
+			}
+			for _, line := range strings.Split(strings.TrimSuffix(s.Words(), "\n"), "\n") {
+				fmt.Fprintln(env.stdout, event.Printable(line))
+			}
+			return nil
+		}}
+	f.add(cmd)
+	cmd.Flags().StringArrayVar(&ask.Segments, "segment", nil, "`id` of a segment; repeats")
+	cmd.Flags().StringVar(&ask.Compartment, "compartment", "", "`name` of a compartment, with a range")
+	cmd.Flags().StringVar(&from, "from", "", "earliest `time` of sealing, RFC 3339")
+	cmd.Flags().StringVar(&to, "to", "", "latest `time` of sealing, RFC 3339")
+	cmd.Flags().StringVar(&ask.Case, "case", "", "`number` of the case")
+	cmd.Flags().StringVar(&ask.Purpose, "purpose", "", "why, in a sentence")
+	cmd.Flags().StringVar(&ask.Requester, "requester", "", "`name` of who asks")
+	cmd.Flags().DurationVar(&grant, "for", 8*time.Hour, "how long the keys may be used")
+	cmd.Flags().StringVarP(&out, "output", "o", "", "`file` of the request, which must not be there")
+	return cmd
+}
+
+func newEvidenceApprove(env *environment) *cobra.Command {
+	var f configFlags
+	var decisions []string
+	var out string
+	cmd := &cobra.Command{Use: "approve REQUEST --decision FILE --decision FILE -o FILE", Short: "Bring the decisions of two officers and get the receipt with which they open", Args: cobra.ExactArgs(1),
+		Long: "Approve checks both decisions, states them and the opening in the ledger, waits for the\n" +
+			"witnesses, and writes the receipt. A refusal is stated as well, and final.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if out == "" {
+				return usage("-o is the file of the receipt")
+			}
+			r, _, err := readRequest(args[0])
+			if err != nil {
+				return err
+			}
+			in := unlockDecided{Statement: r.Statement}
+			for _, path := range decisions {
+				b, err := os.ReadFile(path)
+				if err != nil {
+					return err
+				}
+				if _, err := approval.ParseSigned(b); err != nil {
+					return fmt.Errorf("%s: %w", path, err)
+				}
+				in.Decisions = append(in.Decisions, string(b))
+			}
+			var got receipt
+			if err := doAct(cmd, env, &f, "unlock.approve", &in, &got); err != nil {
+				return err
+			}
+			b, err := approval.Canonical(&got)
+			if err != nil {
+				return err
+			}
+			if err := writeNew(out, b); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(env.stdout, "wrote %s\n", out)
+			return err
+		}}
+	f.add(cmd)
+	cmd.Flags().StringArrayVar(&decisions, "decision", nil, "`file` of a decision; repeats")
+	cmd.Flags().StringVarP(&out, "output", "o", "", "`file` of the receipt, which must not be there")
+	return cmd
+}
+
+// doAct asks the running server, or one in this process, for an act.
+func doAct(cmd *cobra.Command, env *environment, f *configFlags, name string, in, out any) (err error) {
+	cfg, err := f.load()
+	if err != nil {
+		return err
+	}
+	c, err := dial(cmd.Context(), env, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.close()) }()
+	return c.act(cmd.Context(), name, in, out)
+}
