@@ -154,7 +154,7 @@ func (l *Lifecycle) announce(ctx context.Context, w *world) (announced int, err 
 		for ids := range slices.Chunk(todo[g], maxSubjects) {
 			after := l.now().Add(l.o.Grace).UTC()
 			_, err := l.o.Statements.Critical(ctx, attest.Act{Kind: "destruction.intended", Actor: attest.System, Subject: ids,
-				Detail: intentDetail{After: roundUp(after).Format(time.RFC3339), Rule: g.rule}})
+				Detail: intentDetail{After: after.Format(time.RFC3339Nano), Rule: g.rule}})
 			switch {
 			case errors.Is(err, ledger.ErrUnwitnessed):
 				// No later group fares better now. One that stands counts once it is seen.
@@ -166,15 +166,6 @@ func (l *Lifecycle) announce(ctx context.Context, w *world) (announced int, err 
 		}
 	}
 	return announced, l.words(ctx, w)
-}
-
-// roundUp is the second behind a moment, so that the grace is never shorter.
-func roundUp(t time.Time) time.Time {
-	c := t.Truncate(time.Second)
-	if c.Before(t) {
-		return c.Add(time.Second)
-	}
-	return c
 }
 
 // destroy destroys the cards of a unit that is ready, then what was derived, and

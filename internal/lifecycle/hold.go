@@ -250,9 +250,13 @@ func (l *Lifecycle) Ask(ctx context.Context, actor, id, number, purpose, request
 	if err != nil {
 		return nil, badInput{err}
 	}
+	payload, err := l.o.Ledger.PutPayload(b)
+	if err != nil {
+		return nil, err
+	}
 	digest := approval.Digest(b)
 	_, err = l.o.Statements.Record(ctx, attest.Act{Kind: "approval.requested", Actor: actor, Subject: []string{s.ID},
-		Detail: map[string]any{"act": actionRelease, "expires": s.Expires, "statement": hex.EncodeToString(digest[:]), "hold": id}})
+		Detail: map[string]any{"act": actionRelease, "expires": s.Expires, "statement": hex.EncodeToString(digest[:]), "payload": payload, "hold": id}})
 	if err != nil {
 		return nil, err
 	}

@@ -137,6 +137,8 @@ func (l *Lifecycle) Run(ctx context.Context) error {
 		case r.Unwitnessed > 0:
 			l.log.Warn("a destruction waits for witnesses", "segments", r.Unwitnessed)
 			wait = time.Hour
+		case r.Busy > 0: // soon it is read
+			wait = 10 * time.Minute
 		case !r.Next.IsZero():
 			wait = min(wait, max(r.Next.Sub(l.now()), time.Minute))
 		}
