@@ -46,6 +46,8 @@ type progress struct {
 type Segments struct {
 	r *Recorder
 
+	one sync.Mutex // one states at a time: Run, and whoever asks Flush
+
 	mu      sync.Mutex
 	settled []settled // closed or set aside, not stated yet
 	wake    chan struct{}
@@ -156,6 +158,8 @@ func (s *Segments) Flush(ctx context.Context, store *evidence.Store) error {
 }
 
 func (s *Segments) complete(ctx context.Context, store *evidence.Store) error {
+	s.one.Lock()
+	defer s.one.Unlock()
 	for {
 		s.mu.Lock()
 		if len(s.settled) == 0 {
@@ -174,6 +178,8 @@ func (s *Segments) complete(ctx context.Context, store *evidence.Store) error {
 }
 
 func (s *Segments) progress(ctx context.Context, store *evidence.Store) error {
+	s.one.Lock()
+	defer s.one.Unlock()
 	heads := store.Heads()
 	for part := range slices.Chunk(heads, maxHeads) {
 		p := progress{Segments: map[string]head{}}

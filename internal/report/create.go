@@ -126,7 +126,7 @@ func sortedCopy(in []string) []string {
 func (m *Maker) Create(ctx context.Context, req Request, path string) (made *Made, err error) {
 	now := m.Now()
 	if err := req.check(now); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrRequest, err)
 	}
 	if _, err := os.Lstat(path); err == nil {
 		return nil, fmt.Errorf("%s is there already", path)
@@ -563,7 +563,7 @@ func (m *Maker) custody(ctx context.Context, req *Request, s *selection, id stri
 			}
 		}
 		if len(found) == n {
-			return nil, fmt.Errorf("the ledger knows no approval %s", r)
+			return nil, fmt.Errorf("%w: the ledger knows no approval %s", ErrRequest, r)
 		}
 	}
 	for _, k := range more {

@@ -3,7 +3,6 @@ package report
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,7 +18,7 @@ var outcomes = []string{"returned", "destroyed", "kept-by-order"}
 
 // ErrUnknownPackage: the ledger knows no package of this id, or not for this
 // recipient.
-var ErrUnknownPackage = errors.New("the ledger knows no such package for this recipient")
+var ErrUnknownPackage = fmt.Errorf("%w: the ledger knows no such package for this recipient", ErrRequest)
 
 // Sent is where a package stands with one recipient.
 type Sent struct {
@@ -78,7 +77,7 @@ func over(due string, now time.Time) bool { return now.UTC().Format(dateForm) > 
 // one finds a package of a recipient; of the only one where none is named.
 func one(ctx context.Context, r *attest.Recorder, id, recipient string, now time.Time) (*Sent, error) {
 	if u, err := uuid.Parse(id); err != nil || u.String() != id {
-		return nil, errors.New("a package is named by its id")
+		return nil, fmt.Errorf("%w: a package is named by its id", ErrRequest)
 	}
 	all, err := Packages(ctx, r, now)
 	if err != nil {
@@ -91,7 +90,7 @@ func one(ctx context.Context, r *attest.Recorder, id, recipient string, now time
 	case 1:
 		return &all[0], nil
 	}
-	return nil, errors.New("the package has several recipients: say which by the id of the card")
+	return nil, fmt.Errorf("%w: the package has several recipients: say which by the id of the card", ErrRequest)
 }
 
 // Receive states that a recipient has a package.
@@ -101,7 +100,7 @@ func Receive(ctx context.Context, r *attest.Recorder, id, recipient, actor strin
 		return nil, err
 	}
 	if !s.Received.IsZero() {
-		return nil, fmt.Errorf("the ledger has the receipt of %s already", s.Received.Format(time.RFC3339))
+		return nil, fmt.Errorf("%w: the ledger has the receipt of %s already", ErrRequest, s.Received.Format(time.RFC3339))
 	}
 	_, err = r.Record(ctx, attest.Act{Kind: "package.received", Actor: actor, Subject: []string{id + "/" + s.Recipient, id}, Detail: map[string]any{"package": id, "recipient": s.Recipient}})
 	s.Received = now
@@ -112,14 +111,14 @@ func Receive(ctx context.Context, r *attest.Recorder, id, recipient, actor strin
 // is kept as a payload and not in the ledger.
 func Return(ctx context.Context, r *attest.Recorder, id, recipient, outcome, note, actor string, now time.Time) (*Sent, error) {
 	if !slices.Contains(outcomes, outcome) {
-		return nil, fmt.Errorf("an outcome is one of %s", strings.Join(outcomes, ", "))
+		return nil, fmt.Errorf("%w: an outcome is one of %s", ErrRequest, strings.Join(outcomes, ", "))
 	}
 	s, err := one(ctx, r, id, recipient, now)
 	if err != nil {
 		return nil, err
 	}
 	if s.Outcome != "" && s.Outcome != "kept-by-order" {
-		return nil, fmt.Errorf("the ledger has it as %s since %s already", s.Outcome, s.Returned.Format(time.RFC3339))
+		return nil, fmt.Errorf("%w: the ledger has it as %s since %s already", ErrRequest, s.Outcome, s.Returned.Format(time.RFC3339))
 	}
 	detail := map[string]any{"package": id, "recipient": s.Recipient, "outcome": outcome}
 	if note != "" {

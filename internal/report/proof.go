@@ -171,3 +171,21 @@ func VerifyProof(b []byte, v ledger.Verifiers) (*Proven, error) {
 	}
 	return p, nil
 }
+
+// Text is what a person can read of the record of a proof, as JSON; empty where the
+// proof shows none.
+func (p *Proven) Text() (string, error) {
+	if p.Record == nil {
+		return "", nil
+	}
+	var l recordLine
+	if _, err := l.read(p.Stream, p.Record); err != nil {
+		return "", fmt.Errorf("%w: %w", ErrAltered, err)
+	}
+	var v any = l.View
+	if p.Stream == evidence.Originals {
+		v = l.Text
+	}
+	b, err := plainJSON(v)
+	return string(b), err
+}

@@ -27,6 +27,9 @@ import (
 // ErrAltered is wrapped where what is checked does not hold.
 var ErrAltered = errors.New("it was altered, or is not what it says")
 
+// ErrRequest is wrapped where what is asked for cannot be: the asker can mend it.
+var ErrRequest = errors.New("this cannot be done as asked")
+
 // Problem is one thing that does not hold, by the name of the file it is in.
 type Problem struct {
 	File string
