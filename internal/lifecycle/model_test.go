@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -139,13 +140,20 @@ func TestRandomLives(t *testing.T) {
 					s.rules = append(s.rules, &pia.Rule{Source: "s" + c, Compartment: c, Retention: days[c], OriginalDays: origs[c]})
 				}
 			}
-			note := func() { // what a pass states
+			// What was stated counts from its statement: a pass may die before it.
+			note := func() {
 				for _, c := range []string{"hr", "net"} {
-					for stream, d := range map[evidence.Stream]int{evidence.Events: days[c], evidence.Originals: origs[c]} {
+					for stream, want := range map[evidence.Stream]int{evidence.Events: days[c], evidence.Originals: origs[c]} {
 						k := stream.String() + c
-						if all := m.said[k]; len(all) == 0 && d > 0 || len(all) > 0 && all[len(all)-1].days != d {
-							m.said[k] = append(m.said[k], said{s.at, d})
+						f, ok := s.book.facts[[2]string{kindPromise, fmt.Sprintf("retention/%s/%s/%d", stream, c, len(m.said[k])+1)}]
+						if !ok {
+							continue
 						}
+						var d promiseDetail
+						if err := json.Unmarshal(f.Detail, &d); err != nil || d.Days != want {
+							t.Fatalf("%s is stated as %s, and is %d: %v", k, f.Detail, want, err)
+						}
+						m.said[k] = append(m.said[k], said{f.Time, want})
 					}
 				}
 			}
@@ -177,8 +185,8 @@ func TestRandomLives(t *testing.T) {
 				for _, x := range m.segments {
 					held[x.id] = m.held(x)
 				}
-				note()
 				_, err := s.l.Pass(ctx)
+				note()
 				if err != nil && !s.book.dead {
 					t.Fatal(err)
 				}
@@ -281,6 +289,11 @@ func TestRandomLives(t *testing.T) {
 			s.after(s.grace)
 			pass()
 			pass()
+			for _, c := range []string{"hr", "net"} {
+				if all := m.said["events"+c]; len(all) == 0 || all[len(all)-1].days != days[c] {
+					t.Errorf("the retention of %s is not stated", c)
+				}
+			}
 			for _, x := range m.segments {
 				due, ok := m.due(x)
 				if !x.expired && ok && !due.After(over) && !m.held(x) {
