@@ -8,6 +8,7 @@ import (
 // statements before it does anything.
 func (s *server) acts() map[string]web.Act {
 	return map[string]web.Act{
+		"key.state":      s.keyState,
 		"unlock.request": s.unlockRequest,
 		"unlock.approve": s.unlockApprove,
 

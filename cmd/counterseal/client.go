@@ -34,10 +34,8 @@ func dial(ctx context.Context, env *environment, cfg config) (*client, error) {
 		return nil, &exitError{code: exitFailed, err: fmt.Errorf("no data directory at %s", cfg.Data),
 			hint: "name it with --data, or begin with: counterseal demo"}
 	}
-	if conn, err := dialSocket(ctx, cfg.Data); err == nil {
-		conn.Close()
-		t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dialSocket(ctx, cfg.Data) }}
-		return &client{http: &http.Client{Transport: t}, stop: func() error { t.CloseIdleConnections(); return nil }}, nil
+	if c := dialRunning(ctx, cfg.Data); c != nil {
+		return c, nil
 	}
 	s, err := openServer(ctx, cfg, serverOptions{log: slog.New(slog.NewTextHandler(env.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))})
 	if err != nil {
@@ -58,6 +56,17 @@ func dial(ctx context.Context, env *environment, cfg config) (*client, error) {
 		return nil, errors.Join(err, c.stop())
 	}
 	return c, nil
+}
+
+// dialRunning finds a running server, nil where none runs.
+func dialRunning(ctx context.Context, data string) *client {
+	conn, err := dialSocket(ctx, data)
+	if err != nil {
+		return nil
+	}
+	conn.Close()
+	t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dialSocket(ctx, data) }}
+	return &client{http: &http.Client{Transport: t}, stop: func() error { t.CloseIdleConnections(); return nil }}
 }
 
 func dialSocket(ctx context.Context, data string) (net.Conn, error) {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -12,9 +14,12 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/counterseal/counterseal/internal/attest"
 	"github.com/counterseal/counterseal/internal/durable"
 	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/keyring"
+	"github.com/counterseal/counterseal/internal/pipeline"
+	"github.com/counterseal/counterseal/internal/web"
 )
 
 // passphrase looks where keyring.PassphraseFrom looks, and asks at a terminal where
@@ -89,6 +94,64 @@ func locked(dir string, fn func() error) error {
 	return errors.Join(fn(), lock.Release())
 }
 
+// state makes a statement about the keyring while no server runs: before the act.
+func (f *keyFlags) state(ctx context.Context, dir string, k *keyring.Keyring, a attest.Act) error {
+	cfg, err := f.load()
+	if err != nil {
+		return err
+	}
+	r, err := pipeline.OpenRecord(ctx, dir, k, cfg.ledger(), nil, nil)
+	if err != nil {
+		return err
+	}
+	a.Actor, a.Subject = ownActor(), []string{k.ID().String()}
+	_, err = r.Record(ctx, a)
+	return errors.Join(err, r.Close())
+}
+
+// stateCopy makes a statement about a copy of the keyring: by the running server, else
+// with the keyring at hand.
+func (f *keyFlags) stateCopy(ctx context.Context, dir string, k *keyring.Keyring, kind string) error {
+	if c := dialRunning(ctx, dir); c != nil {
+		return errors.Join(c.act(ctx, "key.state", &keyStated{Kind: kind}, &struct{}{}), c.close())
+	}
+	detail, err := copyDetail(kind)
+	if err != nil {
+		return err
+	}
+	return locked(dir, func() error { return f.state(ctx, dir, k, attest.Act{Kind: kind, Detail: detail}) })
+}
+
+// copyDetail is what is stated about a copy of the keyring.
+func copyDetail(kind string) (map[string]any, error) {
+	switch kind {
+	case "key.backed_up":
+		return map[string]any{"recipients": 1, "sealed": "passphrase"}, nil
+	case "key.rehearsed":
+		return map[string]any{"result": "opens"}, nil
+	}
+	return nil, web.BadRequest("this is nothing about a key", "")
+}
+
+// keyStated asks a server to state what was done with a copy of its keyring.
+type keyStated struct {
+	Kind string `json:"kind"`
+}
+
+// keyState states that a copy of the keyring leaves, or that one was rehearsed.
+func (s *server) keyState(ctx context.Context, actor string, body []byte) (any, error) {
+	var in keyStated
+	if err := json.Unmarshal(body, &in); err != nil {
+		return nil, web.BadRequest("this is nothing about a key", "")
+	}
+	detail, err := copyDetail(in.Kind)
+	if err != nil {
+		return nil, err
+	}
+	_, err = s.pipe.Recorder().Record(ctx, attest.Act{Kind: in.Kind, Actor: actor, Subject: []string{s.pipe.Org().String()}, Detail: detail})
+	return struct{}{}, err
+}
+
 func newKeysList(env *environment) *cobra.Command {
 	var f keyFlags
 	cmd := &cobra.Command{Use: "list", Short: "Say what the keyring is, and what needs it", Args: cobra.NoArgs,
@@ -132,12 +195,16 @@ func newKeysRotate(env *environment) *cobra.Command {
 	cmd := &cobra.Command{Use: "rotate", Short: "Begin a new epoch: new segments get keys that older copies of the keyring do not open", Args: cobra.NoArgs,
 		Long: "Rotate adds a master secret for what is made from now on. What was made before stays\n" +
 			"readable, and tokens stay the same. A running server must be stopped first.",
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, k, pass, err := f.open(env)
 			if err != nil {
 				return err
 			}
 			return locked(dir, func() error {
+				next := k.Epoch() + 1
+				if err := f.state(cmd.Context(), dir, k, attest.Act{Kind: "key.rotated", Detail: map[string]any{"purpose": "keyring", "key": k.ID().String(), "epoch": next}}); err != nil {
+					return err
+				}
 				n, err := k.Rotate(dir, time.Now(), pass)
 				if err != nil {
 					return err
@@ -157,7 +224,7 @@ func newKeysSeal(env *environment) *cobra.Command {
 		Long: "Seal replaces keys/keyring by a file that opens with a passphrase only. It does not\n" +
 			"erase what disk and backups keep of the old file: where that matters, rotate afterwards.\n" +
 			"A running server must be stopped first.",
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, k, _, err := f.open(env)
 			if err != nil {
 				return err
@@ -168,6 +235,9 @@ func newKeysSeal(env *environment) *cobra.Command {
 					return err
 				}
 				defer clear(b)
+				if err := f.state(cmd.Context(), dir, k, attest.Act{Kind: "key.sealed", Detail: map[string]any{"purpose": "keyring", "key": k.ID().String()}}); err != nil {
+					return err
+				}
 				if err := k.Seal(dir, b); err != nil {
 					return err
 				}
@@ -186,19 +256,25 @@ func newKeysBackup(env *environment) *cobra.Command {
 	cmd := &cobra.Command{Use: "backup -o FILE", Short: "Write the keyring to one file, sealed by a passphrase of its own", Args: cobra.NoArgs,
 		Long: "Backup holds the keyring and no key cards, so that destroyed segments stay destroyed.\n" +
 			"To restore, stop the server and copy the file to keys/keyring with mode 0600.",
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			if out == "" {
 				return usage("-o names the file of the backup")
 			}
-			_, k, _, err := f.open(env)
+			dir, k, _, err := f.open(env)
 			if err != nil {
 				return err
+			}
+			if _, err := os.Lstat(out); err == nil { // before it is stated
+				return fmt.Errorf("%s is there already", out)
 			}
 			b, err := passphrase(env, fresh, "passphrase of the backup", true)()
 			if err != nil {
 				return err
 			}
 			defer clear(b)
+			if err := f.stateCopy(cmd.Context(), dir, k, "key.backed_up"); err != nil {
+				return err
+			}
 			if err := k.Backup(out, b); err != nil {
 				return err
 			}
@@ -215,7 +291,7 @@ func newKeysRehearse(env *environment) *cobra.Command {
 	var f keyFlags
 	var backup, segment string
 	cmd := &cobra.Command{Use: "rehearse --backup FILE --segment ID", Short: "Prove that a backup opens a segment, without writing anything", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			id, err := uuid.Parse(segment)
 			if err != nil || backup == "" {
 				return usage("--backup names the file and --segment the id of a segment")
@@ -229,6 +305,9 @@ func newKeysRehearse(env *environment) *cobra.Command {
 				return err
 			}
 			if err := evidence.Opens(cfg.Data, k, id); err != nil {
+				return err
+			}
+			if err := f.stateCopy(cmd.Context(), cfg.Data, k, "key.rehearsed"); err != nil {
 				return err
 			}
 			fmt.Fprintf(env.stdout, "the backup of keyring %s opens segment %s\n", k.ID(), id)

@@ -64,7 +64,11 @@ type serverOptions struct {
 }
 
 // formatVersion is the number in VERSION for the layout of a data directory.
-const formatVersion = "counterseal data 1\nrecord 1\nsegment 1\nkeyring 1\nindex 1\nstate 1\n"
+const formatVersion = "counterseal data 1\nrecord 1\nsegment 1\nkeyring 1\nledger 1\nindex 1\nstate 1\n"
+
+// beforeLedger is VERSION of a data directory from before there was a ledger. The first
+// start makes one and states the segments that are there.
+const beforeLedger = "counterseal data 1\nrecord 1\nsegment 1\nkeyring 1\nindex 1\nstate 1\n"
 
 // openServer opens the data directory. The caller closes the server.
 func openServer(ctx context.Context, cfg config, o serverOptions) (*server, error) {
@@ -113,7 +117,7 @@ func (s *server) open(ctx context.Context, o serverOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := s.started(ctx); err != nil {
+	if err := errors.Join(writeVersion(s.cfg.Data), s.started(ctx)); err != nil {
 		return errors.Join(err, s.pipe.Close())
 	}
 	s.http, err = collect.NewHTTP(collect.HTTPOptions{Sink: s.pipe.Accept, Log: s.log, Now: s.now})
@@ -146,6 +150,13 @@ func (s *server) started(ctx context.Context) error {
 		return fmt.Errorf("writing down the configuration: %w", err)
 	}
 	sum := sha256.Sum256(text)
+	roster, err := s.cfg.roster()
+	if err != nil {
+		return err
+	}
+	if err := s.pipe.Officers(ctx, roster); err != nil {
+		return err
+	}
 	return s.pipe.Started(ctx, binary, hex.EncodeToString(sum[:]), version(), ownActor())
 }
 
@@ -166,21 +177,33 @@ func fileDigest(path string) (string, error) {
 // login.
 func ownActor() string { return "os:" + strconv.Itoa(os.Getuid()) }
 
-// checkVersion writes VERSION into a new data directory and refuses one whose
-// formats this program does not know.
+// checkVersion refuses a data directory whose formats this program does not know, and
+// one whose ledger is gone: a new one would hide that.
 func checkVersion(dir string) error {
 	path := filepath.Join(dir, "VERSION")
 	have, err := os.ReadFile(path)
 	switch {
-	case errors.Is(err, os.ErrNotExist):
-		var disk durable.FS
-		return disk.WriteFile(path, []byte(formatVersion), 0o600)
+	case errors.Is(err, os.ErrNotExist), string(have) == beforeLedger:
+		return nil
 	case err != nil:
 		return fmt.Errorf("reading VERSION: %w", err)
 	case string(have) != formatVersion:
 		return fmt.Errorf("%s names formats that this version does not know: use the version that wrote it", path)
 	}
+	if _, err := os.Stat(filepath.Join(dir, "ledger", "log")); err != nil {
+		return &exitError{code: exitFailed, err: fmt.Errorf("the ledger of %s is gone: %w", dir, err), hint: "restore ledger/ from a copy; docs/operations.md tells how"}
+	}
 	return nil
+}
+
+// writeVersion names the formats, once all of them are there.
+func writeVersion(dir string) error {
+	path := filepath.Join(dir, "VERSION")
+	if have, err := os.ReadFile(path); err == nil && string(have) == formatVersion {
+		return nil
+	}
+	var disk durable.FS
+	return disk.WriteFile(path, []byte(formatVersion), 0o600)
 }
 
 // importFiles is the import behind the API.

@@ -143,7 +143,7 @@ func (s *server) unlockRequest(ctx context.Context, actor string, body []byte) (
 	digest := approval.Digest(statement)
 	if _, err := s.pipe.Recorder().Critical(ctx, attest.Act{
 		Kind: "approval.requested", Actor: actor, Purpose: word(ask.Case), Subject: subject,
-		Detail: map[string]any{"act": st.Action, "expires": st.Expires, "statement": hex.EncodeToString(digest[:]), "payload": payload},
+		Detail: map[string]any{"request": st.ID, "act": st.Action, "expires": st.Expires, "statement": hex.EncodeToString(digest[:]), "payload": payload},
 	}); err != nil {
 		return nil, witnessed(err)
 	}

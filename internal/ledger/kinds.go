@@ -61,6 +61,7 @@ func Kinds() []Kind {
 
 		{"key.made", "a key exists; its public half or id", []string{"purpose", "key"}},
 		{"key.rotated", "a new epoch", []string{"purpose", "key", "epoch"}},
+		{"key.sealed", "keys were put under another passphrase", []string{"purpose", "key"}},
 		{"key.backed_up", "a copy of keys left the server, sealed", []string{"recipients"}},
 		{"key.rehearsed", "recovery was rehearsed", []string{"result"}},
 		{"key.destroyed", "a key is gone", []string{"purpose", "key"}},

@@ -5,8 +5,10 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,10 +17,13 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/counterseal/counterseal/internal/approval"
 	"github.com/counterseal/counterseal/internal/attest"
 	"github.com/counterseal/counterseal/internal/durable"
 	"github.com/counterseal/counterseal/internal/evidence"
+	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/ledger"
+	"github.com/counterseal/counterseal/internal/officer"
 	"github.com/counterseal/counterseal/internal/state"
 )
 
@@ -41,37 +46,67 @@ const (
 // Origin names the log of an organisation.
 func Origin(org string) string { return "counterseal/" + org }
 
-// openRecord opens ledger and state. Both come before evidence, since a segment takes
-// no record before the ledger knows it.
-func (p *Pipeline) openRecord(ctx context.Context, o LedgerOptions) error {
-	signer, err := p.keyring.Signer("ledger", 1)
+// Record is the ledger of a data directory with the state that it is folded into.
+type Record struct {
+	*attest.Recorder
+	State *state.DB
+}
+
+// Close closes both.
+func (r *Record) Close() error { return errors.Join(r.Recorder.Close(), r.State.Close()) }
+
+// OpenRecord opens ledger and state of a data directory that the caller has locked: for
+// what is done while no server runs. now is nil for the clock.
+func OpenRecord(ctx context.Context, dir string, keys *keyring.Keyring, o LedgerOptions, log *slog.Logger, now func() time.Time) (r *Record, err error) {
+	signer, err := keys.Signer("ledger", 1)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	key, ok := signer.(ed25519.PrivateKey)
 	if !ok {
-		return errors.New("the key of the ledger is not kept in this keyring")
+		return nil, errors.New("the key of the ledger is not kept in this keyring")
 	}
-	origin := Origin(p.keyring.ID().String())
-	if p.state, err = state.Open(filepath.Join(p.dir, "state")); err != nil {
-		return err
+	origin := Origin(keys.ID().String())
+	vkey, err := ledger.VKey(origin, key.Public().(ed25519.PublicKey))
+	if err != nil {
+		return nil, err
 	}
-	dir := filepath.Join(p.dir, ledgerDir)
-	p.recorder, err = attest.Open(ctx, attest.Options{
-		State: p.state, Log: p.log,
-		Ledger: ledger.Options{Dir: dir, Origin: origin, Key: key, Node: node, Witnesses: o.Witnesses, Threshold: o.Threshold, Now: p.now},
+	r = &Record{}
+	if r.State, err = state.Open(filepath.Join(dir, "state")); err != nil {
+		return nil, err
+	}
+	at := filepath.Join(dir, ledgerDir)
+	r.Recorder, err = attest.Open(ctx, attest.Options{
+		State: r.State, Log: log,
+		Ledger: ledger.Options{Dir: at, Origin: origin, Key: key, Node: node, Witnesses: o.Witnesses, Threshold: o.Threshold, Now: now},
 	})
 	if err != nil {
-		return errors.Join(err, p.state.Close())
+		return nil, errors.Join(err, r.State.Close())
 	}
-	vkey, err := ledger.VKey(origin, key.Public().(ed25519.PublicKey))
-	if err == nil {
-		var disk durable.FS
-		err = disk.WriteFile(filepath.Join(dir, vkeyName), []byte(vkey+"\n"), 0o644)
+	var disk durable.FS
+	if err := disk.WriteFile(filepath.Join(at, vkeyName), []byte(vkey+"\n"), 0o644); err != nil {
+		return nil, errors.Join(fmt.Errorf("writing the public key of the log: %w", err), r.Close())
 	}
+	for purpose, id := range map[string]string{"ledger": keyID(vkey), "keyring": keys.ID().String()} {
+		_, known, err := r.Fact(ctx, "key.made", id)
+		if err == nil && !known {
+			_, err = r.Record(ctx, attest.Act{Kind: "key.made", Actor: attest.System, Subject: []string{id}, Detail: map[string]any{"purpose": purpose, "key": id}})
+		}
+		if err != nil {
+			return nil, errors.Join(err, r.Close())
+		}
+	}
+	return r, nil
+}
+
+// openRecord opens ledger and state. Both come before evidence, since a segment takes
+// no record before the ledger knows it.
+func (p *Pipeline) openRecord(ctx context.Context, o LedgerOptions) error {
+	r, err := OpenRecord(ctx, p.dir, p.keyring, o, p.log, p.now)
 	if err != nil {
-		return errors.Join(fmt.Errorf("writing the public key of the log: %w", err), p.recorder.Close(), p.state.Close())
+		return err
 	}
+	p.recorder, p.state = r.Recorder, r.State
 	p.watch = o
 	p.segments = p.recorder.Segments()
 	p.windows = windows{from: p.now().UTC(), admitted: make(map[string]int64), refused: make(map[[2]string]int64)}
@@ -87,6 +122,9 @@ func (p *Pipeline) startRecord(ctx context.Context, o LedgerOptions) error {
 		return err
 	}
 	if err := p.stateDocuments(ctx, p.policy); err != nil {
+		return err
+	}
+	if err := p.stateEnds(ctx); err != nil {
 		return err
 	}
 	recording, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -105,8 +143,8 @@ func (p *Pipeline) startRecord(ctx context.Context, o LedgerOptions) error {
 			case <-recording.Done():
 				return
 			case <-tick.C:
-				if err := p.stateWindows(recording); err != nil && recording.Err() == nil {
-					p.log.Error("what the sources sent could not be stated; tried again", "err", err)
+				if err := errors.Join(p.stateWindows(recording), p.stateEnds(recording)); err != nil && recording.Err() == nil {
+					p.log.Error("what the sources sent and what has ended could not be stated; tried again", "err", err)
 				}
 			}
 		}
@@ -134,7 +172,16 @@ func (p *Pipeline) Started(ctx context.Context, binary, config, version, actor s
 	p.policyMu.RLock()
 	rules, policy := p.policy.rules.Digest(), p.policy.digest
 	p.policyMu.RUnlock()
-	_, err := p.recorder.Record(ctx, attest.Act{
+	before, ok, err := p.recorder.Fact(ctx, "config.activated", "config")
+	if err != nil {
+		return err
+	}
+	if !ok || !strings.Contains(string(before.Detail), `"`+config+`"`) {
+		if _, err := p.recorder.Record(ctx, attest.Act{Kind: "config.activated", Actor: actor, Subject: []string{"config"}, Detail: map[string]any{"digest": config}}); err != nil {
+			return err
+		}
+	}
+	_, err = p.recorder.Record(ctx, attest.Act{
 		Kind: "server.start", Actor: actor, Subject: []string{node},
 		Detail: map[string]any{"binary": binary, "config": config, "rules": rules, "policy": policy, "version": version},
 	})
@@ -167,6 +214,47 @@ func (p *Pipeline) stateWitnesses(ctx context.Context, now []ledger.Witness) err
 	}
 	for _, key := range sortedKeys(asked) {
 		if _, err := p.recorder.Record(ctx, attest.Act{Kind: "witness.removed", Actor: attest.System, Subject: []string{key}, Detail: map[string]any{"vkey": key}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Officers states who has come into office and who has left it. nil: nobody is.
+func (p *Pipeline) Officers(ctx context.Context, r *officer.Roster) error {
+	enrolled, err := p.recorder.Facts(ctx, "officer.enrolled")
+	if err != nil {
+		return err
+	}
+	retired, err := p.recorder.Facts(ctx, "officer.retired")
+	if err != nil {
+		return err
+	}
+	office := make(map[string]string)
+	for _, f := range enrolled {
+		var d struct{ Office string }
+		if err := json.Unmarshal(f.Detail, &d); err != nil {
+			return err
+		}
+		office[f.Key] = d.Office
+	}
+	left := inForce(enrolled, retired)
+	if r != nil {
+		for i := range r.Officers {
+			o := &r.Officers[i]
+			id := o.Card.ID()
+			if left[id] {
+				delete(left, id)
+				continue
+			}
+			if _, err := p.recorder.Record(ctx, attest.Act{Kind: "officer.enrolled", Actor: attest.System, Subject: []string{id},
+				Detail: map[string]any{"office": string(o.Card.Office), "key": id, "spare": o.Card.Spare}}); err != nil {
+				return err
+			}
+		}
+	}
+	for _, id := range sortedKeys(left) {
+		if _, err := p.recorder.Record(ctx, attest.Act{Kind: "officer.retired", Actor: attest.System, Subject: []string{id}, Detail: map[string]any{"office": office[id], "key": id}}); err != nil {
 			return err
 		}
 	}
@@ -349,4 +437,70 @@ func (p *Pipeline) Originals(compartment string, from, to time.Time) ([]uuid.UUI
 		}
 	}
 	return ids, nil
+}
+
+// stateEnds states what ended by its time: requests that nobody decided, and openings.
+func (p *Pipeline) stateEnds(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	now := p.now()
+	decided, err := p.recorder.Facts(ctx, "approval.decided")
+	if err != nil {
+		return err
+	}
+	refused := make(map[string]bool)
+	for _, f := range decided {
+		var d struct{ Request, Decision string }
+		if json.Unmarshal(f.Detail, &d) == nil && d.Decision == string(approval.Refuse) {
+			refused[d.Request] = true
+		}
+	}
+	over := func(begun, ended, other string, end func(state.Fact) (time.Time, error), detail func(state.Fact) any) error {
+		facts, err := p.recorder.Facts(ctx, begun)
+		if err != nil {
+			return err
+		}
+		for _, f := range facts {
+			var d struct{ Request string }
+			if json.Unmarshal(f.Detail, &d) == nil && d.Request != "" && d.Request != f.Key { // a segment of it
+				continue
+			}
+			done := refused[f.Key]
+			for _, kind := range []string{ended, other} {
+				_, ok, err := p.recorder.Fact(ctx, kind, f.Key)
+				if err != nil {
+					return err
+				}
+				done = done || ok
+			}
+			if done {
+				continue
+			}
+			at, err := end(f)
+			if err != nil || now.Before(at) {
+				continue // one that cannot be read ends nothing
+			}
+			if _, err := p.recorder.Record(ctx, attest.Act{Kind: ended, Actor: attest.System, Subject: []string{f.Key}, Detail: detail(f)}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	request := func(f state.Fact) any { return map[string]any{"request": f.Key} }
+	return errors.Join(
+		over("approval.requested", "approval.expired", "approval.used", func(f state.Fact) (time.Time, error) {
+			var d struct{ Act, Expires string }
+			if err := json.Unmarshal(f.Detail, &d); err != nil || d.Act == "" {
+				return time.Time{}, errors.New("no request")
+			}
+			if _, err := uuid.Parse(f.Key); err != nil {
+				return time.Time{}, err
+			}
+			return time.Parse(time.RFC3339, d.Expires)
+		}, request),
+		over("unlock.opened", "unlock.closed", "unlock.closed", func(f state.Fact) (time.Time, error) {
+			var d struct{ Minutes int64 }
+			err := json.Unmarshal(f.Detail, &d)
+			return f.Time.Add(time.Duration(d.Minutes) * time.Minute), err
+		}, request),
+	)
 }
