@@ -40,7 +40,9 @@ type house struct {
 	witness *httptest.Server
 	refs    []event.Ref // of the events, in order
 	key     *RecipientKey
-	now     time.Time
+	// investigation, oversight, and a spare of each
+	officers [4]*keyring.PrivateKey
+	now      time.Time
 }
 
 func newHouse(t testing.TB) *house {
@@ -62,8 +64,13 @@ func newHouse(t testing.TB) *house {
 		Dir: filepath.Join(h.dir, "ledger"), Origin: testOrigin, Key: logKey, Node: "n1", Witnesses: h.trust.Witnesses, Threshold: 1, WitnessDeadline: 3 * time.Second,
 	}})
 	fatal(t, err)
+	for i := range h.officers {
+		h.officers[i], err = keyring.NewPrivateKey()
+		fatal(t, err)
+	}
+	escrow := &keyring.Escrow{Epoch: 1, Main: keyring.Pair{Investigation: h.officers[0].Public(), Oversight: h.officers[1].Public()}, Spare: keyring.Pair{Investigation: h.officers[2].Public(), Oversight: h.officers[3].Public()}}
 	segments := rec.Segments()
-	store, err := evidence.Open(evidence.Options{Dir: h.dir, Keys: keys, Opened: segments.Opened, Settled: segments.Settled, Now: func() time.Time { return h.now }})
+	store, err := evidence.Open(evidence.Options{Dir: h.dir, Keys: keys, Escrow: escrow, Opened: segments.Opened, Settled: segments.Settled, Now: func() time.Time { return h.now }})
 	fatal(t, err)
 	h.Maker = &Maker{Dir: h.dir, Org: keys.ID(), Log: testOrigin, Evidence: store, Recorder: rec, Now: func() time.Time { return h.now },
 		Settle: func(ctx context.Context) error {
@@ -210,4 +217,11 @@ func TestUnwitnessed(t *testing.T) {
 	if err != nil || len(des) != 0 {
 		t.Fatal(des, err)
 	}
+}
+
+// other adds a statement that is about something else.
+func (h *house) other(t testing.TB) {
+	t.Helper()
+	_, err := h.Recorder.Record(context.Background(), attest.Act{Kind: "request.served", Actor: "os:1000", Detail: map[string]any{"route": "search", "status": 200}})
+	fatal(t, err)
 }
