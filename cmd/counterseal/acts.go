@@ -12,6 +12,13 @@ func (s *server) acts() map[string]web.Act {
 		"unlock.request": s.unlockRequest,
 		"unlock.approve": s.unlockApprove,
 
+		"hold.place":     s.holdPlace,
+		"hold.list":      s.holdList,
+		"hold.request":   s.holdAsk,
+		"hold.release":   s.holdRelease,
+		"retention.plan": s.retentionPlan,
+		"retention.run":  s.retentionRun,
+
 		"prove":           s.prove,
 		"package.create":  s.packageCreate,
 		"package.receive": s.packageReceive,

@@ -22,6 +22,7 @@ import (
 	"github.com/counterseal/counterseal/internal/detect"
 	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/ledger"
+	"github.com/counterseal/counterseal/internal/lifecycle"
 	"github.com/counterseal/counterseal/internal/officer"
 	"github.com/counterseal/counterseal/internal/pipeline"
 	"github.com/counterseal/counterseal/rules"
@@ -57,6 +58,8 @@ type config struct {
 	WitnessThreshold int `yaml:"witness_threshold"`
 	// RunBy names who administers this server, to tell independent witnesses from own.
 	RunBy string `yaml:"run_by"`
+	// RetentionGrace lies between announcing a destruction and destroying, such as 72h.
+	RetentionGrace string `yaml:"retention_grace"`
 	// Reserve is the disk space that stays free, such as 1GiB; below, nothing is accepted.
 	Reserve string `yaml:"reserve"`
 	// Memory is the budget of the index, such as 512MiB.
@@ -96,7 +99,7 @@ const configName = "counterseal.yaml"
 func defaultConfig() config {
 	return config{
 		Data: "counterseal-data", HTTP: "127.0.0.1:8420", OwnRules: true,
-		Reserve: "1GiB", Memory: "512MiB",
+		Reserve: "1GiB", Memory: "512MiB", RetentionGrace: lifecycle.DefaultGrace.String(),
 	}
 }
 
@@ -205,6 +208,9 @@ func (c *config) check() error {
 	}
 	if _, err := parseSize(c.Memory); err != nil {
 		return usage("%s: memory: %v", where, err)
+	}
+	if _, err := c.grace(); err != nil {
+		return fmt.Errorf("%s: %w", where, err)
 	}
 	if c.HTTP != "off" {
 		if err := loopback(c.HTTP); err != nil {

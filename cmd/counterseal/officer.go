@@ -123,7 +123,7 @@ func newOfficerSign(env *environment) *cobra.Command {
 			if key == "" || out == "" {
 				return usage("--key is the officer's key file and -o the file of the decision")
 			}
-			r, s, err := readRequest(args[0])
+			statement, s, err := readStatement(args[0])
 			if err != nil {
 				return err
 			}
@@ -145,7 +145,7 @@ func newOfficerSign(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			signed, err := k.Sign(d, []byte(r.Statement))
+			signed, err := k.Sign(d, []byte(statement))
 			if err != nil {
 				return err
 			}

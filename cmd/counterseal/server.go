@@ -25,6 +25,7 @@ import (
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/keyring"
+	"github.com/counterseal/counterseal/internal/lifecycle"
 	"github.com/counterseal/counterseal/internal/pipeline"
 	"github.com/counterseal/counterseal/internal/web"
 )
@@ -40,6 +41,7 @@ type server struct {
 	pipe *pipeline.Pipeline
 	web  *web.Server
 	http *collect.HTTP
+	life *lifecycle.Lifecycle
 
 	approving sync.Mutex // one act of approval at a time
 
@@ -118,6 +120,9 @@ func (s *server) open(ctx context.Context, o serverOptions) error {
 		return err
 	}
 	if err := errors.Join(writeVersion(s.cfg.Data), s.started(ctx)); err != nil {
+		return errors.Join(err, s.pipe.Close())
+	}
+	if err := s.openLife(ctx); err != nil {
 		return errors.Join(err, s.pipe.Close())
 	}
 	s.http, err = collect.NewHTTP(collect.HTTPOptions{Sink: s.pipe.Accept, Log: s.log, Now: s.now})
@@ -317,6 +322,7 @@ func (s *server) run(ctx context.Context) error {
 		})
 	}
 	group.Go(func() error { return s.reload(gctx) })
+	group.Go(func() error { return s.life.Run(gctx) })
 	group.Go(func() error { // an error of the follower ends the server
 		select {
 		case err := <-followed:

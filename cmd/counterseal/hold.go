@@ -1,0 +1,323 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/counterseal/counterseal/internal/approval"
+	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/ledger"
+	"github.com/counterseal/counterseal/internal/lifecycle"
+	"github.com/counterseal/counterseal/internal/web"
+)
+
+// releaseRequest is what travels to the officers when a hold is to end.
+type releaseRequest struct {
+	Statement string `json:"statement"`
+	V         int    `json:"v"`
+}
+
+// readStatement reads the statement out of a request of any kind.
+func readStatement(path string) (string, *approval.Statement, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", nil, err
+	}
+	var r releaseRequest
+	if approval.Decode(b, &r) == nil && r.V == 1 {
+		s, err := approval.Parse([]byte(r.Statement))
+		if err != nil {
+			return "", nil, fmt.Errorf("%s: %w", path, err)
+		}
+		return r.Statement, s, nil
+	}
+	u, s, err := parseRequest(b)
+	if err != nil {
+		return "", nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return u.Statement, s, nil
+}
+
+// What the acts about holds are given and answer.
+type (
+	holdPlace struct {
+		Scope  lifecycle.Scope `json:"scope"`
+		Order  []byte          `json:"order"`
+		Review time.Time       `json:"review"`
+	}
+	holdPlaced struct {
+		Hold lifecycle.Hold `json:"hold"`
+		holdKeeps
+	}
+	holdKeeps struct {
+		Segments int    `json:"segments"`
+		Records  uint64 `json:"records"`
+		Bytes    int64  `json:"bytes"`
+	}
+	holdAsk struct {
+		Hold      string `json:"hold"`
+		Case      string `json:"case"`
+		Purpose   string `json:"purpose"`
+		Requester string `json:"requester"`
+	}
+	holdRelease struct {
+		Hold      string   `json:"hold"`
+		Statement string   `json:"statement"`
+		Decisions []string `json:"decisions"` // canonical
+	}
+)
+
+// lifeError tells an asker what the lifecycle said.
+func lifeError(err error) error {
+	switch {
+	case lifecycle.Mistake(err):
+		return web.BadRequest(err.Error(), "")
+	case errors.Is(err, lifecycle.ErrRefused):
+		return &web.Refused{Reason: err.Error(), Hint: "ask with counterseal hold release HOLD -o FILE; two people of two offices sign it: counterseal officer sign"}
+	case errors.Is(err, ledger.ErrUnwitnessed):
+		return witnessed(err)
+	}
+	return err
+}
+
+func (s *server) holdPlace(ctx context.Context, actor string, body []byte) (any, error) {
+	var in holdPlace
+	if err := json.Unmarshal(body, &in); err != nil {
+		return nil, web.BadRequest("this is no hold", "")
+	}
+	h, err := s.life.Place(ctx, actor, in.Scope, in.Order, in.Review)
+	if err != nil {
+		return nil, lifeError(err)
+	}
+	lines, _, err := s.life.Plan(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	out := holdPlaced{Hold: h}
+	for _, l := range lines {
+		for _, id := range l.Holds {
+			if id == h.ID {
+				out.Segments += l.Segments
+				out.Records += l.Records
+				out.Bytes += l.Bytes
+			}
+		}
+	}
+	return out, nil
+}
+
+func (s *server) holdList(ctx context.Context, _ string, _ []byte) (any, error) {
+	return s.life.Holds(ctx)
+}
+
+func (s *server) holdAsk(ctx context.Context, actor string, body []byte) (any, error) {
+	var in holdAsk
+	if err := json.Unmarshal(body, &in); err != nil {
+		return nil, web.BadRequest("this is no request to release a hold", "")
+	}
+	b, err := s.life.Ask(ctx, actor, in.Hold, in.Case, in.Purpose, in.Requester)
+	if err != nil {
+		return nil, lifeError(err)
+	}
+	return releaseRequest{Statement: string(b), V: 1}, nil
+}
+
+func (s *server) holdRelease(ctx context.Context, actor string, body []byte) (any, error) {
+	var in holdRelease
+	if err := json.Unmarshal(body, &in); err != nil {
+		return nil, web.BadRequest("these are no decisions about a hold", "")
+	}
+	var signed []approval.Signed
+	for _, text := range in.Decisions {
+		d, err := approval.ParseSigned([]byte(text))
+		if err != nil {
+			return nil, web.BadRequest(err.Error(), "")
+		}
+		signed = append(signed, d)
+	}
+	h, err := s.life.Release(ctx, actor, in.Hold, []byte(in.Statement), signed)
+	if err != nil {
+		return nil, lifeError(err)
+	}
+	return h, nil
+}
+
+func newHold(env *environment) *cobra.Command {
+	cmd := &cobra.Command{Use: "hold", Short: "Legal holds: what is kept beyond its retention, and under whose order", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd.AddCommand(newHoldPlace(env), newHoldList(env), newHoldRelease(env))
+	return cmd
+}
+
+func newHoldPlace(env *environment) *cobra.Command {
+	var f configFlags
+	var in holdPlace
+	var order, review string
+	cmd := &cobra.Command{Use: "place --order FILE --review DAY [--case C] [--compartment C] [--source S] [--token T] [--from TIME] [--to TIME]", Short: "Keep evidence beyond its retention, under an order", Args: cobra.NoArgs,
+		Long: "Place keeps every segment that may hold something of the scope, from now on and for all\n" +
+			"that comes. Compartment and time narrow it; the time is that of sealing, so leave --to\n" +
+			"open where old logs may still be imported. A source, a token and a case cannot be told\n" +
+			"from outside of a segment: such a hold keeps everything in the compartments and times\n" +
+			"that it names. One person places a hold; two officers release it.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if order == "" || review == "" {
+				return usage("--order is the file of the order, and --review the day on which somebody asks whether the hold is still needed")
+			}
+			var err error
+			if in.Order, err = os.ReadFile(order); err != nil {
+				return err
+			}
+			if in.Review, err = time.Parse(time.DateOnly, review); err != nil {
+				return usage("--review: write a day like 2027-03-01")
+			}
+			var out holdPlaced
+			if err := doAct(cmd, env, &f, "hold.place", &in, &out); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(env.stdout, "hold %s is in force, statement %d of the ledger\nit keeps %d segments with %d records, %s\n", out.Hold.ID, out.Hold.Statement, out.Segments, out.Records, bytesText(out.Bytes))
+			return err
+		}}
+	f.add(cmd)
+	cmd.Flags().StringVar(&order, "order", "", "`file` with the text of the order, kept beside the ledger")
+	cmd.Flags().StringVar(&review, "review", "", "`day` of the next review")
+	cmd.Flags().StringVar(&in.Scope.Case, "case", "", "`number` of the case")
+	cmd.Flags().StringVar(&in.Scope.Compartment, "compartment", "", "only this compartment")
+	cmd.Flags().StringVar(&in.Scope.Source, "source", "", "what this source sent")
+	cmd.Flags().StringVar(&in.Scope.Token, "token", "", "what is about this token, such as p1_…")
+	cmd.Flags().StringVar(&in.Scope.From, "from", "", "sealed at or after this `time`, RFC 3339")
+	cmd.Flags().StringVar(&in.Scope.To, "to", "", "sealed at or before this `time`")
+	return cmd
+}
+
+func newHoldList(env *environment) *cobra.Command {
+	var f configFlags
+	var format string
+	cmd := &cobra.Command{Use: "list", Short: "List holds, in force and released", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if format != "table" && format != "jsonl" {
+				return usage("--format is table or jsonl")
+			}
+			var holds []lifecycle.Hold
+			if err := doAct(cmd, env, &f, "hold.list", struct{}{}, &holds); err != nil {
+				return err
+			}
+			if format == "jsonl" {
+				return printLines(env, holds)
+			}
+			w := tabwriter.NewWriter(env.stdout, 0, 4, 2, ' ', 0)
+			fmt.Fprintln(w, "HOLD\tSTATE\tPLACED\tREVIEW\tSCOPE")
+			for i := range holds {
+				h := &holds[i]
+				state := "in force"
+				switch {
+				case h.Released != nil:
+					state = "released " + h.Released.Format(time.DateOnly)
+				case h.Pending:
+					state = "in force, its release waits for a witness"
+				case h.Review.Before(time.Now()):
+					state = "in force, review overdue"
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", h.ID, state, h.Placed.Format(time.DateOnly), h.Review.Format(time.DateOnly), event.Printable(scopeText(h)))
+			}
+			return w.Flush()
+		}}
+	f.add(cmd)
+	cmd.Flags().StringVar(&format, "format", "table", "table or jsonl")
+	return cmd
+}
+
+func scopeText(h *lifecycle.Hold) string {
+	if h.Unread {
+		return "everything: its scope cannot be read"
+	}
+	var parts []string
+	for _, p := range [][2]string{{"case", h.Scope.Case}, {"compartment", h.Scope.Compartment}, {"source", h.Scope.Source}, {"token", h.Scope.Token}, {"from", h.Scope.From}, {"to", h.Scope.To}} {
+		if p[1] != "" {
+			parts = append(parts, p[0]+" "+p[1])
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+func newHoldRelease(env *environment) *cobra.Command {
+	var f configFlags
+	var ask holdAsk
+	var out, request string
+	var decisions []string
+	cmd := &cobra.Command{Use: "release HOLD -o FILE | HOLD --request FILE --decision FILE --decision FILE", Short: "Ask two officers to end a hold, or end it with their decisions", Args: cobra.ExactArgs(1),
+		Long: "Release with -o writes a request. Both officers sign it on their machines (officer sign).\n" +
+			"Release with --request and both decisions ends the hold, once a witness has seen it; the\n" +
+			"retention goes on from there, with a new announcement before anything is destroyed.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if (out == "") == (request == "") {
+				return usage("-o writes a request; --request and two --decision end the hold")
+			}
+			ask.Hold = args[0]
+			if out != "" {
+				var r releaseRequest
+				if err := doAct(cmd, env, &f, "hold.request", &ask, &r); err != nil {
+					return err
+				}
+				b, err := approval.Canonical(&r)
+				if err != nil {
+					return err
+				}
+				if err := writeNew(out, b); err != nil {
+					return err
+				}
+				s, err := approval.Parse([]byte(r.Statement))
+				if err != nil {
+					return err
+				}
+				for _, line := range strings.Split(strings.TrimSuffix(s.Words(), "\n"), "\n") {
+					fmt.Fprintln(env.stdout, event.Printable(line))
+				}
+				return nil
+			}
+			in := holdRelease{Hold: args[0]}
+			var err error
+			if in.Statement, _, err = readStatement(request); err != nil {
+				return err
+			}
+			for _, path := range decisions {
+				b, err := os.ReadFile(path)
+				if err != nil {
+					return err
+				}
+				in.Decisions = append(in.Decisions, string(b))
+			}
+			var h lifecycle.Hold
+			if err := doAct(cmd, env, &f, "hold.release", &in, &h); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(env.stdout, "hold %s is released\n", h.ID)
+			return err
+		}}
+	f.add(cmd)
+	cmd.Flags().StringVar(&ask.Case, "case", "", "`number` of the case")
+	cmd.Flags().StringVar(&ask.Purpose, "purpose", "", "why, in a sentence")
+	cmd.Flags().StringVar(&ask.Requester, "requester", "", "`name` of who asks")
+	cmd.Flags().StringVarP(&out, "output", "o", "", "`file` of the request, which must not be there")
+	cmd.Flags().StringVar(&request, "request", "", "`file` of the request that the officers signed")
+	cmd.Flags().StringArrayVar(&decisions, "decision", nil, "`file` of a decision; two are needed")
+	return cmd
+}
+
+// printLines prints values as lines of JSON.
+func printLines[T any](env *environment, all []T) error {
+	enc := json.NewEncoder(env.stdout)
+	for i := range all {
+		if err := enc.Encode(&all[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
