@@ -91,9 +91,13 @@ func TestLint(t *testing.T) {
 		{"numbers touch", detect("s: {A|gte: 5, A|lte: 5}", "condition: s"), nil},
 		{"networks apart", detect("s: {A|cidr: 10.0.0.0/8, A|cidr|all: [10.0.0.0/9, 11.0.0.0/8]}", "condition: s"), []string{"contradiction 4:3 " + one + twice, "contradiction 5:3 " + never + `, unless a field occurs more than once in it: what it asks of "s" is impossible`}},
 		{"address in network", detect("s: {A: 10.1.2.3}", "f: {A|cidr: 10.0.0.0/8}", "condition: s and not f"), []string{`impossible 6:3 ` + never + `: what it asks of "s" and "f" together is impossible`}},
+		{"network in network", detect("s: {A|cidr: 10.0.0.0/16}", "f: {A|cidr: 10.0.0.0/8}", "condition: s and not f"), []string{`impossible 6:3 ` + never + `: what it asks of "s" and "f" together is impossible`}},
+		{"network around network", detect("s: {A|cidr: 10.0.0.0/8}", "f: {A|cidr: 10.0.0.0/16}", "condition: s and not f"), nil},
 		{"expression", detect("s: {A|re: 'foo(bar|baz)'}", "f: {A|contains: foobar}", "condition: s and not f"), nil},
 		{"expression with text", detect("s: {A|re: '(x|y)foobar+'}", "f: {A|contains: oba}", "condition: s and not f"), []string{`impossible 6:3 ` + never + `: what it asks of "s" and "f" together is impossible`}},
 		{"cased is narrower", detect("s: {A|cased: Foo}", "f: {A: foo}", "condition: s and not f"), []string{`impossible 6:3 ` + never + `: what it asks of "s" and "f" together is impossible`}},
+		{"cased and an expression", detect("s: {A|cased: AB}", "f: {A|re: '^AB$'}", "condition: s and not f"), []string{`impossible 6:3 ` + never + `: what it asks of "s" and "f" together is impossible`}},
+		{"cased and an expression in other case", detect("s: {A|cased: AB}", "f: {A|re: '^ab$'}", "t: {B: abc}", "condition: s and not f and t"), []string{`dead-selection 5:3 the search identifier "f"` + dead + `, unless a field occurs more than once in an event: its answer follows from "s"`}},
 		{"uncased is wider", detect("s: {A: foo}", "f: {A|cased: Foo}", "condition: s and not f"), nil},
 		{"there and not", detect("s: {A: foo, A|exists: false}", "condition: s"), []string{"impossible 4:3 " + one, "impossible 5:3 " + never + `: what it asks of "s" is impossible`}},
 		{"neq", detect("s: {A: foo, A|neq: FOO}", "condition: s"), []string{"impossible 4:3 " + one, "impossible 5:3 " + never + `: what it asks of "s" is impossible`}},
@@ -129,6 +133,7 @@ func TestLint(t *testing.T) {
 		{"two bytes", detect("s: {A|re: 'ab[0-9]+'}", "condition: s"),
 			[]string{`cost 5:3 is asked of every event of p c that holds "ab" in A, because it needs no text of 3 bytes or more; each time it may run a regular expression`}},
 		{"two bytes alone", detect("s: {A|endswith: '.a'}", "condition: s"), nil},
+		{"large expression", detect("s: {A|re: 'abc.{1,500}def'}", "condition: s"), []string{`cost 5:3 runs a regular expression of about 1007 steps: a long value may cost that for each of its characters`}},
 		{"two bytes that are rare", detect("s: {A|re: 'é[0-9]+'}", "condition: s"), nil},
 		{"long values only", detect("s: {A|re: '[a-z]{60,}'}", "condition: s"), nil},
 		{"not", detect("s: {A|re: 'abc'}", "condition: not s"),
@@ -145,6 +150,49 @@ func TestLint(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s\nof\n%s", strings.Join(got, "\n"), strings.Join(c.want, "\n"), c.text)
 			}
 		})
+	}
+}
+
+// TestSolver: of small random clauses the solver says what trying all values says,
+// again and again on the same clauses with other assumptions.
+func TestSolver(t *testing.T) {
+	rnd := rand.New(rand.NewSource(1))
+	contradictions := 0
+	for range 3000 {
+		s := &solver{weight: 1}
+		n := 3 + rnd.Intn(8)
+		for range n {
+			s.variable()
+		}
+		random := func() lit { return lit(rnd.Intn(2 * n)) }
+		var clauses [][]lit
+		for range n * 4 {
+			c := []lit{random(), random(), random()}[:1+min(2, rnd.Intn(9))]
+			clauses = append(clauses, c)
+			s.add(c...)
+			if rnd.Intn(3) > 0 {
+				continue
+			}
+			var assumptions []lit
+			for range rnd.Intn(4) {
+				assumptions = append(assumptions, random())
+			}
+			can := false
+			for values := range 1 << n {
+				holds := func(l lit) bool { return values>>(l>>1)&1 != int(l&1) }
+				can = can || !slices.ContainsFunc(assumptions, func(l lit) bool { return !holds(l) }) &&
+					!slices.ContainsFunc(clauses, func(c []lit) bool { return !slices.ContainsFunc(c, holds) })
+			}
+			if got := s.contradicts(assumptions...); got == can {
+				t.Fatalf("%v with %v: the solver says %v", clauses, assumptions, got)
+			}
+			if !can {
+				contradictions++
+			}
+		}
+	}
+	if contradictions < 1000 {
+		t.Errorf("%d contradictions", contradictions)
 	}
 }
 
