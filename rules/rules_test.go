@@ -1,6 +1,7 @@
 package rules_test
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -49,6 +50,22 @@ func TestRules(t *testing.T) {
 	}
 	for _, r := range set.Unmapped() {
 		t.Errorf("%s: no event can reach it", r.Path)
+	}
+	for _, w := range set.Lint() {
+		t.Errorf("%s: %s", w.Class, w)
+	}
+	err = fs.WalkDir(rules.Files(), ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".yml" {
+			return err
+		}
+		data, err := fs.ReadFile(rules.Files(), path)
+		for _, w := range sigma.CheckSchema(path, data) {
+			t.Error(w)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 
