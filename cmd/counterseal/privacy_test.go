@@ -234,6 +234,12 @@ func ledgerTold(t *testing.T, dir string) string {
 		for _, name := range []string{"from", "to", "root", "blocks", "header", "footer", "bytes", "question", "policy", "config"} {
 			delete(d, name)
 		}
+		if s.Kind == "config.activated" {
+			delete(d, "digest") // of a configuration with the folder of the test
+		}
+		if s.Kind == "segment.closed" && d["stream"] == "events" {
+			delete(d, "records") // with control records, which come by the clock
+		}
 		text, err := json.Marshal(d)
 		if err != nil {
 			t.Error(err)
