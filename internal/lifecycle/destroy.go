@@ -46,7 +46,7 @@ type doneCounts struct {
 }
 
 // beyond is what else may hold a copy, in every statement of a destruction.
-var beyond = [...]string{"backups-of-keys-segments", "exports", "packages", "unlocked-keys", "memory-of-correlations"}
+var beyond = [...]string{"backups-of-keys-segments", "correlations-in-memory", "exports", "packages", "unlock-requests", "unlocked-keys"}
 
 // maxSubjects bounds the segments of one statement.
 const maxSubjects = 200
