@@ -15,6 +15,18 @@ import (
 // one keeps the answer true until DestroyCard returns.
 type Permit func(stream Stream, compartment string, segment uuid.UUID) error
 
+// HasCard reports whether the key card of a segment is there.
+func (s *Store) HasCard(id uuid.UUID) (bool, error) {
+	_, err := os.Lstat(cardPath(s.o.Dir, id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("looking for the key card of segment %s: %w", id, err)
+	}
+	return true, nil
+}
+
 // DestroyCard destroys the key of a segment that is no longer written, and lets go of
 // every copy of it and of its records in this process. The file of the card is
 // removed and the removal made durable, sealed boxes of officers and all; then nobody
@@ -50,9 +62,7 @@ func (s *Store) DestroyCard(ctx context.Context, stream Stream, compartment stri
 		return fail(errors.New("the segment is open"))
 	}
 	path := cardPath(s.o.Dir, id)
-	if _, err := os.Lstat(path); err == nil {
-		there = true
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	if there, err = s.HasCard(id); err != nil {
 		return fail(err)
 	}
 	if err := permit(stream, compartment, id); err != nil {

@@ -323,6 +323,9 @@ func (l *Lifecycle) sweep(_ context.Context, w *world, dropped *[]string) error 
 // their destruction was stated are destroyed again, unless a hold keeps them. It says
 // how many came back. The caller holds mu.
 func (l *Lifecycle) finish(ctx context.Context) (back int, err error) {
+	if begun, err := l.begun(ctx); err != nil || !begun {
+		return 0, err
+	}
 	ruled, err := l.promises(ctx)
 	if err != nil {
 		return 0, err
@@ -365,6 +368,36 @@ func (l *Lifecycle) finish(ctx context.Context) (back int, err error) {
 		}
 	}
 	return back, nil
+}
+
+// begun looks for what finish is about, without reading the segments: a card that is
+// gone after an announcement, or there after a destruction.
+func (l *Lifecycle) begun(ctx context.Context) (bool, error) {
+	var w world
+	if err := l.words(ctx, &w); err != nil {
+		return false, err
+	}
+	there := func(id string) (bool, error) {
+		u, err := uuid.Parse(id)
+		if err != nil {
+			return false, fmt.Errorf("a destruction is about %s, which is no segment: %w", id, err)
+		}
+		return l.o.Evidence.HasCard(u)
+	}
+	for id := range w.done {
+		if has, err := there(id); err != nil || has {
+			return has, err
+		}
+	}
+	for id := range w.intents {
+		if _, done := w.done[id]; done {
+			continue
+		}
+		if has, err := there(id); err != nil || !has {
+			return err == nil, err
+		}
+	}
+	return false, nil
 }
 
 // again destroys cards that came back, from a copy of the disk say.
