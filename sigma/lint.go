@@ -10,8 +10,8 @@ import (
 )
 
 // Lint says what authors probably did not mean: what Warnings says, and what a
-// closer look at the rules of the set finds. It takes a few milliseconds a rule,
-// and changes nothing. The warnings come in the order of their places.
+// closer look at the rules of the set finds. It takes less than a millisecond for
+// most rules, and changes nothing. The warnings come in the order of their places.
 //
 // What it says of impossible, contradicting and needless parts is proved: from the
 // condition, and from what is known of two tests of one field (equal texts, one
@@ -93,17 +93,58 @@ func (l *lint) searches() {
 
 // alone reports whether it said something of a part of a rule.
 func (l *lint) alone(part lit, line, col int, what string) bool {
-	switch {
-	case l.contradicts(part):
+	if l.contradicts(part) {
 		l.say(ClassImpossible, line, col, "no event can satisfy %s", what)
-	case l.contradicts(l.once, part):
-		l.say(ClassContradiction, line, col, "no event can satisfy %s, unless a field occurs more than once in it: the field would need two values that exclude each other", what)
-	case l.contradicts(part.not()):
+	} else if fields, ok := l.repeated(part); ok {
+		l.say(ClassContradiction, line, col, "no event can satisfy %s, unless %s more than once in it", what, occurs(fields))
+	} else if l.contradicts(part.not()) {
 		l.say(ClassAlways, line, col, "every event satisfies %s", what)
-	default:
+	} else {
 		return false
 	}
 	return true
+}
+
+// repeated reports whether the assumptions contradict each other where no field
+// occurs more than once, and which fields that is about.
+func (l *lint) repeated(assumptions ...lit) ([]string, bool) {
+	once := make([]lit, len(l.names))
+	for i, name := range l.names {
+		once[i] = l.once[name]
+	}
+	once, ok := l.fewest(once, assumptions)
+	if !ok {
+		return nil, false
+	}
+	return slices.DeleteFunc(slices.Clone(l.names), func(name string) bool { return !slices.Contains(once, l.once[name]) }), true
+}
+
+func occurs(fields []string) string {
+	if len(fields) == 1 {
+		return "the field " + fields[0] + " occurs"
+	}
+	return "one of the fields " + listed(fields) + " occurs"
+}
+
+// maxParts is the number of fields and of search identifiers up to which each is
+// looked at one by one.
+const maxParts = 100
+
+// fewest returns few of the parts with which the assumptions contradict each
+// other, so that an author sees why.
+func (l *lint) fewest(parts, assumptions []lit) ([]lit, bool) {
+	if !l.contradicts(slices.Concat(parts, assumptions)...) {
+		return nil, false
+	}
+	if len(parts) <= maxParts {
+		for _, p := range slices.Clone(parts) {
+			fewer := slices.DeleteFunc(slices.Clone(parts), func(x lit) bool { return x == p })
+			if l.contradicts(slices.Concat(fewer, assumptions)...) {
+				parts = fewer
+			}
+		}
+	}
+	return parts, true
 }
 
 // alternatives walks a block and what it was compiled to, see compileBlock.
@@ -167,15 +208,16 @@ func (l *lint) condition() {
 		return
 	}
 	holds := l.whole(r.condition, l.free)
-	never := func(class Class, further ...lit) bool {
-		names, ok := l.core(append(further, holds)...)
-		if !ok {
-			return false
+	class, text := ClassImpossible, "no event can satisfy the condition"
+	names, never := l.core(holds)
+	if !never {
+		var fields []string
+		if fields, never = l.repeated(slices.Concat(l.ties, []lit{holds})...); never {
+			class, text = ClassContradiction, text+", unless "+occurs(fields)+" more than once in it"
+			names, never = l.core(l.onceOf(fields, holds)...)
 		}
-		text := "no event can satisfy the condition"
-		if class == ClassContradiction {
-			text += ", unless a field occurs more than once in it"
-		}
+	}
+	if never {
 		switch len(names) {
 		case 0:
 			text += ", whatever its search identifiers say"
@@ -185,9 +227,6 @@ func (l *lint) condition() {
 			text += ": what it asks of " + listed(names) + " together is impossible"
 		}
 		l.say(class, r.conditionLine, r.conditionCol, "%s", text)
-		return true
-	}
-	if never(ClassImpossible) || never(ClassContradiction, l.once) {
 		return
 	}
 	if names, ok := l.core(holds.not()); ok {
@@ -204,20 +243,20 @@ func (l *lint) condition() {
 	l.filters(holds)
 }
 
-// core returns the search identifiers for which the assumptions contradict each
-// other: few of them, so that an author sees why.
-func (l *lint) core(assumptions ...lit) ([]string, bool) {
-	if !l.contradicts(append(slices.Clone(l.ties), assumptions...)...) {
-		return nil, false
+// onceOf adds to the assumptions that the fields do not repeat.
+func (l *lint) onceOf(fields []string, assumptions ...lit) []lit {
+	for _, name := range fields {
+		assumptions = append(assumptions, l.once[name])
 	}
-	ties := slices.Clone(l.ties)
-	if len(ties) <= 100 {
-		for _, t := range l.ties {
-			fewer := slices.DeleteFunc(slices.Clone(ties), func(x lit) bool { return x == t })
-			if l.contradicts(append(fewer, assumptions...)...) {
-				ties = fewer
-			}
-		}
+	return assumptions
+}
+
+// core returns the search identifiers for which the assumptions contradict each
+// other.
+func (l *lint) core(assumptions ...lit) ([]string, bool) {
+	ties, ok := l.fewest(l.ties, assumptions)
+	if !ok {
+		return nil, false
 	}
 	var names []string
 	for i, t := range l.ties {
@@ -234,7 +273,7 @@ func (l *lint) core(assumptions ...lit) ([]string, bool) {
 // last to the first.
 func (l *lint) needless(holds lit) {
 	r := l.rule
-	if len(r.searches) < 2 || len(r.searches) > 100 {
+	if len(r.searches) < 2 || len(r.searches) > maxParts {
 		return
 	}
 	used := make(map[string]bool)
@@ -253,13 +292,15 @@ func (l *lint) needless(holds lit) {
 			same := l.differ(holds, l.whole(r.condition, alone))
 			text := "the search identifier " + quoted(name) + " makes no difference to the rule"
 			names, ok := l.core(same)
+			var fields []string
 			if !ok {
-				if names, ok = l.core(l.once, same); !ok {
+				if fields, ok = l.repeated(slices.Concat(l.ties, []lit{same})...); !ok {
 					continue
 				}
-				text += ", unless a field occurs more than once in an event"
+				names, _ = l.core(l.onceOf(fields, same)...)
+				text += ", unless " + occurs(fields) + " more than once in an event"
 			}
-			if !l.contradicts(append(slices.Clone(l.ties), l.once, l.differ(holds, l.whole(r.condition, without)))...) {
+			if _, ok := l.repeated(slices.Concat(l.ties, []lit{l.differ(holds, l.whole(r.condition, without))})...); !ok {
 				continue
 			}
 			others := slices.DeleteFunc(names, func(n string) bool { return n == quoted(name) })

@@ -274,12 +274,13 @@ type logic struct {
 	solver
 	set   *Set
 	yes   lit
-	once  lit // assumed: no field occurs more than once
 	atoms map[string]*atomOf
 	order []*atomOf
 	nodes map[*node]lit
 	there map[string]lit // a field is there
 	null  map[string]lit // a field is absent or null
+	once  map[string]lit // a field occurs no more than once: assumed, or not
+	names []string       // of the fields, in the order of the rule
 }
 
 // atomOf is a test on a field.
@@ -289,14 +290,17 @@ type atomOf struct {
 	lit   lit
 	item  *fieldTest // the one that it stands in, where it is one of alternatives; nil for several
 	text  pattern
+	done  bool // compared with all others that are done
 }
 
 func newLogic(s *Set) *logic {
-	l := &logic{set: s, atoms: make(map[string]*atomOf), nodes: make(map[*node]lit), there: make(map[string]lit), null: make(map[string]lit)}
+	l := &logic{
+		set: s, atoms: make(map[string]*atomOf), nodes: make(map[*node]lit),
+		there: make(map[string]lit), null: make(map[string]lit), once: make(map[string]lit),
+	}
 	l.weight = 1
 	l.yes = l.variable()
 	l.add(l.yes)
-	l.once = l.variable()
 	return l
 }
 
@@ -405,7 +409,8 @@ func (l *logic) ofItem(ft *fieldTest) lit {
 
 func (l *logic) present(field string) lit {
 	if _, ok := l.there[field]; !ok {
-		l.there[field], l.null[field] = l.variable(), l.variable()
+		l.there[field], l.null[field], l.once[field] = l.variable(), l.variable(), l.variable()
+		l.names = append(l.names, field)
 		l.add(l.there[field], l.null[field])
 	}
 	return l.there[field]
@@ -430,7 +435,7 @@ func (l *logic) ofTest(ft *fieldTest, t *test) lit {
 		l.order = append(l.order, a)
 		if ft.field != "" {
 			l.add(a.lit.not(), l.there[ft.field])
-			l.add(l.once.not(), a.lit.not(), l.null[ft.field].not())
+			l.add(l.once[ft.field].not(), a.lit.not(), l.null[ft.field].not())
 		}
 	}
 	if a.item != ft || ft.all {
@@ -446,13 +451,14 @@ func (l *logic) compare() {
 	for _, a := range l.order {
 		byField[a.field] = append(byField[a.field], a)
 	}
-	for field, atoms := range byField {
+	for _, field := range append(l.names, "") {
+		atoms := byField[field]
 		if len(atoms) > maxAtoms {
 			continue
 		}
 		for i, a := range atoms {
 			for _, b := range atoms[i+1:] {
-				if a.item != nil && a.item == b.item {
+				if a.done && b.done || a.item != nil && a.item == b.item {
 					continue
 				}
 				if l.work += 1 + len(a.text.with) + len(b.text.with); l.work > maxWork {
@@ -465,10 +471,13 @@ func (l *logic) compare() {
 					l.add(b.lit.not(), a.lit)
 				}
 				if field != "" && a.excludes(b) {
-					l.add(l.once.not(), a.lit.not(), b.lit.not())
+					l.add(l.once[field].not(), a.lit.not(), b.lit.not())
 				}
 			}
 		}
+	}
+	for _, a := range l.order {
+		a.done = true
 	}
 }
 

@@ -100,10 +100,10 @@ func TestPublicRulesLint(t *testing.T) {
 		// "1 of selection_parent_* and selection_parent_ext": the pattern takes in the other one.
 		`proc_creation_win_pua_pingcastle_script_parent.yml the search identifier "selection_parent_path_1" makes no difference to the rule, whatever it asks: the others decide`,
 		// A path that ends with .evtx and with \Logs\.
-		`file_event_win_create_evtx_non_common_locations.yml the search identifier "filter_main_baseimage" makes no difference to the rule, unless a field occurs more than once in an event: its answer follows from "selection"`,
+		`file_event_win_create_evtx_non_common_locations.yml the search identifier "filter_main_baseimage" makes no difference to the rule, unless the field TargetFilename occurs more than once in an event: its answer follows from "selection"`,
 		`proc_creation_win_wmic_recon_service.yml the search identifier "filter_main_manipulation" makes no difference to the rule: its answer follows from "filter_main_win32_methods"`,
 		// The exact image \SystemResetPlatform.exe is in no folder.
-		`image_load_side_load_rjvplatform_non_default_location.yml the search identifier "filter_main_legit_path" makes no difference to the rule, unless a field occurs more than once in an event: its answer follows from "selection"`,
+		`image_load_side_load_rjvplatform_non_default_location.yml the search identifier "filter_main_legit_path" makes no difference to the rule, unless the field Image occurs more than once in an event: its answer follows from "selection"`,
 		`win_alert_mimikatz_keywords.yml looks for its keywords in every value of every event of windows: a category or a service in logsource would spare the others`,
 		`proc_creation_win_powershell_token_obfuscation.yml is asked of every event of windows process_creation that has the field CommandLine or holds "-f" in CommandLine, because it needs no text of 3 bytes or more; each time it may run 3 regular expressions`,
 	} {
