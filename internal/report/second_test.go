@@ -13,6 +13,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/counterseal/counterseal/internal/evidence"
+	"github.com/counterseal/counterseal/internal/ledger"
 )
 
 var update = flag.Bool("update", false, "write the package that the tests of docs/verifier read")
@@ -151,10 +154,16 @@ func TestSecondVerifier(t *testing.T) {
 	}
 }
 
-// golden writes the package that docs/verifier is tested with.
+// goldenDir has a package that an earlier program wrote, its keys, and a proof.
+var goldenDir = filepath.Join("..", "..", "docs", "verifier", "testdata")
+
+// golden writes it.
 func (h *house) golden(t *testing.T, pkg, key string) {
-	dir := filepath.Join("..", "..", "docs", "verifier", "testdata")
+	dir := goldenDir
 	fatal(t, os.MkdirAll(dir, 0o755))
+	proof, err := h.Prove(context.Background(), evidence.Events, h.refs[1], true)
+	fatal(t, err)
+	fatal(t, os.WriteFile(filepath.Join(dir, "proof.json"), proof, 0o644))
 	for from, to := range map[string]string{pkg: "good.pkg", key: "recipient.key"} {
 		b, err := os.ReadFile(from)
 		fatal(t, err)
@@ -162,4 +171,33 @@ func (h *house) golden(t *testing.T, pkg, key string) {
 	}
 	fatal(t, os.WriteFile(filepath.Join(dir, "passphrase"), []byte(testPass+"\n"), 0o644))
 	fatal(t, os.WriteFile(filepath.Join(dir, "vkeys"), []byte(h.trust.Log[0]+"\n"+h.trust.Witnesses[0].VKey+"\n"), 0o644))
+}
+
+// readGolden gives the package, the key that opens it and whom to trust. Fuzz workers
+// are processes of their own, and must agree about them.
+func readGolden(t testing.TB) (pkg []byte, key *RecipientKey, v ledger.Verifiers) {
+	t.Helper()
+	read := func(name string) []byte {
+		b, err := os.ReadFile(filepath.Join(goldenDir, name))
+		fatal(t, err)
+		return b
+	}
+	keys := strings.Fields(string(read("vkeys")))
+	key, err := OpenRecipientKey(read("recipient.key"), bytes.TrimSpace(read("passphrase")))
+	fatal(t, err)
+	return read("good.pkg"), key, ledger.Verifiers{Log: keys[:1], Witnesses: []ledger.Witness{{VKey: keys[1]}}, Threshold: 1}
+}
+
+// TestOldPackage: what an earlier program wrote still verifies.
+func TestOldPackage(t *testing.T) {
+	pkg, key, v := readGolden(t)
+	c, err := verifyReader(context.Background(), readerAt(pkg), int64(len(pkg)), key, v, nil)
+	if err != nil || !c.OK() || c.Records != 24 {
+		t.Fatal(c, err)
+	}
+	b, err := os.ReadFile(filepath.Join(goldenDir, "proof.json"))
+	fatal(t, err)
+	if p, err := VerifyProof(b, v); err != nil || p.Record == nil {
+		t.Fatal(p, err)
+	}
 }

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -79,7 +80,7 @@ func TestFlipInContainer(t *testing.T) {
 type readerAt []byte
 
 func (r readerAt) ReadAt(p []byte, off int64) (int, error) {
-	return strings.NewReader(string(r)).ReadAt(p, off)
+	return bytes.NewReader(r).ReadAt(p, off)
 }
 
 // opened makes a package and opens it.
