@@ -130,11 +130,17 @@ func (w *witnesses) item(ft *fieldTest) *need {
 	for _, g := range ft.groups {
 		one := make([]*need, len(g))
 		for i := range g {
-			if one[i] = w.test(&g[i], id); one[i] == nil {
-				return nil // null, or a keyword without a literal
-			}
+			one[i] = w.test(&g[i], id)
 		}
-		groups = append(groups, union(one))
+		switch {
+		case !slices.Contains(one, nil):
+			groups = append(groups, union(one))
+		case !ft.all: // null, or a keyword without a literal
+			return nil
+		}
+	}
+	if len(groups) == 0 {
+		return nil
 	}
 	if ft.all {
 		return slices.MinFunc(groups, func(a, b *need) int { return cmp.Compare(a.cost, b.cost) })
