@@ -342,7 +342,8 @@ func (s *Set) Rules() []*Rule { return slices.Clone(s.rules) }
 // Filters returns the filters that Compile took.
 func (s *Set) Filters() []*Rule { return slices.Clone(s.filters) }
 
-// Warnings returns what the authors of rules and filters probably did not mean.
+// Warnings returns what the authors of rules and filters probably did not mean, as
+// far as reading them shows it. Lint looks closer.
 func (s *Set) Warnings() []Warning { return slices.Clone(s.warnings) }
 
 // Digest identifies the set: two sets with one digest give the same answers on

@@ -31,7 +31,12 @@
 //     and not on the order in which they arrive, or on how often, as long as none
 //     comes after it was said to be awaited no more. A finding goes out at once
 //     and is withdrawn when earlier events that arrive later speak against it.
-//   - Bounded memory, see [CorrelatorOptions]; what is evicted is counted.
+//   - Bounded memory, see [CorrelatorOptions]; what is evicted is counted. A rule
+//     is refused when it grows beyond the bounds of [Parse] through aliases of
+//     YAML, modifiers or the repetitions of a regular expression.
+//   - Warnings that hold. [Set.Lint] calls a part of a rule impossible, always true
+//     or needless only where that is proved; [CheckSchema] agrees with the JSON
+//     schemas of the specification.
 //
 // Choices where the specification is silent:
 //

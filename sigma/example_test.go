@@ -190,3 +190,47 @@ correlation:
 	see(after, 2, "192.0.2.2")
 	// Output: Root logs in from several places 2
 }
+
+func ExampleSet_Lint() {
+	rules, _ := sigma.Parse("rules.yml", []byte(`
+title: Script From a Temporary Folder
+logsource: {product: windows, category: process_creation}
+detection:
+    selection:
+        Image|endswith: '\wscript.exe'
+        CommandLine|contains: '\Temp\'
+    filter_updater:
+        Image|endswith: '\updater.exe'
+    filter_installer:
+        CommandLine|contains: '\Temp\setup.js'
+    filter_all_setups:
+        CommandLine|contains: 'setup'
+    condition: selection and not 1 of filter_*
+`))
+	set, _ := sigma.Compile(rules, sigma.Options{})
+	for _, w := range set.Lint() {
+		fmt.Printf("line %d, %s: %s\n", w.Line, w.Class, w.Text)
+	}
+	// Output:
+	// line 8, dead-selection: the search identifier "filter_updater" makes no difference to the rule, unless the field Image occurs more than once in an event: its answer follows from "selection"
+	// line 10, dead-selection: the search identifier "filter_installer" makes no difference to the rule: its answer follows from "filter_all_setups"
+}
+
+func ExampleCheckSchema() {
+	for _, w := range sigma.CheckSchema("rules.yml", []byte(`
+title: Whoami Execution
+date: 2025/02/03
+tags: [Discovery]
+logsource: {product: windows, category: process_creation}
+detection:
+    selection:
+        Image|endswith: '\whoami.exe'
+    condition: selection
+level: low
+`)) {
+		fmt.Println(w)
+	}
+	// Output:
+	// rules.yml:3:7: rule "Whoami Execution": date must be a day written as YYYY-MM-DD
+	// rules.yml:4:8: rule "Whoami Execution": the tag "Discovery" must be a namespace, a dot and a name, in small letters, digits, _ and -
+}
