@@ -10,7 +10,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 VULNDB      = golang.org/x/vulndb@v0.0.0-20261105234957-e22db6528018
 
-.PHONY: build check format vet staticcheck test race fuzz golden bench vuln crash nightly repro fips
+.PHONY: build check format vet staticcheck test race verifier fuzz golden bench vuln crash nightly repro fips
 
 build:
 	@GO="$(GO)" ./scripts/build counterseal
@@ -43,6 +43,11 @@ race:
 fips:
 	COUNTERSEAL_REQUIRE=$${COUNTERSEAL_REQUIRE:+$$COUNTERSEAL_REQUIRE,}fips \
 		GOFIPS140=certified GODEBUG=fips140=only $(GO) test -timeout 5m $(PKGS)
+
+# The second verifier is a module of its own, so that it stands alone.
+verifier:
+	@out=$$(gofmt -l docs/verifier); if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
+	cd docs/verifier && $(GO) vet ./... && $(GO) test ./...
 
 # Each fuzz target for FUZZFOR, from its committed seeds.
 fuzz:
