@@ -284,7 +284,8 @@ func TestPastRetention(t *testing.T) {
 		if got := a.refs("native.text", "=", `"the young record"`); len(got) != 1 || got[0] != young[0] {
 			t.Fatalf("the young record: %v", got)
 		}
-		if out, _ := a.run(0, "verify", "--config", a.file); !strings.Contains(out, "nothing altered") {
+		if out, _ := a.run(0, "verify", "--config", a.file); !strings.Contains(out, "nothing altered") ||
+			!strings.Contains(out, victims[0].String()+": destroyed under retention_days 30 of events/apps at ") || strings.Count(out, "destroyed under") != 2 {
 			t.Fatal(out)
 		}
 		if _, both := a.run(0, "doctor", "--config", a.file); strings.Contains(both, "key card is gone") {

@@ -140,6 +140,11 @@ func linesOfVerify(w io.Writer, r *attest.Report) error {
 			return err
 		}
 	}
+	for _, d := range r.Destroyed {
+		if err := enc.Encode(map[string]any{"destroyed": d.Object, "rule": d.Rule, "at": d.At, "statement": d.Index}); err != nil {
+			return err
+		}
+	}
 	if r.HasLedger {
 		l := &r.Ledger
 		return enc.Encode(map[string]any{"ledger": l.Origin, "statements": l.Size, "published": l.Published, "witnessed": l.Witnessed, "pending": l.Pending, "own_key": r.OwnKey})
@@ -168,6 +173,9 @@ func printVerify(w io.Writer, r *attest.Report) {
 		if s := &e.Segments[i]; s.Cut > 0 {
 			fmt.Fprintf(w, "note    %s/%s/%s: a torn tail of %d bytes was cut after a crash\n", s.Stream, s.Compartment, s.Segment, s.Cut)
 		}
+	}
+	for _, d := range r.Destroyed {
+		fmt.Fprintf(w, "note    %s\n", event.Printable(d.String()))
 	}
 	if r.HasLedger {
 		l := &r.Ledger

@@ -31,6 +31,7 @@ type Report struct {
 	HasLedger bool // a directory from before there was one has none
 	OwnKey    bool // the key of the log was taken from the directory
 	Problems  []Problem
+	Destroyed []Destroyed // segments that nobody reads again, by statement
 }
 
 // OK reports whether nothing is wrong.
@@ -83,6 +84,7 @@ func Verify(ctx context.Context, dir string, o VerifyOptions) (Report, error) {
 	}
 	if r.HasLedger && r.Ledger.OK() {
 		r.Problems = append(r.Problems, known.Segments(r.Evidence.Segments)...)
+		r.Destroyed = known.Destroyed(r.Evidence.Segments)
 	}
 	return r, nil
 }

@@ -232,6 +232,9 @@ func (l *Lifecycle) hold(ctx context.Context, id string) (Hold, error) {
 const actionRelease = "hold.release"
 
 func objects(h *Hold) []string {
+	if h.Authority.H == "" { // of a later version
+		return []string{"hold/" + h.ID}
+	}
 	return []string{"hold/" + h.ID, "authority " + h.Authority.H}
 }
 

@@ -250,6 +250,13 @@ func TestUnreadHoldKeepsEverything(t *testing.T) {
 	if r := s.pass(); r.Held != 1 || !s.opens(a) {
 		t.Fatalf("%+v", r)
 	}
+	holds, err := s.l.Holds(context.Background())
+	if err != nil || len(holds) != 1 || !holds[0].Unread {
+		t.Fatalf("%+v %v", holds, err)
+	}
+	if _, err := s.l.Ask(context.Background(), "os:1", holds[0].ID, "C-1", "It is over.", "A. Analyst"); err != nil {
+		t.Fatalf("nobody can ever release it: %v", err)
+	}
 }
 
 // TestWitnessesMissing: nothing is destroyed that no witness saw announced, nor by a

@@ -1,0 +1,63 @@
+package attest
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/counterseal/counterseal/internal/evidence"
+	"github.com/counterseal/counterseal/internal/ledger"
+)
+
+// TestWhatExcusesAMissingCard: a statement of the destruction does, an announcement that
+// ran out does until somebody placed a hold, and nothing else.
+func TestWhatExcusesAMissingCard(t *testing.T) {
+	id := uuid.Must(uuid.NewV7())
+	report := []evidence.SegmentReport{{Stream: evidence.Events, Compartment: "hr", Segment: id, State: "closed", Records: 3, HeaderHash: "aa", RecordsRoot: "bb", BlocksRoot: "cc"}}
+	say := func(f *Folded, kind, key string, detail any) {
+		s, err := ledger.New(kind, System, time.Now(), detail)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Subject = []string{key}
+		f.Add(f.Next, s)
+	}
+	stamp := func(d time.Duration) string { return time.Now().Add(d).Format(time.RFC3339) }
+	for _, c := range []struct {
+		name   string
+		fold   func(*Folded)
+		wrong  bool
+		listed int
+	}{
+		{"nothing was said", func(*Folded) {}, true, 0},
+		{"announced, and its grace runs", func(f *Folded) {
+			say(f, "destruction.intended", id.String(), map[string]any{"rule": "r", "after": stamp(time.Hour)})
+		}, true, 0},
+		{"announced, and it ran out", func(f *Folded) {
+			say(f, "destruction.intended", id.String(), map[string]any{"rule": "r", "after": stamp(-time.Hour)})
+		}, false, 0},
+		{"announced, it ran out, and a hold came", func(f *Folded) {
+			say(f, "destruction.intended", id.String(), map[string]any{"rule": "r", "after": stamp(-time.Hour)})
+			say(f, "hold.placed", "h", map[string]any{"scope": map[string]any{"compartment": "hr"}, "authority": "x"})
+		}, true, 0},
+		{"done", func(f *Folded) {
+			say(f, "destruction.intended", id.String(), map[string]any{"rule": "r", "after": stamp(-time.Hour)})
+			say(f, "destruction.done", id.String(), map[string]any{"rule": "retention_days 30 of events/hr", "destroyed": map[string]any{}})
+			say(f, "hold.placed", "h", map[string]any{"scope": map[string]any{"compartment": "hr"}, "authority": "x"})
+		}, false, 1},
+	} {
+		f := NewFolded()
+		say(f, "segment.closed", id.String(), map[string]any{"compartment": "hr", "stream": "events", "records": 3, "root": "bb", "blocks": "cc", "header": "aa"})
+		c.fold(f)
+		bad := f.Segments(report)
+		if (len(bad) > 0) != c.wrong || c.wrong && !strings.Contains(bad[0].What, "key card is gone") {
+			t.Errorf("%s: %v", c.name, bad)
+		}
+		got := f.Destroyed(report)
+		if len(got) != c.listed || c.listed > 0 && !strings.Contains(got[0].String(), "destroyed under retention_days 30 of events/hr at ") {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}
