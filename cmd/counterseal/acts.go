@@ -9,6 +9,7 @@ import (
 func (s *server) acts() map[string]web.Act {
 	return map[string]web.Act{
 		"key.state":      s.keyState,
+		"replay":         s.replay,
 		"unlock.request": s.unlockRequest,
 		"unlock.approve": s.unlockApprove,
 

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -49,11 +50,10 @@ func (s *shell) run(code int, args ...string) (out, both string) {
 	return stdout.String(), stdout.String() + stderr.String()
 }
 
-// TestCeremonyOfTwoOfficers goes the whole way on the command line: four officers, a
-// sealed original, a request, two signatures, two openings, the record.
-func TestCeremonyOfTwoOfficers(t *testing.T) {
-	s := newShell(t)
-	pass := s.write("pass", "correct horse battery staple\n")
+// office makes four officers and gives the file of the officers and of their passphrase.
+func (s *shell) office() (officers, pass string) {
+	s.t.Helper()
+	pass = s.write("pass", "correct horse battery staple\n")
 	roster := "apiVersion: officers/v1\nepoch: 1\nofficers:\n"
 	for _, o := range []struct{ file, office, name, authority string }{
 		{"inv", "investigation", "Ada Ihle", "Head of Legal"}, {"ovs", "oversight", "Otto Sand", "Works Council"},
@@ -66,13 +66,48 @@ func TestCeremonyOfTwoOfficers(t *testing.T) {
 		made, _ := s.run(0, args...)
 		again, _ := s.run(0, "officer", "card", s.at(o.file))
 		if made != again {
-			t.Fatalf("another card: %s, %s", made, again)
+			s.t.Fatalf("another card: %s, %s", made, again)
 		}
 		entry, _ := s.run(0, "officer", "card", s.at(o.file), "--authority", o.authority)
 		roster += entry
 	}
 	s.run(1, "officer", "init", "--office", "oversight", "--name", "X", "-o", s.at("inv"), "--passphrase-file", pass) // a key is never replaced
-	officers := s.write("officers.yaml", roster)
+	return s.write("officers.yaml", roster), pass
+}
+
+// witness runs a witness of a data directory and gives its key, its lines of the
+// configuration and a switch that takes it away.
+func (s *shell) witness(data string) (log, vkey, lines string, away *atomic.Bool) {
+	s.t.Helper()
+	b, err := os.ReadFile(filepath.Join(data, "ledger", "log.vkey"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	log = strings.TrimSpace(string(b))
+	w, err := ledger.OpenWitness(ledger.WitnessOptions{Dir: s.at("witness"), Name: "test/witness", Logs: []string{log}})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	away = new(atomic.Bool)
+	host := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if away.Load() {
+			http.Error(rw, "away", http.StatusServiceUnavailable)
+			return
+		}
+		w.ServeHTTP(rw, r)
+	}))
+	s.t.Cleanup(func() {
+		host.Close()
+		w.Close()
+	})
+	return log, w.VKey(), "witnesses:\n  - vkey: " + w.VKey() + "\n    url: " + host.URL + "\n    run_by: others\n", away
+}
+
+// TestCeremonyOfTwoOfficers goes the whole way on the command line: four officers, a
+// sealed original, a request, two signatures, two openings, the record.
+func TestCeremonyOfTwoOfficers(t *testing.T) {
+	s := newShell(t)
+	officers, pass := s.office()
 	text := "data: data\nofficers: officers.yaml\nhttp: off\nreserve: 16MiB\nmemory: 64MiB\n"
 	file := s.write(configName, text)
 	c, err := readConfig(file)
@@ -119,27 +154,8 @@ func TestCeremonyOfTwoOfficers(t *testing.T) {
 		t.Fatal(said)
 	}
 
-	// A witness, under its own key.
-	log, err := os.ReadFile(filepath.Join(c.Data, "ledger", "log.vkey"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	vkey := strings.TrimSpace(string(log))
-	w, err := ledger.OpenWitness(ledger.WitnessOptions{Dir: s.at("witness"), Name: "test/witness", Logs: []string{vkey}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
-	var away atomic.Bool
-	host := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		if away.Load() {
-			http.Error(rw, "away", http.StatusServiceUnavailable)
-			return
-		}
-		w.ServeHTTP(rw, r)
-	}))
-	defer host.Close()
-	s.write(configName, text+"witnesses:\n  - vkey: "+w.VKey()+"\n    url: "+host.URL+"\n    run_by: others\n")
+	vkey, witness, lines, away := s.witness(c.Data)
+	s.write(configName, text+lines)
 
 	words, _ := s.run(0, ask...)
 	if !strings.Contains(words, "C-17") || !strings.Contains(words, segments[0]) || !strings.Contains(words, segments[1]) {
@@ -182,7 +198,7 @@ func TestCeremonyOfTwoOfficers(t *testing.T) {
 
 	open := func(code int, who, out string, more ...string) string {
 		t.Helper()
-		args := []string{"officer", "open", request, "--key", s.at(who), "--passphrase-file", pass, "--officers", officers, "-o", s.at(out), "--log", vkey, "--witness", w.VKey()}
+		args := []string{"officer", "open", request, "--key", s.at(who), "--passphrase-file", pass, "--officers", officers, "-o", s.at(out), "--log", vkey, "--witness", witness}
 		if !slices.Contains(more, "--receipt") {
 			args = append(args, "--receipt", s.at("receipt"))
 		}
@@ -222,7 +238,7 @@ func TestCeremonyOfTwoOfficers(t *testing.T) {
 
 	// The ledger tells the whole of it, with nobody's name and without the purpose.
 	var kinds []string
-	r, err := ledger.VerifyDir(t.Context(), filepath.Join(c.Data, "ledger"), ledger.Verifiers{Log: []string{vkey}, Witnesses: []ledger.Witness{{VKey: w.VKey()}}, Threshold: 1,
+	r, err := ledger.VerifyDir(t.Context(), filepath.Join(c.Data, "ledger"), ledger.Verifiers{Log: []string{vkey}, Witnesses: []ledger.Witness{{VKey: witness}}, Threshold: 1,
 		Each: func(_ uint64, st ledger.Statement) {
 			if strings.HasPrefix(st.Kind, "approval.") || strings.HasPrefix(st.Kind, "unlock.") {
 				kinds = append(kinds, st.Kind)
@@ -242,6 +258,68 @@ func TestCeremonyOfTwoOfficers(t *testing.T) {
 	}
 	if got := strings.Join(kinds, " "); got != "approval.requested approval.decided approval.decided unlock.opened approval.used" {
 		t.Fatal(got)
+	}
+}
+
+// TestReplayOfOriginals goes the whole way: lines come in, their bytes are sealed to two
+// officers, the officers open them, and the server parses them again as it did.
+func TestReplayOfOriginals(t *testing.T) {
+	s := newShell(t)
+	officers, pass := s.office()
+	text := "officers: officers.yaml\nhttp: off\nreserve: 16MiB\nmemory: 64MiB\n"
+	if err := layAgency(s.dir, text); err != nil {
+		t.Fatal(err)
+	}
+	file := s.at(configName)
+	c, err := readConfig(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pia, err := os.ReadFile(s.at("pias/test.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pia = bytes.ReplaceAll(pia, []byte("original_days: 0 "), []byte("original_days: 7 "))
+	s.write("pias/test.yaml", string(pia))
+	s.write("events.ndjson", `{"time":"2026-01-02T03:04:05Z","n":1,"who":"alice","text":"one"}`+"\n"+`{"time":"2026-01-02T03:04:06Z","n":2,"who":"alice","text":"two"}`+"\n")
+	s.run(0, "import", "--config", file, "--source", "app", s.at("events.ndjson"))
+	segs, err := filepath.Glob(filepath.Join(c.Data, "evidence", "originals", "apps", "*.seg"))
+	if err != nil || len(segs) != 1 {
+		t.Fatal(segs, err)
+	}
+	log, witness, lines, _ := s.witness(c.Data)
+	conf, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.write(configName, string(conf)+lines)
+	s.run(0, "evidence", "unlock", "--config", file, "--segment", strings.TrimSuffix(filepath.Base(segs[0]), ".seg"), "--case", "C-18", "--purpose", "what was sent", "--requester", "Ada Ihle", "--for", "1h", "-o", s.at("request"))
+	both := []string{}
+	for _, who := range []string{"inv", "ovs"} {
+		s.run(0, "officer", "sign", s.at("request"), "--key", s.at(who), "--passphrase-file", pass, "--yes", "-o", s.at("says-"+who))
+		both = append(both, "--decision", s.at("says-"+who))
+	}
+	s.run(0, append([]string{"evidence", "approve", s.at("request"), "--config", file, "-o", s.at("receipt")}, both...)...)
+	open := func(who string, more ...string) {
+		s.run(0, append(append([]string{"officer", "open", s.at("request"), "--key", s.at(who), "--passphrase-file", pass, "--officers", officers, "--receipt", s.at("receipt"), "--log", log, "--witness", witness}, both...), more...)...)
+	}
+	open("ovs", "-o", s.at("handover"))
+	open("inv", "--handover", s.at("handover"), "-o", s.at("key"))
+
+	out, said := s.run(0, "replay", segs[0], "--key", s.at("key"), "--config", file)
+	if !strings.Contains(said, "2 as sealed, 0 otherwise, 0 refused now") || strings.Contains(out, "alice") || !strings.Contains(out, `"text":["two"]`) {
+		t.Fatal(said)
+	}
+	less := regexp.MustCompile(`(?m)^.*path: "text", action: allow.*$\n`).ReplaceAllString(string(pia), "")
+	if less == string(pia) {
+		t.Fatalf("the assessment does not name the field:\n%s", pia)
+	}
+	s.write("pias/test.yaml", less)
+	if _, said := s.run(0, "replay", segs[0], "--key", s.at("key"), "--config", file); !strings.Contains(said, "0 as sealed, 2 otherwise") {
+		t.Fatal(said)
+	}
+	if out, _ := s.run(0, "verify", "--config", file); !strings.Contains(out, "nothing altered") {
+		t.Fatal(out)
 	}
 }
 

@@ -139,8 +139,8 @@ func (e *Refused) Error() string { return e.Reason }
 // BadRequest is an error of the asker, with what to do next.
 func BadRequest(text, hint string) error { return &badRequest{text, hint} }
 
-// maxAct bounds what an act is given.
-const maxAct = 4 << 20
+// maxAct bounds what an act is given: originals to parse again are the largest.
+const maxAct = 32 << 20
 
 // act hands a request to the act of its name.
 func (s *Server) act(w http.ResponseWriter, r *http.Request) error {
