@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/counterseal/counterseal/internal/lifecycle"
+	"github.com/counterseal/counterseal/internal/pipeline"
 	"github.com/counterseal/counterseal/internal/web"
 )
 
@@ -42,6 +43,16 @@ func (c *config) grace() (time.Duration, error) {
 		return 0, usage("retention_grace: a time such as 72h")
 	}
 	return d, nil
+}
+
+// lifeChecks tells the doctor how retention and holds stand.
+func (s *server) lifeChecks(ctx context.Context) ([]pipeline.Check, error) {
+	checks, err := s.life.Doctor(ctx)
+	out := make([]pipeline.Check, len(checks))
+	for i, c := range checks {
+		out[i] = pipeline.Check{Name: "retention", State: c.State, Text: c.Text, Hint: c.Hint}
+	}
+	return out, err
 }
 
 type (

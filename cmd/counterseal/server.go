@@ -131,7 +131,7 @@ func (s *server) open(ctx context.Context, o serverOptions) error {
 	}
 	s.web, err = web.New(web.Options{
 		Pipeline: s.pipe, Ingest: s.http.Ingest(), Bulk: s.http.Bulk(), Import: s.importFiles, Log: s.log,
-		Acts:    s.acts(),
+		Acts: s.acts(), Checks: s.lifeChecks,
 		Version: version(), Demo: o.demo, Story: o.story, Now: s.now, Collectors: []prometheus.Collector{wayMetrics{s}},
 	})
 	if err != nil {

@@ -573,6 +573,49 @@ func TestCardComesBack(t *testing.T) {
 	}
 }
 
+// TestDoctor tells what a person should know, and nothing else.
+func TestDoctor(t *testing.T) {
+	s := newSite(t)
+	said := func() (text string) {
+		checks, err := s.l.Doctor(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range checks {
+			text += c.State + " " + c.Text + "\n"
+		}
+		return text
+	}
+	a := s.seal(evidence.Events, "hr", 1)
+	s.seal(evidence.Events, "lost", 1)
+	if got := said(); got != "warn no assessment says how long to keep events/lost\nok 0 segments are on their way out, 0 holds keep 0\n" {
+		t.Fatal(got)
+	}
+	s.rules = append(s.rules, &pia.Rule{Source: "x", Compartment: "hr", Retention: 40}, &pia.Rule{Source: "y", Compartment: "lost", Retention: 4000})
+	s.after(70 * day)
+	s.book.up = false
+	s.pass()
+	s.after(s.grace)
+	if got := said(); got != "warn compartment hr has several retentions: the longest holds\nwarn 1 segments are past their retention and wait for witnesses\nok 0 segments are on their way out, 0 holds keep 0\n" {
+		t.Fatal(got)
+	}
+	s.place(Scope{Compartment: "hr"})
+	s.after(100 * day)
+	if err := os.Remove(filepath.Join(s.dir, "keys", "segments", a.String()+".card")); err != nil {
+		t.Fatal(err)
+	}
+	if got := said(); !strings.Contains(got, "fail 1 key cards are gone that a hold keeps\n") || !strings.Contains(got, "warn 1 holds are past their review\n") ||
+		!strings.Contains(got, "1 holds keep 1\n") {
+		t.Fatal(got)
+	}
+	s.book.dead = true
+	s.l.Pass(context.Background())
+	s.book.dead = false
+	if got := said(); !strings.HasPrefix(got, "fail the last pass of retention did not end\n") {
+		t.Fatal(got)
+	}
+}
+
 // TestCardGoneUnderHold: a card that somebody else removed under a hold is never
 // explained by a destruction.
 func TestCardGoneUnderHold(t *testing.T) {

@@ -222,15 +222,9 @@ type Line struct {
 // later than within are left out; zero is no limit. mixed names the compartments whose
 // assessments say several retentions: the longest holds.
 func (l *Lifecycle) Plan(ctx context.Context, within time.Duration) (lines []Line, mixed []string, err error) {
-	ruled, err := l.promises(ctx)
+	ruled, mixed, err := l.ahead(ctx)
 	if err != nil {
 		return nil, nil, err
-	}
-	days, mixed := l.inForce()
-	for c, d := range days { // what the next pass will state
-		if have := ruled[c]; len(have) == 0 && d > 0 || len(have) > 0 && have[len(have)-1].days != d {
-			ruled[c] = append(have, promise{days: d, from: l.now()})
-		}
 	}
 	w, err := l.world(ctx, ruled)
 	if err != nil {
@@ -274,6 +268,21 @@ func (l *Lifecycle) Plan(ctx context.Context, within time.Duration) (lines []Lin
 		}
 	}
 	return lines, mixed, nil
+}
+
+// ahead gives all retentions, with those that the next pass will state.
+func (l *Lifecycle) ahead(ctx context.Context) (map[chain][]promise, []string, error) {
+	ruled, err := l.promises(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	days, mixed := l.inForce()
+	for c, d := range days {
+		if have := ruled[c]; len(have) == 0 && d > 0 || len(have) > 0 && have[len(have)-1].days != d {
+			ruled[c] = append(have, promise{days: d, from: l.now()})
+		}
+	}
+	return ruled, mixed, nil
 }
 
 // Gone says under which rule and when a segment was destroyed; ok is false where it

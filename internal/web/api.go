@@ -247,7 +247,15 @@ func (s *Server) rules(w http.ResponseWriter, _ *http.Request) error {
 }
 
 func (s *Server) doctor(w http.ResponseWriter, r *http.Request) error {
-	return sendJSON(w, s.o.Pipeline.Doctor(r.Context()))
+	checks := s.o.Pipeline.Doctor(r.Context())
+	if s.o.Checks != nil {
+		more, err := s.o.Checks(r.Context())
+		if err != nil {
+			return err
+		}
+		checks = append(checks, more...)
+	}
+	return sendJSON(w, checks)
 }
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) error {

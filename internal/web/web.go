@@ -44,6 +44,8 @@ type Options struct {
 	Bulk   http.Handler
 	// Import reads files on this machine.
 	Import func(context.Context, ImportRequest, func(collect.Progress)) (collect.Report, error)
+	// Checks are what other parts tell the doctor; nil: nothing.
+	Checks func(context.Context) ([]pipeline.Check, error)
 	// Acts are what a person may do over the socket beside asking, by name.
 	Acts map[string]Act
 	Log  *slog.Logger
