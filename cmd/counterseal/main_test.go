@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -58,7 +59,7 @@ func TestScript(t *testing.T) {
 			return layAgency(e.WorkDir, "reserve: 16MiB\nmemory: 64MiB\nhttp: 127.0.0.1:0\n")
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exitcode": cmdExitCode, "ready": cmdReady, "flip": cmdFlip, "generate": cmdGenerate, "rename-rules": cmdRenameRules, "fill": cmdFill,
+			"exitcode": cmdExitCode, "ready": cmdReady, "flip": cmdFlip, "generate": cmdGenerate, "rename-rules": cmdRenameRules, "capture": cmdCapture, "fill": cmdFill,
 		},
 	})
 }
@@ -142,6 +143,18 @@ func cmdExitCode(ts *testscript.TestScript, neg bool, args []string) {
 	if code != want {
 		ts.Fatalf("exit code %d, want %d", code, want)
 	}
+}
+
+// cmdCapture keeps what a part of a pattern finds in the last standard output.
+func cmdCapture(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: capture VARIABLE PATTERN")
+	}
+	m := regexp.MustCompile(args[1]).FindStringSubmatch(ts.ReadFile("stdout"))
+	if len(m) != 2 {
+		ts.Fatalf("nothing like %s", args[1])
+	}
+	ts.Setenv(args[0], m[1])
 }
 
 // cmdReady waits until a server answers on the socket of a data directory.

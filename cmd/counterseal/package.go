@@ -305,8 +305,9 @@ func newPackageVerify(env *environment) *cobra.Command {
 			"every record up to the checkpoint that witnesses signed. It names the file in which\n" +
 			"anything was altered. The keys of log and witnesses come by another way than the package.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(trust.logs) == 0 {
-				return usage("--log is the key of the log, which came by another way than the package")
+			v, err := trust.named()
+			if err != nil {
+				return err
 			}
 			k, err := recipientKey(env, key, pass)
 			if err != nil {
@@ -314,18 +315,18 @@ func newPackageVerify(env *environment) *cobra.Command {
 			}
 			st, err := os.Stat(args[0])
 			if err != nil {
-				return err
+				return &exitError{code: exitUnknown, err: err}
 			}
 			var c *report.Checked
 			if st.IsDir() {
-				c, err = report.VerifyBag(cmd.Context(), args[0], trust.verifiers())
+				c, err = report.VerifyBag(cmd.Context(), args[0], v)
 			} else {
-				c, err = report.VerifyFile(cmd.Context(), args[0], k, trust.verifiers())
+				c, err = report.VerifyFile(cmd.Context(), args[0], k, v)
 			}
 			if err != nil {
 				return &exitError{code: exitUnknown, err: err}
 			}
-			return printChecked(env, c, trust.verifiers())
+			return printChecked(env, c, v)
 		}}
 	trust.add(cmd)
 	cmd.Flags().StringVar(&key, "key", "", "key `file` of a recipient, to look inside a sealed package")
@@ -361,18 +362,22 @@ func newPackageOpen(env *environment) *cobra.Command {
 	var key, pass, out string
 	cmd := &cobra.Command{Use: "open FILE --key FILE --log VKEY [--witness VKEY]... -o DIR", Short: "Check a package and write what is in it into a new folder", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if key == "" || out == "" || len(trust.logs) == 0 {
-				return usage("--key is the key of the recipient, --log that of the log, and -o the folder to make")
+			if key == "" || out == "" {
+				return usage("--key is the key of the recipient and -o the folder to make")
+			}
+			v, err := trust.named()
+			if err != nil {
+				return err
 			}
 			k, err := recipientKey(env, key, pass)
 			if err != nil {
 				return err
 			}
-			c, err := report.Open(cmd.Context(), args[0], k, trust.verifiers(), out)
+			c, err := report.Open(cmd.Context(), args[0], k, v, out)
 			if err != nil {
 				return err
 			}
-			if err := printChecked(env, c, trust.verifiers()); err != nil {
+			if err := printChecked(env, c, v); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(env.stdout, "read %s\n", filepath.Join(out, "data", "index.html"))

@@ -48,10 +48,14 @@ func newProve(env *environment) *cobra.Command {
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if check != "" {
-				if len(args) > 0 || out != "" || len(trust.logs) == 0 {
-					return usage("--verify goes with the key of the log (--log) and no reference")
+				if len(args) > 0 || out != "" {
+					return usage("--verify goes without a reference and without -o")
 				}
-				return verifyProof(env, check, trust.verifiers())
+				v, err := trust.named()
+				if err != nil {
+					return err
+				}
+				return verifyProof(env, check, v)
 			}
 			if len(args) != 1 {
 				return usage("name a record by its reference, as search prints it, or a proof with --verify")
@@ -105,6 +109,18 @@ func trustOf(cfg config) string {
 		s += " --witness " + w.VKey
 	}
 	return s
+}
+
+// named is what the flags trust, for a check that trusts nothing else.
+func (t *trustFlags) named() (ledger.Verifiers, error) {
+	if len(t.logs) == 0 {
+		return ledger.Verifiers{}, usage("--log is the key of the log, which came by another way than what is checked")
+	}
+	v := t.verifiers()
+	if err := v.Check(); err != nil {
+		return v, usage("%v", err)
+	}
+	return v, nil
 }
 
 // decodeAct reads the request of an act.

@@ -64,3 +64,9 @@ func ProofOf(proof []byte) (index uint64, checkpoint []byte, err error) {
 	i, _, cp, err := parseProof(proof)
 	return uint64(i), cp, err
 }
+
+// Check says what is wrong with the keys and the threshold themselves.
+func (v Verifiers) Check() error {
+	_, err := v.parse()
+	return err
+}

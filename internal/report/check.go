@@ -541,6 +541,9 @@ func VerifyFile(ctx context.Context, path string, key *RecipientKey, v ledger.Ve
 }
 
 func verifyFile(ctx context.Context, path string, key *RecipientKey, v ledger.Verifiers, keep func(name string, r io.Reader) error) (*Checked, error) {
+	if err := v.Check(); err != nil {
+		return nil, err
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -647,6 +650,9 @@ func (c *checker) tee(name string, r io.Reader, keep func(string, io.Reader) err
 
 // VerifyBag checks an opened package: a folder as Open wrote it.
 func VerifyBag(ctx context.Context, dir string, v ledger.Verifiers) (*Checked, error) {
+	if err := v.Check(); err != nil {
+		return nil, err
+	}
 	c := newChecker(v)
 	root, err := os.OpenRoot(dir)
 	if err != nil {

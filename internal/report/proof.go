@@ -137,6 +137,9 @@ type Proven struct {
 // VerifyProof checks the file of a proof. It needs no network and no other file. Its
 // error wraps ErrAltered, or ledger.ErrUnwitnessed where all but cosignatures holds.
 func VerifyProof(b []byte, v ledger.Verifiers) (*Proven, error) {
+	if err := v.Check(); err != nil {
+		return nil, err
+	}
 	bad := func(err error) (*Proven, error) { return nil, fmt.Errorf("%w: %w", ErrAltered, err) }
 	if len(b) == 0 || b[len(b)-1] != '\n' {
 		return bad(errors.New("cut short"))
