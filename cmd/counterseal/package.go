@@ -262,8 +262,8 @@ func recipientKey(env *environment, path, pass string) (*report.RecipientKey, er
 }
 
 func newPackageKey(env *environment) *cobra.Command {
-	var name, out, pass string
-	cmd := &cobra.Command{Use: "key --name TEXT -o FILE", Short: "Make a key pair for a recipient of packages", Args: cobra.NoArgs,
+	var name, out, card, pass string
+	cmd := &cobra.Command{Use: "key --name TEXT -o FILE [--card FILE]", Short: "Make a key pair for a recipient of packages", Args: cobra.NoArgs,
 		Long: "Key makes the pair of a recipient, on the recipient's own machine, under a passphrase. It\n" +
 			"prints the public card and its id: the card goes to whoever makes packages, the id by\n" +
 			"another way, such as the telephone. A lost key cannot be brought back.",
@@ -287,11 +287,17 @@ func newPackageKey(env *environment) *cobra.Command {
 			if err := writeNew(out, b); err != nil {
 				return err
 			}
+			if card != "" {
+				if err := writeNew(card, append(k.Card().Bytes(), '\n')); err != nil {
+					return err
+				}
+			}
 			_, err = fmt.Fprintf(env.stdout, "%s\nid %s\n", k.Card().Bytes(), k.Card().ID())
 			return err
 		}}
 	cmd.Flags().StringVar(&name, "name", "", "`name` of the recipient")
 	cmd.Flags().StringVarP(&out, "output", "o", "", "`file` of the key, which must not be there")
+	cmd.Flags().StringVar(&card, "card", "", "`file` for the card, which must not be there")
 	cmd.Flags().StringVar(&pass, "passphrase-file", "", "`file` with the passphrase of the key")
 	return cmd
 }
