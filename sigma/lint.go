@@ -395,11 +395,9 @@ const (
 	// spares is the length from which a text spares events: a shorter one is in
 	// many of them.
 	spares = 3
-	// What asking a rule may cost without notice, in comparisons, see the costs of
-	// tests: a rule that every event or every value of a field gets to, and one that
-	// a short text spares some of them.
-	dearFrom      = 50
-	dearFromShort = 100
+	// dearFrom is what asking a rule may cost without notice, in comparisons, see the
+	// costs of tests: less than a regular expression.
+	dearFrom = 150
 	// dearSteps is the size of an expression, as steps counts it, that takes seconds
 	// for a value of a megabyte.
 	dearSteps = 1000
@@ -424,15 +422,23 @@ func (s *Set) lintCost() []Warning {
 			say("runs a regular expression of about %d steps: a long value may cost that for each of its characters", w.steps)
 			continue
 		}
-		if w.keywords > 0 && r.LogSource.Category == "" && r.LogSource.Service == "" {
-			say("looks for its keywords in every value of %s: a category or a service in logsource would spare the others", events)
-			continue
+		if w.keywords > 0 {
+			if r.LogSource.Category == "" && r.LogSource.Service == "" {
+				say("looks for its keywords in every value of %s: a category or a service in logsource would spare the others", events)
+				continue
+			}
+			// One kind of event of an event log has a field for each thing. Elsewhere there
+			// may be one text alone, and keywords are the way to look into it.
+			kind := slices.ContainsFunc(c.gate.entries, func(e *Entry) bool { return len(e.Channels) > 0 && len(e.EventIDs) > 0 })
+			if kind && (c.need == nil || slices.ContainsFunc(c.need.any, func(x witness) bool { return x.field == anyField })) {
+				say("looks for its keywords in every value of %s: the names of the fields that hold them would spare the others", events)
+				continue
+			}
 		}
 		if w.cost < dearFrom {
 			continue
 		}
 		var poor []string // what lets an event through
-		short := 0
 		if c.need != nil {
 			for _, x := range c.need.any {
 				name := "a value"
@@ -443,11 +449,10 @@ func (s *Set) lintCost() []Warning {
 				case x.kind == testPresent:
 					poor = append(poor, "has the field "+name)
 				case x.kind != testExact && len(x.lit) < spares && ascii([]byte(x.lit)):
-					short++
 					poor = append(poor, "holds "+strconv.Quote(x.lit)+" in "+name)
 				}
 			}
-			if len(poor) == 0 || len(poor) == short && w.cost < dearFromShort {
+			if len(poor) == 0 {
 				continue
 			}
 		}

@@ -142,6 +142,10 @@ func TestLint(t *testing.T) {
 		{"keywords in all of a product", strings.Replace(detect("k: [abcdef]", "condition: k"), ", category: c", "", 1),
 			[]string{`cost 5:3 looks for its keywords in every value of every event of p: a category or a service in logsource would spare the others`}},
 		{"keywords in a category", detect("k: [abcdef]", "condition: k"), nil},
+		{"keywords in an event log", strings.Replace(detect("k: [abcdef]", "s: {A: b}", "condition: k or s"), "product: p, category: c", "product: windows, category: process_creation", 1),
+			[]string{`cost 6:3 looks for its keywords in every value of every event of windows process_creation: the names of the fields that hold them would spare the others`}},
+		{"keywords beside a field", strings.Replace(detect("k: [ab]", "s: {A: bcdefghi}", "condition: k and s"), "product: p, category: c", "product: windows, category: process_creation", 1), nil},
+		{"many comparisons", detect("s: {A|contains: [a, b, c, d, e, f]}", "condition: not s"), nil},
 		{"keywords without one", detect("k: ['a?c', abcd]", "condition: not k"),
 			[]string{`cost 5:3 is asked of every event of p c, because it needs no text of 3 bytes or more; each time it reads every value of the event`}},
 	} {
