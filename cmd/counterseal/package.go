@@ -548,3 +548,50 @@ func (s *server) packageList(ctx context.Context, _ string, _ []byte) (any, erro
 	}
 	return all, err
 }
+
+// watchPackages states each hour what was not returned in time.
+func (s *server) watchPackages(ctx context.Context) error {
+	tick := time.NewTicker(time.Hour)
+	defer tick.Stop()
+	for {
+		n, err := report.Overdue(ctx, s.pipe.Recorder(), s.now())
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			s.log.Error("overdue packages could not be stated; tried again within the hour", "err", err)
+		case n > 0:
+			s.log.Warn("packages were not returned in time: counterseal package list --overdue", "new", n)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// checks tells the doctor how retention and packages stand.
+func (s *server) checks(ctx context.Context) ([]pipeline.Check, error) {
+	out, err := s.lifeChecks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all, err := report.Packages(ctx, s.pipe.Recorder(), s.now())
+	if err != nil {
+		return nil, err
+	}
+	late := 0
+	for _, p := range all {
+		if p.Overdue {
+			late++
+		}
+	}
+	switch {
+	case late > 0:
+		out = append(out, pipeline.Check{Name: "packages", State: "warn", Text: fmt.Sprintf("%d of %d were not returned in time", late, len(all)), Hint: "counterseal package list --overdue"})
+	case len(all) > 0:
+		out = append(out, pipeline.Check{Name: "packages", State: "ok", Text: fmt.Sprintf("%d, none overdue", len(all))})
+	}
+	return out, nil
+}

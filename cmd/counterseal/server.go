@@ -131,7 +131,7 @@ func (s *server) open(ctx context.Context, o serverOptions) error {
 	}
 	s.web, err = web.New(web.Options{
 		Pipeline: s.pipe, Ingest: s.http.Ingest(), Bulk: s.http.Bulk(), Import: s.importFiles, Log: s.log,
-		Acts: s.acts(), Checks: s.lifeChecks,
+		Acts: s.acts(), Checks: s.checks,
 		Version: version(), Demo: o.demo, Story: o.story, Now: s.now, Collectors: []prometheus.Collector{wayMetrics{s}},
 	})
 	if err != nil {
@@ -323,6 +323,7 @@ func (s *server) run(ctx context.Context) error {
 	}
 	group.Go(func() error { return s.reload(gctx) })
 	group.Go(func() error { return s.life.Run(gctx) })
+	group.Go(func() error { return s.watchPackages(gctx) })
 	group.Go(func() error { // an error of the follower ends the server
 		select {
 		case err := <-followed:
