@@ -52,7 +52,8 @@
 //     number and does not match.
 //   - A time part reads RFC 3339 and "2006-01-02 15:04:05" (UTC when no zone is
 //     given); week is the ISO week. Everything else does not match.
-//   - Regular expressions are RE2: no look-around and no back-references.
+//   - Regular expressions are RE2: no look-around and no back-references. One that
+//     may take more than 5000 steps for a character of a value is refused.
 //
 // Choices for correlations:
 //

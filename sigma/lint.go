@@ -16,9 +16,8 @@ import (
 // What it says of impossible, contradicting and needless parts is proved: from the
 // condition, and from what is known of two tests of one field (equal texts, one
 // text inside the other, different beginnings, apart numbers and networks). Where
-// the proof is too long, and of what it cannot compare, it says nothing. The proof
-// holds for values without opaque tokens in them; that one of two tests is about
-// a part of a token is never assumed.
+// the proof is too long, and of what it cannot compare, it says nothing. A text of
+// a rule in which Options.Opaque finds a token is not compared.
 //
 // What CheckSchema says is left to it.
 func (s *Set) Lint() []Warning {
@@ -385,6 +384,10 @@ func (n *node) appendKey(b []byte) []byte {
 func quoted(s string) string { return `"` + s + `"` }
 
 func listed(names []string) string {
+	const most = 8
+	if n := len(names); n > most {
+		names = append(slices.Clone(names[:most-1]), strconv.Itoa(n-most+1)+" others")
+	}
 	if n := len(names); n > 1 {
 		return strings.Join(names[:n-1], ", ") + " and " + names[n-1]
 	}

@@ -70,6 +70,8 @@ func TestLint(t *testing.T) {
 		{"never by quantity", detect("a1: {A: 1}", "a2: {B: 1}", "condition: all of a* and not 1 of a*"), []string{"impossible 6:3 " + never + ", whatever its search identifiers say"}},
 		{"never by number", detect("a1: {A: 1}", "a2: {B: 1}", "a3: {C: 1}", "condition: 2 of a* and not a1 and not a2"), []string{"impossible 7:3 " + never + ", whatever its search identifiers say"}},
 		{"possible by number", detect("a1: {A: 1}", "a2: {B: 1}", "a3: {C: 1}", "condition: 2 of a* and not a1"), nil},
+		{"never, of many", detect("s1: {A: x}", "s2: {A: x}", "s3: {A: x}", "s4: {A: x}", "s5: {A: x}", "s6: {A: x}", "s7: {A: x}", "s8: {A: x}", "s9: {A: x}",
+			"condition: 1 of s* and not s1 and not s2 and not s3 and not s4 and not s5 and not s6 and not s7 and not s8 and not s9"), []string{"impossible 13:3 " + never + ", whatever its search identifiers say"}},
 		{"always", detect("s: {A: 1}", "condition: s or not s"), []string{"always 5:3 " + every + ", whatever its search identifiers say"}},
 		{"all but one", detect("a1: {A: 1}", "a2: {B: 1}", "condition: 1 of a* and not all of a*"), nil},
 		{"filter of the same", detect("s: {A: x}", "f: {A|contains: X}", "condition: s and not f"), []string{`impossible 6:3 ` + never + `: what it asks of "s" and "f" together is impossible`}},
@@ -197,6 +199,14 @@ func TestSolver(t *testing.T) {
 	}
 	if contradictions < 1000 {
 		t.Errorf("%d contradictions", contradictions)
+	}
+}
+
+func TestListed(t *testing.T) {
+	for want, n := range map[string]int{"": 0, "a": 1, "a and b": 2, "a, b, c, d, e, f, g and h": 8, "a, b, c, d, e, f, g and 3 others": 10} {
+		if got := listed(strings.Split("abcdefghij", "")[:n]); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
 
