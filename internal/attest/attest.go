@@ -78,7 +78,6 @@ func Open(ctx context.Context, o Options) (*Recorder, error) {
 	}
 	o.Ledger.Log = r.log
 	o.Ledger.OnAlarm = func(a ledger.Alarm) {
-		r.log.Error("alarm of the ledger", "kind", a.Kind, "what", a.What, "witness", a.Witness, "size", a.Size)
 		select {
 		case r.alarms <- a:
 		default: // it is in the log and in Alarms

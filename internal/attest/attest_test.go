@@ -47,7 +47,7 @@ func (h *house) open() {
 	if h.state, err = state.Open(filepath.Join(h.dir, "state")); err != nil {
 		h.t.Fatal(err)
 	}
-	h.rec, err = Open(h.t.Context(), Options{State: h.state, Ledger: ledger.Options{Dir: filepath.Join(h.dir, "ledger"), Origin: origin, Key: h.key, Node: "n1"}})
+	h.rec, err = Open(h.t.Context(), Options{State: h.state, Ledger: h.options()})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -59,6 +59,10 @@ func (h *house) open() {
 	if err := h.segs.Reconcile(h.t.Context(), h.store); err != nil {
 		h.t.Fatal(err)
 	}
+}
+
+func (h *house) options() ledger.Options {
+	return ledger.Options{Dir: filepath.Join(h.dir, "ledger"), Origin: origin, Key: h.key, Node: "n1"}
 }
 
 func (h *house) close() {

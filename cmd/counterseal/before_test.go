@@ -1,0 +1,116 @@
+package main
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestDirectoryFromBeforeTheLedger opens a data directory that a version without a ledger
+// wrote (testdata/before-ledger: two lines of a test, its keys are no secret). What is
+// there is stated at the first start, and answers as before; from then on a segment
+// that is taken away is missed, and so is the ledger.
+func TestDirectoryFromBeforeTheLedger(t *testing.T) {
+	s := newShell(t)
+	if err := layAgency(s.dir, "reserve: 16MiB\nmemory: 64MiB\nhttp: off\n"); err != nil {
+		t.Fatal(err)
+	}
+	data := s.at("data")
+	if err := os.CopyFS(data, os.DirFS("testdata/before-ledger")); err != nil {
+		t.Fatal(err)
+	}
+	err := filepath.WalkDir(data, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			err = os.Chmod(path, 0o600)
+		} else if err == nil {
+			err = os.Chmod(path, 0o700)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := s.at(configName)
+	if out, _ := s.run(0, "verify", "--config", file); !strings.Contains(out, "there is no ledger") || !strings.Contains(out, "nothing altered") {
+		t.Fatal(out)
+	}
+	if out, _ := s.run(0, "search", "--config", file, "--format", "csv", "* | stats count() by source"); !strings.Contains(out, "app,2") {
+		t.Fatal(out)
+	}
+	if out, _ := s.run(0, "verify", "--config", file); strings.Contains(out, "there is no ledger") || !strings.Contains(out, "nothing altered") {
+		t.Fatal(out)
+	}
+	if b, err := os.ReadFile(filepath.Join(data, "VERSION")); err != nil || string(b) != formatVersion {
+		t.Fatalf("%s, %v", b, err)
+	}
+	segs, err := filepath.Glob(filepath.Join(data, "evidence", "events", "apps", "*.seg"))
+	if err != nil || len(segs) == 0 {
+		t.Fatal(segs, err)
+	}
+	away := s.at("away.seg")
+	if err := os.Rename(segs[0], away); err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := s.run(1, "verify", "--config", file); !strings.Contains(out, "it was taken away") {
+		t.Fatal(out)
+	}
+	if err := os.Rename(away, segs[0]); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(data, "ledger"), s.at("ledger")); err != nil {
+		t.Fatal(err)
+	}
+	if _, said := s.run(1, "doctor", "--config", file); !strings.Contains(said, "the ledger of") || !strings.Contains(said, "is gone") {
+		t.Fatal(said)
+	}
+}
+
+// TestAnOldBackupOfTheLedger puts an older copy of ledger and state back: routine work
+// goes on and everything shows it, the witness refuses, and what must be witnessed waits.
+func TestAnOldBackupOfTheLedger(t *testing.T) {
+	s := newShell(t)
+	if err := layAgency(s.dir, "reserve: 16MiB\nmemory: 64MiB\nhttp: off\n"); err != nil {
+		t.Fatal(err)
+	}
+	file := s.at(configName)
+	data := s.at("data")
+	events := s.write("events.ndjson", `{"time":"2026-01-02T03:04:05Z","n":1,"who":"alice","text":"one"}`+"\n")
+	s.run(0, "import", "--config", file, "--source", "app", events)
+	_, _, lines, _ := s.witness(data)
+	conf, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.write(configName, string(conf)+lines+"run_by: us\n")
+	s.run(0, "doctor", "--config", file)
+	for _, d := range []string{"ledger", "state"} {
+		if err := os.CopyFS(s.at("backup-"+d), os.DirFS(filepath.Join(data, d))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, _ := s.run(0, "doctor", "--config", file); !strings.Contains(out, "statements, cosigned up to") || !strings.Contains(out, "not independent: it runs on the host of this server") {
+		t.Fatal(out)
+	}
+	s.run(0, "search", "--config", file, "text")
+	for _, d := range []string{"ledger", "state"} {
+		if err := os.RemoveAll(filepath.Join(data, d)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(s.at("backup-"+d), filepath.Join(data, d)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.run(0, "search", "--config", file, "text") // routine
+	out, _ := s.run(1, "doctor", "--config", file)
+	if !strings.Contains(out, "fail  ledger") || !strings.Contains(out, "ledger.rollback") && !strings.Contains(out, "ledger.fork") {
+		t.Fatal(out)
+	}
+	s.run(0, "package", "key", "--name", "prosecutor", "-o", s.at("recipient"), "--card", s.at("card"), "--passphrase-file", s.write("pass", "correct horse battery staple\n"))
+	_, said := s.run(3, "package", "create", "--config", file, "--case", "C-1", "--purpose", "handover", "--recipient", s.at("card"), "--due", "2026-12-31",
+		"--from", "2026-01-01T00:00:00Z", "--to", "2026-02-01T00:00:00Z", "-o", s.at("package"))
+	if _, err := os.Stat(s.at("package")); err == nil || !strings.Contains(said, "witness") {
+		t.Fatalf("a package from a ledger that its witness does not know: %s", said)
+	}
+}
