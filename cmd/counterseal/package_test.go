@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -18,22 +17,28 @@ import (
 	"github.com/counterseal/counterseal/internal/event"
 )
 
-// runWitness runs a witness as a person on another machine does and gives its vkey and
-// address; it stops with the test.
+// runWitness runs a witness as a process of its own, as a person on another machine
+// does, and gives its vkey and address; it stops with the test.
 func runWitness(t *testing.T, log string) (vkey, url string) {
 	t.Helper()
-	ctx, stop := context.WithCancel(context.Background())
-	r, w := io.Pipe()
-	done := make(chan int, 1)
 	var stderr bytes.Buffer
-	go func() {
-		done <- run(ctx, &environment{stdin: strings.NewReader(""), stdout: w, stderr: &stderr},
-			[]string{"witness", "--dir", filepath.Join(t.TempDir(), "w"), "--listen", "127.0.0.1:0", "--log", log, "--name", "witness.example/package"})
-		w.Close()
-	}()
-	t.Cleanup(func() { stop(); <-done })
+	cmd := exec.Command("counterseal", "witness", "--dir", filepath.Join(t.TempDir(), "w"), "--listen", "127.0.0.1:0", "--log", log, "--name", "witness.example/package")
+	cmd.Stderr = &stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Signal(os.Interrupt)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the witness: %v\n%s", err, stderr.String())
+		}
+	})
 	said := map[string]string{}
-	for sc := bufio.NewScanner(r); len(said) < 2 && sc.Scan(); {
+	for sc := bufio.NewScanner(out); len(said) < 2 && sc.Scan(); {
 		name, value, _ := strings.Cut(sc.Text(), " ")
 		said[name] = strings.TrimSpace(value)
 	}

@@ -240,7 +240,7 @@ type selection struct {
 	segments  map[uuid.UUID]*chosen
 	records   int
 	unread    []unread
-	rows      []row // the first ones, for people
+	rows      []row // the earliest ones, for people
 	sources   map[string]int
 	named     int // records that name somebody of the authorisation
 	tokens    map[event.Token]bool
@@ -269,6 +269,12 @@ type original struct {
 	ref      event.Ref
 	selected bool // by an event inside the scope
 	others   bool // some event of it names somebody whom the authorisation does not
+}
+
+// trimRows keeps the earliest ones.
+func (s *selection) trimRows() {
+	slices.SortStableFunc(s.rows, func(a, b row) int { return strings.Compare(a.At, b.At) })
+	s.rows = s.rows[:min(len(s.rows), maxRows)]
 }
 
 func (s *selection) originalSegments() []uuid.UUID {
@@ -349,14 +355,16 @@ func (m *Maker) choose(ctx context.Context, req *Request) (*selection, error) {
 		}
 		c.ordinals = append(c.ordinals, ref.Ordinal)
 		s.sources[e.Source]++
-		if len(s.rows) < maxRows {
-			s.rows = append(s.rows, rowOf(ref, e))
+		s.rows = append(s.rows, rowOf(ref, e))
+		if len(s.rows) == 2*maxRows {
+			s.trimRows()
 		}
 		return nil
 	}
 	if err := m.read(ctx, &req.Scope, len(s.keys) > 0, s, take); err != nil {
 		return nil, err
 	}
+	s.trimRows()
 	for _, o := range originals {
 		switch {
 		case o.selected && o.others:

@@ -76,6 +76,7 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.5rem; 
 table { border-collapse: collapse; width: 100%; font-size: .875rem; } caption { text-align: left; color: #4a5866; padding-bottom: .5rem; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .75rem .3rem 0; border-bottom: 1px solid #d9dfe5; overflow-wrap: anywhere; } th { color: #4a5866; font-weight: 600; }
 code { font: .85em ui-monospace, monospace; }
+table.narrow { width: auto; } .n { text-align: right; font-variant-numeric: tabular-nums; } table.records td:nth-child(-n+3), table.records th { white-space: nowrap; }
 .due { font-weight: 600; }
 </style>
 </head>
@@ -109,20 +110,20 @@ code { font: .85em ui-monospace, monospace; }
 <p>Whoever has the public keys of log and witnesses needs nothing else: <code>counterseal package verify</code>, or the second verifier
 in <code>docs/verifier</code>, which was written from <code>docs/formats/package.md</code> alone.</p>
 <h2>Records by source</h2>
-<table><tr><th scope="col">Source</th><th scope="col">Records</th></tr>
-{{range .Sources}}<tr><td>{{.Name}}</td><td>{{.Records}}</td></tr>
+<table class="narrow"><tr><th scope="col">Source</th><th scope="col" class="n">Records</th></tr>
+{{range .Sources}}<tr><td>{{.Name}}</td><td class="n">{{.Records}}</td></tr>
 {{end}}</table>
 <h2>Records</h2>
-<table>{{if .More}}<caption>The first {{len .Rows}}; {{.More}} more are in data/records.</caption>{{end}}
+<table class="records">{{if .More}}<caption>The earliest {{len .Rows}}; {{.More}} more are in data/records.</caption>{{end}}
 <tr><th scope="col">Time</th><th scope="col">Source</th><th scope="col">Dataset</th><th scope="col">What</th><th scope="col">Reference</th></tr>
 {{range .Rows}}<tr><td>{{.At}}</td><td>{{.Source}}</td><td>{{.Dataset}}</td><td>{{.Text}}</td><td><code>{{.Ref}}</code></td></tr>
 {{end}}</table>
 <h2>Chain of custody</h2>
-<table><tr><th scope="col">Entry</th><th scope="col">Statement</th><th scope="col">Time</th><th scope="col">Who</th></tr>
-{{range .Statements}}<tr><td>{{.Index}}</td><td>{{.Kind}}</td><td>{{.At}}</td><td>{{.Actor}}</td></tr>
+<table class="narrow"><tr><th scope="col" class="n">Entry</th><th scope="col">Statement</th><th scope="col">Time</th><th scope="col">Who</th></tr>
+{{range .Statements}}<tr><td class="n">{{.Index}}</td><td>{{.Kind}}</td><td>{{.At}}</td><td>{{.Actor}}</td></tr>
 {{end}}</table>
 <h2>Made with</h2>
-<table>{{range $k, $v := .Tools}}<tr><td>{{$k}}</td><td>{{$v}}</td></tr>
+<table class="narrow">{{range $k, $v := .Tools}}<tr><td>{{$k}}</td><td>{{$v}}</td></tr>
 {{end}}</table>
 </body>
 </html>
@@ -176,7 +177,7 @@ func (p *page) plain() []byte {
 	for _, s := range p.Sources {
 		fmt.Fprintf(&b, "%9d  %s\n", s.Records, s.Name)
 	}
-	fmt.Fprintf(&b, "\nRecords: %d shown, %d more in data/records\n", len(p.Rows), p.More)
+	fmt.Fprintf(&b, "\nRecords: the earliest %d, %d more in data/records\n", len(p.Rows), p.More)
 	for _, r := range p.Rows {
 		fmt.Fprintf(&b, "%s  %s  %s  %s\n    %s\n", r.At, r.Source, r.Dataset, r.Ref, r.Text)
 	}

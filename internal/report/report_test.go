@@ -190,6 +190,9 @@ func TestPackage(t *testing.T) {
 			t.Errorf("the pages hold %q", bad)
 		}
 	}
+	if n := bytes.Index(all, []byte("</html>")); bytes.Count(all[:n], []byte("<tr><td>2026-11-25 11:")) != 20 {
+		t.Error("the page does not show each record once")
+	}
 	// Another key opens nothing, and no second package takes the place of the first.
 	other, err := NewRecipientKey("Somebody")
 	fatal(t, err)
