@@ -28,7 +28,8 @@ type proveRequest struct {
 }
 
 type proveAnswer struct {
-	Proof string `json:"proof"`
+	Proof     string `json:"proof"`
+	Witnessed bool   `json:"witnessed"`
 }
 
 func newProve(env *environment) *cobra.Command {
@@ -75,6 +76,9 @@ func newProve(env *environment) *cobra.Command {
 			var a proveAnswer
 			if err := errors.Join(c.act(cmd.Context(), "prove", q, &a), c.close()); err != nil {
 				return err
+			}
+			if !a.Witnessed {
+				fmt.Fprintln(env.stderr, "counterseal: no witness has signed over this yet: the proof rests on the log alone")
 			}
 			if out == "" {
 				_, err = io.WriteString(env.stdout, a.Proof)
@@ -155,7 +159,7 @@ func (s *server) prove(ctx context.Context, _ string, body []byte) (any, error) 
 	if err != nil {
 		return nil, web.BadRequest(err.Error(), "")
 	}
-	b, err := s.maker().Prove(ctx, stream, ref, q.Open)
+	b, witnessed, err := s.maker().Prove(ctx, stream, ref, q.Open)
 	switch {
 	case errors.Is(err, evidence.ErrNotClosed):
 		return nil, &web.Refused{Reason: "the segment of this record is still being written, so there is no root yet that a proof could lead to",
@@ -169,7 +173,7 @@ func (s *server) prove(ctx context.Context, _ string, body []byte) (any, error) 
 	case err != nil:
 		return nil, err
 	}
-	return proveAnswer{string(b)}, nil
+	return proveAnswer{string(b), witnessed}, nil
 }
 
 func verifyProof(env *environment, path string, v ledger.Verifiers) error {

@@ -88,6 +88,9 @@ func (s *Store) prove(stream Stream, ref event.Ref) (*Proof, error) {
 	if err != nil {
 		return nil, err
 	}
+	if rd.key == nil { // sealed to officers, or destroyed: also where a block is still at hand
+		return nil, rd.noKey
+	}
 	// Whoever proves many records asks for those of one block after another.
 	i := blockOf(blocks.table, ref.Ordinal)
 	k := blockKey{segment: seg.id, compartment: ref.Compartment, block: i}

@@ -45,6 +45,9 @@ var (
 	// ErrRolledBack is wrapped by Open when the directory holds less than a
 	// checkpoint in it, or another log. Going on would sign a fork.
 	ErrRolledBack = errors.New("the ledger is older than its own checkpoint")
+	// ErrUncovered is wrapped by Prove for a statement that is newer than the newest
+	// checkpoint. It will be under the next one.
+	ErrUncovered = errors.New("not under a checkpoint yet")
 	// ErrClosed is wrapped after Close.
 	ErrClosed = errors.New("the ledger is closed")
 )
@@ -807,7 +810,7 @@ func (l *Ledger) Prove(_ context.Context, index uint64) ([]byte, error) {
 // prove makes a tlog-proof from the tiles. Every hash is checked on the way.
 func (f files) prove(index int64, o opened) ([]byte, error) {
 	if index >= o.size {
-		return nil, fmt.Errorf("statement %d is not under a checkpoint yet; it has %d", index, o.size)
+		return nil, fmt.Errorf("statement %d: %w; it has %d", index, ErrUncovered, o.size)
 	}
 	p, err := tlog.ProveRecord(o.size, index, f.hashes(o.tree))
 	if err != nil {

@@ -67,7 +67,7 @@ func BenchmarkProve(b *testing.B) {
 	for range b.N {
 		ref := firsts[rng.IntN(len(firsts))].Next(uint64(rng.IntN(each)))
 		began := time.Now()
-		p, err := h.Prove(ctx, evidence.Events, ref, false)
+		p, _, err := h.Prove(ctx, evidence.Events, ref, false)
 		took = append(took, time.Since(began))
 		fatal(b, err)
 		if len(p) == 0 {

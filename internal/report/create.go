@@ -176,10 +176,7 @@ func (m *Maker) Create(ctx context.Context, req Request, path string) (made *Mad
 		ids = append(ids, r.ID())
 	}
 
-	tmp := filepath.Join(filepath.Dir(path), ".unfinished-"+filepath.Base(path))
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
+	tmp := filepath.Join(filepath.Dir(path), ".unfinished-"+id.String()) // of its own
 	f, err := m.FS.Create(tmp, 0o600)
 	if err != nil {
 		return nil, err
@@ -592,7 +589,20 @@ func (m *Maker) statement(ctx context.Context, index uint64) (leaf, proof []byte
 	if leaf, err = m.Recorder.Ledger().Leaf(ctx, index); err != nil {
 		return nil, nil, err
 	}
-	proof, err = m.Recorder.Ledger().Prove(ctx, index)
+	// The newest statements are covered by the next checkpoint, a moment later.
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for range 100 {
+		proof, err = m.Recorder.Ledger().Prove(ctx, index)
+		if !errors.Is(err, ledger.ErrUncovered) {
+			break
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		}
+	}
 	return leaf, proof, err
 }
 

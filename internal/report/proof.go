@@ -46,21 +46,23 @@ func closedOf(s *ledger.Statement) (*closedDetail, error) {
 // to the statement that closed it, to the newest checkpoint. It uses no key. With
 // open, the record and its salt are added: that is a look at it, and the caller has
 // asked whether it may be.
-func (m *Maker) Prove(ctx context.Context, stream evidence.Stream, ref event.Ref, open bool) ([]byte, error) {
+//
+// witnessed is false where no witness has cosigned a checkpoint over the statement yet.
+func (m *Maker) Prove(ctx context.Context, stream evidence.Stream, ref event.Ref, open bool) (proven []byte, witnessed bool, err error) {
 	p, err := evidence.ProveLeaf(m.Dir, stream, ref)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	fact, ok, err := m.Recorder.Fact(ctx, "segment.closed", ref.Segment.String())
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if !ok {
-		return nil, fmt.Errorf("proving %s: the ledger does not say yet that its segment is closed", ref)
+		return nil, false, fmt.Errorf("proving %s: the ledger does not say yet that its segment is closed: %w", ref, evidence.ErrNotClosed)
 	}
 	leaf, proof, err := m.statement(ctx, fact.Index)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	f := proofForm{
 		Type: proofType, Compartment: ref.Compartment, Index: ref.Ordinal, Leaf: hexOf(p.Leaf), Path: []string{}, Proof: string(proof),
@@ -72,15 +74,16 @@ func (m *Maker) Prove(ctx context.Context, stream evidence.Stream, ref event.Ref
 	if open {
 		full, err := m.Evidence.Prove(ctx, stream, ref)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		f.Record, f.Salt = b64(full.Record), hexOf(full.Salt)
 	}
 	if _, err := f.check(); err != nil {
-		return nil, fmt.Errorf("proving %s: evidence and ledger disagree, run counterseal verify: %w", ref, err)
+		return nil, false, fmt.Errorf("proving %s: evidence and ledger disagree, run counterseal verify: %w", ref, err)
 	}
 	b, err := approval.Canonical(f)
-	return append(b, '\n'), err
+	size, _ := m.Recorder.Ledger().Witnessed()
+	return append(b, '\n'), fact.Index < size, err
 }
 
 // check leads the path to the root in the statement.

@@ -23,16 +23,19 @@ func TestProve(t *testing.T) {
 	h.fill(t, 30)
 	ctx := context.Background()
 	ref := h.refs[7]
-	if _, err := h.Prove(ctx, evidence.Events, ref, false); !errors.Is(err, evidence.ErrNotClosed) {
+	if _, _, err := h.Prove(ctx, evidence.Events, ref, false); !errors.Is(err, evidence.ErrNotClosed) {
 		t.Fatal(err)
 	}
 	fatal(t, h.Settle(ctx))
 	h.pack(t, nil) // the witness has seen it
-	opened, err := h.Prove(ctx, evidence.Events, ref, true)
+	opened, _, err := h.Prove(ctx, evidence.Events, ref, true)
 	fatal(t, err)
 	fatal(t, os.RemoveAll(filepath.Join(h.dir, "keys")))
-	b, err := h.Prove(ctx, evidence.Events, ref, false)
+	b, witnessed, err := h.Prove(ctx, evidence.Events, ref, false)
 	fatal(t, err)
+	if !witnessed {
+		t.Error("said to be without a witness")
+	}
 	p, err := VerifyProof(b, h.trust)
 	if err != nil || p.Ref != ref || p.Record != nil || p.Statement.Kind != "segment.closed" || p.Size != 20 {
 		t.Fatalf("%+v %v", p, err)
@@ -68,7 +71,7 @@ func TestProve(t *testing.T) {
 		t.Fatal(err)
 	}
 	ref.Segment = uuid.New()
-	if _, err := h.Prove(ctx, evidence.Events, ref, false); !errors.Is(err, evidence.ErrPosition) {
+	if _, _, err := h.Prove(ctx, evidence.Events, ref, false); !errors.Is(err, evidence.ErrPosition) {
 		t.Fatal(err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http/httptest"
@@ -11,6 +12,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/counterseal/counterseal/internal/attest"
 	"github.com/counterseal/counterseal/internal/event"
@@ -227,4 +230,45 @@ func (h *house) other(t testing.TB) {
 	t.Helper()
 	_, err := h.Recorder.Record(context.Background(), attest.Act{Kind: "request.served", Actor: "os:1000", Detail: map[string]any{"route": "search", "status": 200}})
 	fatal(t, err)
+}
+
+// TestDestroyed: what was destroyed is missing from a package by name, the rest is in
+// it, and the path of a destroyed record can still be proven.
+func TestDestroyed(t *testing.T) {
+	h := newHouse(t)
+	h.fill(t, 9)
+	ctx := context.Background()
+	fatal(t, h.Settle(ctx))
+	gone := h.refs[0]
+	if _, err := h.Evidence.Prove(ctx, evidence.Events, gone); err != nil { // a block of it is at hand
+		t.Fatal(err)
+	}
+	_, err := h.Evidence.DestroyCard(ctx, evidence.Events, gone.Compartment, gone.Segment, func(evidence.Stream, string, uuid.UUID) error { return nil })
+	fatal(t, err)
+	path, m := h.pack(t, nil)
+	if m.Unread != 1 || m.Records != 6 || m.Segments != 1 {
+		t.Fatalf("%+v", m)
+	}
+	dir := filepath.Join(t.TempDir(), "bag")
+	if c, err := Open(ctx, path, h.key, h.trust, dir); err != nil || !c.OK() {
+		t.Fatal(c, err)
+	}
+	b, err := os.ReadFile(filepath.Join(dir, nameIndexText))
+	fatal(t, err)
+	if !bytes.Contains(b, []byte("segment "+gone.Segment.String()+": destroyed")) {
+		t.Fatalf("%s", b)
+	}
+	proof, _, err := h.Prove(ctx, evidence.Events, gone, false)
+	fatal(t, err)
+	if _, err := VerifyProof(proof, h.trust); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := h.Prove(ctx, evidence.Events, gone, true); !errors.Is(err, evidence.ErrNoKey) {
+		t.Fatal(err)
+	}
+	req := h.request()
+	req.Scope.Query, req.Scope.Refs = "n = 0", []event.Ref{gone}
+	if _, err := h.Create(ctx, req, filepath.Join(t.TempDir(), "p")); !errors.Is(err, ErrEmpty) {
+		t.Fatal(err)
+	}
 }

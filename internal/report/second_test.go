@@ -6,6 +6,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"go/parser"
+	"go/token"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -161,7 +163,7 @@ var goldenDir = filepath.Join("..", "..", "docs", "verifier", "testdata")
 func (h *house) golden(t *testing.T, pkg, key string) {
 	dir := goldenDir
 	fatal(t, os.MkdirAll(dir, 0o755))
-	proof, err := h.Prove(context.Background(), evidence.Events, h.refs[1], true)
+	proof, _, err := h.Prove(context.Background(), evidence.Events, h.refs[1], true)
 	fatal(t, err)
 	fatal(t, os.WriteFile(filepath.Join(dir, "proof.json"), proof, 0o644))
 	for from, to := range map[string]string{pkg: "good.pkg", key: "recipient.key"} {
@@ -199,5 +201,34 @@ func TestOldPackage(t *testing.T) {
 	fatal(t, err)
 	if p, err := VerifyProof(b, v); err != nil || p.Record == nil {
 		t.Fatal(p, err)
+	}
+}
+
+// TestSecondStandsAlone: the second verifier imports the standard library and the two
+// packages of golang.org/x/mod for notes and trees; nothing of this project.
+func TestSecondStandsAlone(t *testing.T) {
+	dir := filepath.Join("..", "..", "docs", "verifier")
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil || len(files) < 4 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+		fatal(t, err)
+		for _, i := range f.Imports {
+			path := strings.Trim(i.Path.Value, `"`)
+			first, _, _ := strings.Cut(path, "/")
+			if strings.Contains(first, ".") && path != "golang.org/x/mod/sumdb/note" && path != "golang.org/x/mod/sumdb/tlog" {
+				t.Errorf("%s imports %s", file, path)
+			}
+		}
+	}
+	own, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+	fatal(t, err)
+	house, err := os.ReadFile(filepath.Join("..", "..", "go.mod"))
+	fatal(t, err)
+	pin := regexp.MustCompile(`golang\.org/x/mod v[0-9.]+`)
+	if strings.Count(string(own), " v") != 1 || pin.FindString(string(own)) != pin.FindString(string(house)) {
+		t.Errorf("it requires %s", own)
 	}
 }
