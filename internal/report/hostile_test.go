@@ -82,6 +82,13 @@ func TestHostileArchives(t *testing.T) {
 		}
 		w.Flush()
 		b.Write(make([]byte, 1024))
+		if what == "twice" || what == "out of order" {
+			k := newChecker(h.trust)
+			fatal(t, k.archive(context.Background(), bytes.NewReader(b.Bytes()), nil))
+			if len(k.problems[levelPayload]) != 1 {
+				t.Errorf("%s: %v", what, k.problems)
+			}
+		}
 		path := h.hostile(t, b.Bytes())
 		dir := filepath.Join(t.TempDir(), "x", "bag")
 		fatal(t, os.MkdirAll(filepath.Dir(dir), 0o700))

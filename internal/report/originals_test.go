@@ -59,11 +59,11 @@ func TestOriginals(t *testing.T) {
 	fatal(t, h.Settle(ctx))
 	key := h.unlock(t, first)
 
-	path, m := h.pack(t, func(r *Request) { r.Scope.Sources = []string{"idp"} })
-	if m.Originals != 0 || m.Records != 5 || m.Withheld != 0 {
+	_, none := h.pack(t, func(r *Request) { r.Scope.Sources = []string{"idp"} })
+	if m := none; m.Originals != 0 || m.Records != 5 || m.Withheld != 0 {
 		t.Fatalf("%+v", m)
 	}
-	path, m = h.pack(t, func(r *Request) { r.Scope.Sources, r.Unlocked = []string{"idp"}, []*evidence.UnlockedKey{key} })
+	path, m := h.pack(t, func(r *Request) { r.Scope.Sources, r.Unlocked = []string{"idp"}, []*evidence.UnlockedKey{key} })
 	if m.Originals != 2 || m.Records != 5 || m.Withheld != 2 || m.Segments != 2 {
 		t.Fatalf("%+v", m)
 	}

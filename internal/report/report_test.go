@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -270,5 +272,32 @@ func TestDestroyed(t *testing.T) {
 	req.Scope.Query, req.Scope.Refs = "n = 0", []event.Ref{gone}
 	if _, err := h.Create(ctx, req, filepath.Join(t.TempDir(), "p")); !errors.Is(err, ErrEmpty) {
 		t.Fatal(err)
+	}
+}
+
+// TestDisagreement: where evidence has another root than the ledger says, neither a
+// proof nor a package is made.
+func TestDisagreement(t *testing.T) {
+	h := newHouse(t)
+	h.fill(t, 4)
+	ctx := context.Background()
+	fatal(t, h.Settle(ctx))
+	ref := h.refs[1]
+	f, _, err := h.Recorder.Fact(ctx, "segment.closed", ref.Segment.String())
+	fatal(t, err)
+	other := bytes.Replace(f.Detail, []byte(`"root":"`), []byte(`"root":"`+"00000000"), 1)
+	i := bytes.Index(other, []byte(`"root":"`)) + 8 + 64
+	other = append(other[:i], other[i+8:]...)
+	_, err = h.Recorder.Record(ctx, attest.Act{Kind: "segment.closed", Actor: attest.System, Subject: []string{ref.Segment.String()}, Detail: json.RawMessage(other)})
+	fatal(t, err)
+	if _, _, err := h.Prove(ctx, evidence.Events, ref, false); err == nil {
+		t.Error("proved against another root")
+	}
+	path := filepath.Join(t.TempDir(), "p")
+	if _, err := h.Create(ctx, h.request(), path); err == nil || !strings.Contains(err.Error(), "another root") {
+		t.Error("packed against another root:", err)
+	}
+	if des, err := os.ReadDir(filepath.Dir(path)); err != nil || len(des) != 0 {
+		t.Error(des, err)
 	}
 }

@@ -192,6 +192,10 @@ func TestLiesInside(t *testing.T) {
 			return s[:i] + strings.Repeat("0", 64) + s[i+64:]
 		}},
 		{"a path", "data/records/", func(s string) string { return strings.Replace(s, `"path":["`, `"path":["00`, 1) }},
+		{"a sibling", "data/records/", func(s string) string {
+			i := strings.Index(s, `"path":["`) + 9
+			return s[:i] + strings.Map(func(r rune) rune { return '0' + ('f'-r)%10 }, s[i:i+64]) + s[i+64:]
+		}},
 		{"an ordinal", "data/records/", func(s string) string { return strings.Replace(s, `"ordinal":0`, `"ordinal":1`, 1) }},
 		{"the scope", "data/package.json", func(s string) string { return strings.Replace(s, `"sources":[]`, `"sources":["idp"]`, 1) }},
 		{"the count", "data/package.json", func(s string) string { return strings.Replace(s, `"records":12`, `"records":11`, 1) }},
