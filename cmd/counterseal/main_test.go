@@ -31,10 +31,10 @@ import (
 // TestMain lets the test binary be counterseal itself, for the scripts and for the
 // tests that kill it.
 func TestMain(m *testing.M) {
+	ledger.RouteLibraryLog(slog.New(slog.DiscardHandler))
 	testscript.Main(m, map[string]func(){"counterseal": func() {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
-		ledger.RouteLibraryLog(slog.New(slog.DiscardHandler))
 		code := run(ctx, &environment{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}, os.Args[1:])
 		os.Exit(code)
 	}})
