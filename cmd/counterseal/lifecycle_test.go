@@ -1,14 +1,18 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +24,7 @@ import (
 	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/officer"
+	"github.com/counterseal/counterseal/internal/packs"
 	"github.com/counterseal/counterseal/internal/web"
 )
 
@@ -263,8 +268,7 @@ func TestPastRetention(t *testing.T) {
 	if list, _ := a.run(0, "hold", "list", "--config", a.file); !strings.Contains(list, hold) || !strings.Contains(list, "released") {
 		t.Fatal(list)
 	}
-	a.run(0, "retention", "run", "--config", a.file)
-	ran, _ = a.run(0, "retention", "run", "--config", a.file)
+	ran, _ = a.run(0, "retention", "run", "--config", a.file) // without a grace both steps are one
 	for _, id := range victims {
 		if who := a.opensBy(id, backup); len(who) > 0 {
 			t.Fatalf("%v still opens a destroyed segment: %s", who, ran)
@@ -384,4 +388,121 @@ func (a *archive) placeAndRelease(t *testing.T) string {
 	release(0, inv, ovs)
 	release(2, inv, ovs)
 	return id
+}
+
+// TestKillDuringDestruction kills the process at a random moment of a destruction, then
+// lets it end. Nothing young is gone, everything old is, each is stated once, keys and
+// statements agree, and a rebuild brings nothing back.
+func TestKillDuringDestruction(t *testing.T) {
+	rounds := 2
+	if packs.Required("kill") {
+		rounds = 10
+	}
+	if text := os.Getenv("COUNTERSEAL_KILLS"); text != "" {
+		var err error
+		if rounds, err = strconv.Atoi(text); err != nil || rounds < 1 {
+			t.Fatalf("COUNTERSEAL_KILLS is %q", text)
+		}
+	}
+	const day = 24 * time.Hour
+	a := newArchive(t)
+	for i, n := range []int{100, 92, 84, 76, 5} { // weeks of their own
+		a.seal(time.Duration(n)*day, "app", fmt.Sprintf(`{"time":"2026-01-02T03:04:05Z","n":%d,"text":"record"}`, i))
+	}
+	old, young := map[uuid.UUID]bool{}, map[uuid.UUID]bool{}
+	for _, stream := range []string{"events", "originals"} {
+		for _, id := range a.segments(stream) {
+			if time.Since(madeAt(id)) > 50*day {
+				old[id] = true
+			} else {
+				young[id] = true
+			}
+		}
+	}
+	if len(old) != 8 || len(young) != 2 {
+		t.Fatalf("%d old segments and %d young ones", len(old), len(young))
+	}
+	base := a.at("base")
+	if err := os.Rename(a.data(), base); err != nil {
+		t.Fatal(err)
+	}
+	config := a.config
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("%d rounds, seed %d", rounds, seed)
+	draw := rand.New(rand.NewPCG(seed, 2))
+	begun := 0
+	for round := range rounds {
+		if err := os.CopyFS(a.data(), os.DirFS(base)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(filepath.Join(a.data(), "keys", "keyring"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		a.config = config
+		a.watch("retention_grace: 0s\n") // a new witness: each round is a history of its own
+		cards := func() (n int) {
+			for id := range old {
+				if _, err := os.Stat(filepath.Join(a.data(), "keys", "segments", id.String()+".card")); err == nil {
+					n++
+				}
+			}
+			return n
+		}
+		cmd := exec.Command("counterseal", "retention", "run", "--config", a.file)
+		var said bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &said, &said
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		// From the first card on, a moment later.
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		for ; cards() == len(old); time.Sleep(200 * time.Microsecond) {
+			select {
+			case err := <-ended:
+				t.Fatalf("round %d: it ended before it destroyed anything: %v\n%s", round, err, said.String())
+			default:
+			}
+		}
+		time.Sleep(time.Duration(draw.IntN(20000)) * time.Microsecond)
+		cmd.Process.Kill()
+		<-ended
+		if n := cards(); n > 0 && n < len(old) {
+			begun++
+		}
+		a.run(0, "retention", "run", "--config", a.file)
+		a.run(0, "rebuild", "--config", a.file)
+		for id := range old {
+			if _, err := os.Stat(filepath.Join(a.data(), "keys", "segments", id.String()+".card")); !os.IsNotExist(err) {
+				t.Fatalf("round %d: %s survives", round, id)
+			}
+		}
+		if got := a.refs("kind = event"); len(got) != 1 || !young[got[0].Segment] {
+			t.Fatalf("round %d: %v is found", round, got)
+		}
+		if out, _ := a.run(0, "verify", "--config", a.file); !strings.Contains(out, "nothing altered") || strings.Count(out, "destroyed under") != len(old) {
+			t.Fatalf("round %d: %s", round, out)
+		}
+		stated := map[string]int{}
+		if _, err := ledger.VerifyDir(t.Context(), filepath.Join(a.data(), "ledger"), ledger.Verifiers{Log: []string{a.vkey}, Each: func(_ uint64, s ledger.Statement) {
+			if s.Kind == "destruction.done" {
+				for _, id := range s.Subject {
+					stated[id]++
+				}
+			}
+		}}); err != nil {
+			t.Fatal(err)
+		}
+		for id := range old {
+			if stated[id.String()] != 1 {
+				t.Fatalf("round %d: %s is stated %d times", round, id, stated[id.String()])
+			}
+		}
+		for _, path := range []string{a.data(), a.at("witness")} {
+			if err := os.RemoveAll(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	t.Logf("%d of %d kills were in the middle", begun, rounds)
 }

@@ -153,7 +153,7 @@ func (w *world) behind(todo []*segment) bool {
 
 // world reads what decides now.
 func (l *Lifecycle) world(ctx context.Context, ruled map[chain][]promise) (*world, error) {
-	w := &world{now: l.now(), grace: l.o.Grace, ruled: ruled}
+	w := &world{grace: l.o.Grace, ruled: ruled}
 	var err error
 	if w.units, w.open, err = l.units(); err != nil {
 		return nil, err
@@ -167,8 +167,9 @@ func (l *Lifecycle) world(ctx context.Context, ruled map[chain][]promise) (*worl
 	return w, l.words(ctx, w)
 }
 
-// words reads what was stated: announcements, destructions, holds.
+// words reads what was stated until now: announcements, destructions, holds.
 func (l *Lifecycle) words(ctx context.Context, w *world) error {
+	w.now = l.now()
 	var err error
 	if w.holds, err = l.Holds(ctx); err != nil {
 		return err
