@@ -71,7 +71,7 @@ func Kinds() []Kind {
 		{"case.opened", "a case", []string{"case"}},
 		{"case.closed", "a case ended", []string{"case"}},
 		{"case.authorised", "an authorisation and its scope", []string{"case", "scope"}},
-		{"package.made", "a package for named recipients", []string{"digest", "recipients", "due"}},
+		{"package.made", "a package for named recipients", []string{"digest", "bag", "recipients", "due"}},
 		{"package.received", "the recipient has it", []string{"package"}},
 		{"package.returned", "outcome, return or destruction at the recipient", []string{"package", "outcome"}},
 		{"package.overdue", "not returned in time", []string{"package"}},
