@@ -2,10 +2,13 @@ package main
 
 import (
 	"io/fs"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/counterseal/counterseal/internal/ledger"
 )
 
 // TestDirectoryFromBeforeTheLedger opens a data directory that a version without a ledger
@@ -78,12 +81,13 @@ func TestAnOldBackupOfTheLedger(t *testing.T) {
 	data := s.at("data")
 	events := s.write("events.ndjson", `{"time":"2026-01-02T03:04:05Z","n":1,"who":"alice","text":"one"}`+"\n")
 	s.run(0, "import", "--config", file, "--source", "app", events)
-	_, _, lines, _ := s.witness(data)
+	_, secret := s.office()
+	log, _, lines, _ := s.witness(data)
 	conf, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.write(configName, string(conf)+lines+"run_by: us\n")
+	s.write(configName, string(conf)+"officers: officers.yaml\n"+lines+"run_by: us\n")
 	s.run(0, "doctor", "--config", file)
 	for _, d := range []string{"ledger", "state"} {
 		if err := os.CopyFS(s.at("backup-"+d), os.DirFS(filepath.Join(data, d))); err != nil {
@@ -107,10 +111,67 @@ func TestAnOldBackupOfTheLedger(t *testing.T) {
 	if !strings.Contains(out, "fail  ledger") || !strings.Contains(out, "ledger.rollback") && !strings.Contains(out, "ledger.fork") {
 		t.Fatal(out)
 	}
-	s.run(0, "package", "key", "--name", "prosecutor", "-o", s.at("recipient"), "--card", s.at("card"), "--passphrase-file", s.write("pass", "correct horse battery staple\n"))
-	_, said := s.run(3, "package", "create", "--config", file, "--case", "C-1", "--purpose", "handover", "--recipient", s.at("card"), "--due", "2026-12-31",
-		"--from", "2026-01-01T00:00:00Z", "--to", "2026-02-01T00:00:00Z", "-o", s.at("package"))
+	s.run(0, "package", "key", "--name", "prosecutor", "-o", s.at("recipient"), "--card", s.at("card"), "--passphrase-file", secret)
+	pack := []string{"package", "create", "--config", file, "--case", "C-1", "--purpose", "handover", "--recipient", s.at("card"), "--due", "2026-12-31",
+		"--from", "2026-01-01T00:00:00Z", "--to", "2026-02-01T00:00:00Z"}
+	_, said := s.run(3, append(pack, "-o", s.at("package"))...)
 	if _, err := os.Stat(s.at("package")); err == nil || !strings.Contains(said, "witness") {
 		t.Fatalf("a package from a ledger that its witness does not know: %s", said)
+	}
+
+	// Two people close the log as it was found, and another follows.
+	s.run(0, "ledger", "succeed", "--config", file, "--reason", "restored from a backup", "--case", "C-2", "--requester", "Ada Ihle", "-o", s.at("succession"))
+	both := []string{"ledger", "succeed", s.at("succession"), "--config", file}
+	for _, who := range []string{"inv", "ovs"} {
+		s.run(0, "officer", "sign", s.at("succession"), "--key", s.at(who), "--passphrase-file", secret, "--yes", "-o", s.at("agrees-"+who))
+		if said, all := s.run(3, append(both, "--decision", s.at("agrees-"+who))...); said != "" || !strings.Contains(all, "it is not approved") {
+			t.Fatal(all)
+		}
+	}
+	said, _ = s.run(0, append(both, "--decision", s.at("agrees-inv"), "--decision", s.at("agrees-ovs"))...)
+	next := strings.Fields(said[strings.Index(said, "vkey"):])[1]
+	if next == log || !strings.HasPrefix(next, strings.Split(log, "+")[0]+"/2+") {
+		t.Fatalf("the new log is %s after %s", next, log)
+	}
+	if _, all := s.run(3, append(both, "--decision", s.at("agrees-inv"), "--decision", s.at("agrees-ovs"))...); !strings.Contains(all, "ends elsewhere") {
+		t.Fatalf("the consent was used twice: %s", all)
+	}
+	if out, _ := s.run(0, "verify", "--config", file); !strings.Contains(out, "nothing altered") || !strings.Contains(out, "succeeds 1 earlier log") {
+		t.Fatal(out)
+	}
+	for _, dir := range []string{"ledger.before", "state"} { // the state is folded from both logs, and again
+		out, _ := s.run(0, "doctor", "--config", file)
+		if !strings.Contains(out, "ok    state") || !strings.Contains(out, "does not know") && !strings.Contains(out, "unwitnessed") && !strings.Contains(out, "warn  ledger") {
+			t.Fatal(dir, out)
+		}
+		if err := os.RemoveAll(filepath.Join(data, "state")); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	// The witness is given the new key by hand, and critical acts go on.
+	w, err := ledger.OpenWitness(ledger.WitnessOptions{Dir: s.at("witness-2"), Name: "test/second", Logs: []string{next}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	host := httptest.NewServer(w)
+	defer host.Close()
+	s.write(configName, string(conf)+"officers: officers.yaml\nwitnesses:\n  - vkey: "+w.VKey()+"\n    url: "+host.URL+"\n")
+	s.run(0, append(pack, "-o", s.at("package"))...)
+	s.run(0, "package", "verify", s.at("package"), "--log", next, "--witness", w.VKey())
+
+	// An earlier log that was changed is named.
+	flipped := filepath.Join(data, "ledger.before", "1", "log", "checkpoint")
+	b, err := os.ReadFile(flipped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/2] ^= 1
+	if err := os.WriteFile(flipped, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := s.run(1, "verify", "--config", file); !strings.Contains(out, "ledger.before/1") {
+		t.Fatal(out)
 	}
 }

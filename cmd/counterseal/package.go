@@ -241,9 +241,6 @@ func (s *server) find(ctx context.Context, text string, sc report.Scope) ([]even
 	return refs, nil
 }
 
-// ledgerOrigin names the log of an organisation.
-func ledgerOrigin(org string) string { return pipeline.Origin(org) }
-
 // recipientKey opens the key file of a recipient, nil where none is named.
 func recipientKey(env *environment, path, pass string) (*report.RecipientKey, error) {
 	if path == "" {

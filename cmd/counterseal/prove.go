@@ -140,7 +140,7 @@ func decodeAct(body []byte, v any) error {
 // maker makes proofs and packages of this server.
 func (s *server) maker() *report.Maker {
 	return &report.Maker{
-		Dir: s.cfg.Data, Org: s.pipe.Org(), Log: ledgerOrigin(s.pipe.Org().String()), Evidence: s.pipe.Evidence(), Recorder: s.pipe.Recorder(),
+		Dir: s.cfg.Data, Org: s.pipe.Org(), Log: s.pipe.Recorder().Origin(), Evidence: s.pipe.Evidence(), Recorder: s.pipe.Recorder(),
 		Settle: s.pipe.CloseSegments, Now: s.now,
 	}
 }

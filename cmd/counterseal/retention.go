@@ -27,7 +27,7 @@ func (s *server) openLife(ctx context.Context) error {
 		return err
 	}
 	s.life, err = lifecycle.New(lifecycle.Options{
-		Evidence: s.pipe.Evidence(), Index: s.pipe.Index, State: s.pipe.State(), Statements: s.pipe.Recorder(), Ledger: s.pipe.Recorder().Ledger(),
+		Evidence: s.pipe.Evidence(), Index: s.pipe.Index, State: s.pipe.State(), Statements: s.pipe.Recorder(), Ledger: s.pipe.Recorder(),
 		Rules: s.pipe.InForce, Past: s.pipe.Past, Roster: roster, Org: s.pipe.Org(), Grace: grace, Now: s.now, Log: s.log,
 	})
 	if err != nil {

@@ -92,7 +92,7 @@ func openServer(ctx context.Context, cfg config, o serverOptions) (*server, erro
 }
 
 func (s *server) open(ctx context.Context, o serverOptions) error {
-	if err := checkVersion(s.cfg.Data); err != nil {
+	if err := errors.Join(pipeline.SettleSuccession(s.cfg.Data), checkVersion(s.cfg.Data)); err != nil {
 		return err
 	}
 	docs, err := s.cfg.documents()

@@ -309,7 +309,7 @@ func (s *server) decide(ctx context.Context, actor string, st *approval.Statemen
 		if err := json.Unmarshal(f.Detail, &d); err != nil {
 			return "", err
 		}
-		b, err := rec.Ledger().Payload(d.Signed)
+		b, err := rec.Payload(d.Signed)
 		if err != nil {
 			return "", err
 		}
@@ -352,7 +352,7 @@ func (s *server) decide(ctx context.Context, actor string, st *approval.Statemen
 
 // receiptOf proves a statement that witnesses have seen.
 func (s *server) receiptOf(ctx context.Context, index uint64) (any, error) {
-	l := s.pipe.Recorder().Ledger()
+	l := s.pipe.Recorder()
 	if seen, _ := l.Witnessed(); seen <= index {
 		return nil, fmt.Errorf("the statement stands and waits: %w", ledger.ErrUnwitnessed)
 	}

@@ -185,6 +185,9 @@ func printVerify(w io.Writer, r *attest.Report) {
 		case l.Witnessed == 0:
 			fmt.Fprintf(w, "note    no witness has seen the ledger: whoever holds its key could write it anew\n")
 		}
+		if n := len(r.Earlier); n > 0 {
+			fmt.Fprintf(w, "note    the log succeeds %d earlier log%s, closed by two people\n", n, map[bool]string{false: "s"}[n == 1])
+		}
 		if l.Pending > 0 {
 			fmt.Fprintf(w, "note    %d statements wait for the next start\n", l.Pending)
 		}

@@ -48,11 +48,17 @@ type Options struct {
 	Ledger ledger.Options // OnAlarm is filled here
 	State  *state.DB
 	Log    *slog.Logger
+	// Before are the logs that this one succeeds, oldest first.
+	Before []*ledger.Closed
 }
 
-// Recorder is the open ledger with its projection. It is safe for concurrent use.
+// Recorder is the open ledger with its projection. It is safe for concurrent use. Its
+// statements are numbered on from those of the logs that it succeeds.
 type Recorder struct {
 	ledger    *ledger.Ledger
+	before    []*ledger.Closed
+	base      uint64 // statements in the logs before
+	origin    string
 	state     *state.DB
 	log       *slog.Logger
 	now       func() time.Time
@@ -69,12 +75,15 @@ type Recorder struct {
 // Open opens the ledger and folds what the state has not seen. The caller closes the
 // state after the recorder.
 func Open(ctx context.Context, o Options) (*Recorder, error) {
-	r := &Recorder{state: o.State, log: o.Log, now: o.Ledger.Now, witnesses: o.Ledger.Witnesses, alarms: make(chan ledger.Alarm, 64), quit: make(chan struct{})}
+	r := &Recorder{state: o.State, log: o.Log, before: o.Before, origin: o.Ledger.Origin, now: o.Ledger.Now, witnesses: o.Ledger.Witnesses, alarms: make(chan ledger.Alarm, 64), quit: make(chan struct{})}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
 	if r.now == nil {
 		r.now = time.Now
+	}
+	for _, c := range r.before {
+		r.base += c.Size()
 	}
 	o.Ledger.Log = r.log
 	o.Ledger.OnAlarm = func(a ledger.Alarm) {
@@ -90,13 +99,13 @@ func Open(ctx context.Context, o Options) (*Recorder, error) {
 	if r.next, err = r.state.Told(ctx); err != nil {
 		return nil, errors.Join(err, r.ledger.Close())
 	}
-	if r.next > r.ledger.Size() { // the state is of another, longer ledger: it is a view
+	if r.next > r.size() { // the state is of another, longer ledger: it is a view
 		if err := r.state.Forgotten(ctx); err != nil {
 			return nil, errors.Join(err, r.ledger.Close())
 		}
 		r.next = 0
 	}
-	if err := r.fold(ctx, r.ledger.Size()); err != nil {
+	if err := r.fold(ctx, r.size()); err != nil {
 		return nil, errors.Join(err, r.ledger.Close())
 	}
 	r.done.Add(1)
@@ -125,8 +134,85 @@ func (r *Recorder) raise() {
 	}
 }
 
-// Ledger is the ledger behind the recorder.
+// Ledger is the log that statements go into now. It counts its own statements alone:
+// what has the number of a fact is read by the methods of the recorder.
 func (r *Recorder) Ledger() *ledger.Ledger { return r.ledger }
+
+// size is how many statements all logs hold.
+func (r *Recorder) size() uint64 { return r.base + r.ledger.Size() }
+
+// of finds the log of a statement: nil for the current one.
+func (r *Recorder) of(index uint64) (c *ledger.Closed, own uint64) {
+	for _, c := range r.before {
+		if index < c.Size() {
+			return c, index
+		}
+		index -= c.Size()
+	}
+	return nil, index
+}
+
+// Origin names the log that statements go into now.
+func (r *Recorder) Origin() string { return r.origin }
+
+// Own is the number of a statement in its own log, and whether that is the current one.
+func (r *Recorder) Own(index uint64) (own uint64, current bool) {
+	c, own := r.of(index)
+	return own, c == nil
+}
+
+// Leaf reads the exact bytes of a statement.
+func (r *Recorder) Leaf(ctx context.Context, index uint64) ([]byte, error) {
+	c, own := r.of(index)
+	if c != nil {
+		return c.Leaf(ctx, own)
+	}
+	return r.ledger.Leaf(ctx, own)
+}
+
+// Prove makes a tlog-proof for a statement, by the log in which it stands.
+func (r *Recorder) Prove(ctx context.Context, index uint64) ([]byte, error) {
+	c, own := r.of(index)
+	if c != nil {
+		return c.Prove(ctx, own)
+	}
+	return r.ledger.Prove(ctx, own)
+}
+
+// Witnessed is how many statements enough witnesses have cosigned, those of earlier
+// logs among them: two people of two offices have closed those.
+func (r *Recorder) Witnessed() (size uint64, at time.Time) {
+	size, at = r.ledger.Witnessed()
+	return r.base + size, at
+}
+
+// PutPayload keeps a payload for a statement to come.
+func (r *Recorder) PutPayload(b []byte) (ledger.Digest, error) { return r.ledger.PutPayload(b) }
+
+// Payload reads a payload, of whichever log.
+func (r *Recorder) Payload(d ledger.Digest) ([]byte, error) {
+	b, err := r.ledger.Payload(d)
+	for i := len(r.before) - 1; i >= 0 && errors.Is(err, ledger.ErrNoPayload); i-- {
+		b, err = r.before[i].Payload(d)
+	}
+	return b, err
+}
+
+// each reads all logs from a statement on.
+func (r *Recorder) each(ctx context.Context, from uint64, fn func(index uint64, s ledger.Statement) error) (uint64, error) {
+	base := uint64(0)
+	for _, c := range r.before {
+		if from < base+c.Size() {
+			next, err := c.Each(ctx, from-base, func(i uint64, s ledger.Statement, _ []byte) error { return fn(base+i, s) })
+			if from = base + next; err != nil {
+				return from, err
+			}
+		}
+		base += c.Size()
+	}
+	next, err := r.ledger.Each(ctx, from-base, func(i uint64, s ledger.Statement, _ []byte) error { return fn(base+i, s) })
+	return base + next, err
+}
 
 // Close closes the ledger.
 func (r *Recorder) Close() error {
@@ -158,6 +244,7 @@ func (r *Recorder) Record(ctx context.Context, a Act) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("stating %s: %w", a.Kind, err)
 	}
+	index += r.base
 	return index, r.fold(ctx, index+1)
 }
 
@@ -173,6 +260,7 @@ func (r *Recorder) Critical(ctx context.Context, a Act) (ledger.Receipt, error) 
 		return ledger.Receipt{}, err
 	}
 	receipt, err := r.ledger.AddWitnessed(ctx, s)
+	receipt.Index += r.base
 	if errors.Is(err, ledger.ErrUnwitnessed) {
 		return receipt, errors.Join(fmt.Errorf("stating %s: %w", a.Kind, err), r.fold(ctx, receipt.Index+1))
 	}
@@ -199,7 +287,7 @@ func (r *Recorder) fold(ctx context.Context, size uint64) error {
 	defer r.foldMu.Unlock()
 	for r.next < size {
 		var facts []state.Fact
-		next, err := r.ledger.Each(ctx, r.next, func(index uint64, s ledger.Statement, _ []byte) error {
+		next, err := r.each(ctx, r.next, func(index uint64, s ledger.Statement) error {
 			facts = append(facts, Fold(index, s)...)
 			if len(facts) >= foldBatch {
 				return errFull
@@ -234,7 +322,7 @@ func (r *Recorder) Rebuild(ctx context.Context) error {
 	}
 	r.next = 0
 	r.foldMu.Unlock()
-	return r.fold(ctx, r.ledger.Size())
+	return r.fold(ctx, r.size())
 }
 
 // Fold turns a statement into facts: one for each object that it is about. A later
@@ -285,7 +373,7 @@ func (r *Recorder) Differences(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	f := NewFolded()
-	_, err = r.ledger.Each(ctx, 0, func(index uint64, s ledger.Statement, _ []byte) error {
+	_, err = r.each(ctx, 0, func(index uint64, s ledger.Statement) error {
 		if index >= told {
 			return errFull
 		}

@@ -87,9 +87,10 @@ func (s *Segments) Settled(stream evidence.Stream, compartment string, id uuid.U
 	}
 }
 
-// Reconcile states what no statement says yet of the segments that are there: those
-// that were closed when the process died, and all of a data directory from before
-// there was a ledger.
+// Reconcile states what no statement of the current log says yet of the segments that
+// are there: those that were closed when the process died, all of a data directory from
+// before there was a ledger, and all when one log has succeeded another, so that they
+// are proven by keys and witnesses of today.
 func (s *Segments) Reconcile(ctx context.Context, store *evidence.Store) error {
 	known := map[string]bool{}
 	for _, kind := range []string{"segment.closed", "segment.damaged"} {
@@ -98,7 +99,9 @@ func (s *Segments) Reconcile(ctx context.Context, store *evidence.Store) error {
 			return err
 		}
 		for _, f := range facts {
-			known[f.Key] = true
+			if _, current := s.r.Own(f.Index); current {
+				known[f.Key] = true
+			}
 		}
 	}
 	var todo []settled

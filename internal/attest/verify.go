@@ -2,11 +2,14 @@ package attest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/ledger"
@@ -28,8 +31,9 @@ type VerifyOptions struct {
 type Report struct {
 	Evidence  evidence.Report
 	Ledger    ledger.Report
-	HasLedger bool // a directory from before there was one has none
-	OwnKey    bool // the key of the log was taken from the directory
+	HasLedger bool            // a directory from before there was one has none
+	OwnKey    bool            // the key of the log was taken from the directory
+	Earlier   []ledger.Report // of the logs that it succeeds, oldest first
 	Problems  []Problem
 	Destroyed []Destroyed // segments that nobody reads again, by statement
 }
@@ -47,28 +51,46 @@ func Verify(ctx context.Context, dir string, o VerifyOptions) (Report, error) {
 	var r Report
 	known := NewFolded()
 	told, facts, stateErr := state.ReadFacts(ctx, filepath.Join(dir, "state"))
+	then := NewFolded() // when the state had read so far
+	base := uint64(0)
+	var first *ledger.Statement // of the log that is read
+	each := func(index uint64, s ledger.Statement) {
+		if first == nil {
+			first = &s
+		}
+		known.Add(base+index, s)
+		if base+index < told {
+			then.Add(base+index, s)
+		}
+	}
 	if _, err := os.Stat(filepath.Join(dir, "ledger", "log")); err == nil {
 		r.HasLedger = true
-		v := ledger.Verifiers{Log: o.Log, Witnesses: o.Witnesses, Threshold: o.Threshold, Known: o.Known}
-		if len(v.Log) == 0 {
-			vkey, err := os.ReadFile(filepath.Join(dir, "ledger", "log.vkey"))
+		var before []ledger.Report
+		for n := 1; ; n++ {
+			at := filepath.Join("ledger.before", strconv.Itoa(n))
+			if _, err := os.Stat(filepath.Join(dir, at)); err != nil {
+				break
+			}
+			first = nil
+			rep, err := r.log(ctx, dir, at, VerifyOptions{Log: o.Log, Witnesses: o.Witnesses}, each)
 			if err != nil {
-				return r, fmt.Errorf("verifying the ledger: its public key is not there, give it: %w", err)
+				return r, err
 			}
-			v.Log, r.OwnKey = []string{string(trimLine(vkey))}, true
-		}
-		then := NewFolded() // when the state had read so far
-		v.Each = func(index uint64, s ledger.Statement) {
-			known.Add(index, s)
-			if index < told {
-				then.Add(index, s)
+			r.follows(before, at, first)
+			for _, f := range rep.Findings {
+				r.Problems = append(r.Problems, Problem{at + "/" + f.File, f.Index, f.What})
 			}
+			before = append(before, rep)
+			base += rep.Size
 		}
-		if r.Ledger, err = ledger.VerifyDir(ctx, filepath.Join(dir, "ledger"), v); err != nil {
+		first = nil
+		if r.Ledger, err = r.log(ctx, dir, "ledger", o, each); err != nil {
 			return r, err
 		}
+		r.follows(before, "ledger", first)
+		r.Earlier = before
 		switch {
-		case stateErr == nil && r.Ledger.OK(): // else the fold has holes, and what is wrong was said
+		case stateErr == nil && r.OK(): // else the fold has holes, and what is wrong was said
 			r.Problems = append(r.Problems, then.State(told, facts)...)
 		case stateErr != nil && !errors.Is(stateErr, fs.ErrNotExist):
 			r.Problems = append(r.Problems, Problem{"state/state.db", -1, "it cannot be read: delete it, and the next start makes it again"})
@@ -82,11 +104,63 @@ func Verify(ctx context.Context, dir string, o VerifyOptions) (Report, error) {
 	if r.Evidence, err = evidence.Verify(ctx, dir, evidence.VerifyOptions{Progress: o.Progress, Known: heads}); err != nil {
 		return r, err
 	}
-	if r.HasLedger && r.Ledger.OK() {
+	if r.HasLedger && r.Ledger.OK() && sound(r.Earlier) {
 		r.Problems = append(r.Problems, known.Segments(r.Evidence.Segments)...)
 		r.Destroyed = known.Destroyed(r.Evidence.Segments)
 	}
 	return r, nil
+}
+
+// log verifies one log with the keys that the options have for it, else with the one
+// that lies beside it.
+func (r *Report) log(ctx context.Context, dir, at string, o VerifyOptions, each func(uint64, ledger.Statement)) (ledger.Report, error) {
+	b, err := os.ReadFile(filepath.Join(dir, at, "log.vkey"))
+	if err != nil && len(o.Log) == 0 {
+		return ledger.Report{}, fmt.Errorf("verifying the ledger: its public key is not there, give it: %w", err)
+	}
+	own := string(trimLine(b))
+	v := ledger.Verifiers{Witnesses: o.Witnesses, Threshold: o.Threshold, Known: o.Known, Each: each}
+	origin, _, _ := strings.Cut(own, "+")
+	for _, k := range o.Log {
+		if name, _, _ := strings.Cut(k, "+"); name == origin || at == "ledger" && len(o.Log) == 1 {
+			v.Log = append(v.Log, k)
+		}
+	}
+	if len(v.Log) == 0 {
+		v.Log, r.OwnKey = []string{own}, true
+	}
+	return ledger.VerifyDir(ctx, filepath.Join(dir, at), v)
+}
+
+// follows checks that a log begins with what it says of the one before.
+func (r *Report) follows(before []ledger.Report, at string, first *ledger.Statement) {
+	if len(before) == 0 {
+		if first != nil && first.Kind == "log.succeeded" {
+			r.Problems = append(r.Problems, Problem{at, 0, "it succeeds a log that is not there"})
+		}
+		return
+	}
+	last := before[len(before)-1]
+	if first == nil || first.Kind != "log.succeeded" {
+		r.Problems = append(r.Problems, Problem{at, 0, "it does not say which log it succeeds"})
+		return
+	}
+	var d struct {
+		Origin, Root string
+		Size         uint64
+	}
+	if err := json.Unmarshal(first.Detail, &d); err != nil || d.Origin != last.Origin || d.Size != last.Size || d.Root != last.Root {
+		r.Problems = append(r.Problems, Problem{at, 0, "the log before it is not the one that it succeeds"})
+	}
+}
+
+func sound(logs []ledger.Report) bool {
+	for i := range logs {
+		if !logs[i].OK() {
+			return false
+		}
+	}
+	return true
 }
 
 func trimLine(b []byte) []byte {

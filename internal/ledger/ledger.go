@@ -741,12 +741,16 @@ func (l *Ledger) Each(ctx context.Context, from uint64, fn func(index uint64, s 
 }
 
 func (l *Ledger) each(ctx context.Context, from, size int64, fn func(index uint64, s Statement, raw []byte) error) (int64, error) {
+	return eachIn(ctx, l.files, from, size, fn)
+}
+
+func eachIn(ctx context.Context, f files, from, size int64, fn func(index uint64, s Statement, raw []byte) error) (int64, error) {
 	for from < size {
 		if err := ctx.Err(); err != nil {
 			return from, err
 		}
 		n := from / tileWidth
-		entries, err := l.files.bundle(n, widthAt(size, n))
+		entries, err := f.bundle(n, widthAt(size, n))
 		if err != nil {
 			return from, fmt.Errorf("reading the ledger: %w", err)
 		}

@@ -62,12 +62,14 @@ func (l *Ledger) PutPayload(payload []byte) (Digest, error) {
 }
 
 // Payload reads a payload and checks it against its digest.
-func (l *Ledger) Payload(d Digest) ([]byte, error) {
+func (l *Ledger) Payload(d Digest) ([]byte, error) { return payloadIn(l.o.Dir, d) }
+
+func payloadIn(dir string, d Digest) ([]byte, error) {
 	name, err := d.file()
 	if err != nil {
 		return nil, err
 	}
-	b, err := os.ReadFile(filepath.Join(l.o.Dir, payloadDir, name))
+	b, err := os.ReadFile(filepath.Join(dir, payloadDir, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNoPayload
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -38,6 +39,7 @@ func (f Finding) String() string {
 type Report struct {
 	Origin       string
 	Size         uint64 // statements in the log
+	Root         string // hex, at that size
 	Published    uint64 // of them under a checkpoint signed by the log
 	Witnessed    uint64 // of them under one with enough cosignatures
 	WitnessedAt  time.Time
@@ -151,7 +153,7 @@ func VerifyDir(ctx context.Context, dir string, v Verifiers) (Report, error) {
 	if b, err := f.read(".state/version", 16); err != nil || string(b) != "1" {
 		r.add("log/.state/version", -1, "it is not 1")
 	}
-	r.Size = uint64(st.size)
+	r.Size, r.Root = uint64(st.size), hex.EncodeToString(st.root[:])
 	w := walker{r: &r, f: f, size: st.size, marks: marks, gaps: map[string]*numbers{}, each: v.Each}
 	if err := w.run(ctx); err != nil {
 		return r, err

@@ -43,9 +43,6 @@ const (
 	node      = "n1"       // one node writes
 )
 
-// Origin names the log of an organisation.
-func Origin(org string) string { return "counterseal/" + org }
-
 // Record is the ledger of a data directory with the state that it is folded into.
 type Record struct {
 	*attest.Recorder
@@ -58,15 +55,18 @@ func (r *Record) Close() error { return errors.Join(r.Recorder.Close(), r.State.
 // OpenRecord opens ledger and state of a data directory that the caller has locked: for
 // what is done while no server runs. now is nil for the clock.
 func OpenRecord(ctx context.Context, dir string, keys *keyring.Keyring, o LedgerOptions, log *slog.Logger, now func() time.Time) (r *Record, err error) {
-	signer, err := keys.Signer("ledger", 1)
+	if err := SettleSuccession(dir); err != nil {
+		return nil, err
+	}
+	before, err := openBefore(dir, keys, o)
 	if err != nil {
 		return nil, err
 	}
-	key, ok := signer.(ed25519.PrivateKey)
-	if !ok {
-		return nil, errors.New("the key of the ledger is not kept in this keyring")
+	key, err := logKey(keys)
+	if err != nil {
+		return nil, err
 	}
-	origin := Origin(keys.ID().String())
+	origin := Origin(keys.ID().String(), len(before))
 	vkey, err := ledger.VKey(origin, key.Public().(ed25519.PublicKey))
 	if err != nil {
 		return nil, err
@@ -77,7 +77,7 @@ func OpenRecord(ctx context.Context, dir string, keys *keyring.Keyring, o Ledger
 	}
 	at := filepath.Join(dir, ledgerDir)
 	r.Recorder, err = attest.Open(ctx, attest.Options{
-		State: r.State, Log: log,
+		State: r.State, Log: log, Before: before,
 		Ledger: ledger.Options{Dir: at, Origin: origin, Key: key, Node: node, Witnesses: o.Witnesses, Threshold: o.Threshold, Now: now},
 	})
 	if err != nil {

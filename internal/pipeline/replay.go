@@ -155,6 +155,6 @@ func (p *Pipeline) Unlocked(ctx context.Context, segment uuid.UUID) (bool, error
 	if err := json.Unmarshal(f.Detail, &d); err != nil {
 		return false, err
 	}
-	seen, _ := p.recorder.Ledger().Witnessed()
+	seen, _ := p.recorder.Witnessed()
 	return seen > f.Index && p.now().Before(f.Time.Add(time.Duration(d.Minutes)*time.Minute)), nil
 }

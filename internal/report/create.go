@@ -226,8 +226,9 @@ func (m *Maker) Create(ctx context.Context, req Request, path string) (made *Mad
 	if err := m.FS.Rename(tmp, path); err != nil {
 		return nil, err
 	}
+	own, _ := m.Recorder.Own(receipt.Index)
 	return &Made{
-		ID: d.ID, Digest: detail.Digest, Index: receipt.Index, Records: d.Counts.Records, Originals: d.Counts.Originals, Segments: d.Counts.Segments,
+		ID: d.ID, Digest: detail.Digest, Index: own, Records: d.Counts.Records, Originals: d.Counts.Originals, Segments: d.Counts.Segments,
 		Statements: d.Counts.Statements, Withheld: d.Counts.Withheld, Unread: len(d.Unread), Bytes: size,
 	}, nil
 }
@@ -517,10 +518,14 @@ func (m *Maker) custody(ctx context.Context, req *Request, s *selection, id stri
 		if err != nil || !ok {
 			return false, err
 		}
+		own, now := m.Recorder.Own(f.Index)
+		if !now { // by a log that was succeeded, under other keys; the current one states what counts
+			return false, nil
+		}
 		if _, have := found[f.Index]; have {
 			return true, nil
 		}
-		p := paper{index: f.Index, kind: f.Kind, at: f.Time, actor: f.Actor}
+		p := paper{index: own, kind: f.Kind, at: f.Time, actor: f.Actor}
 		if p.leaf, p.proof, err = m.statement(ctx, f.Index); err != nil {
 			return false, err
 		}
@@ -586,14 +591,14 @@ func (m *Maker) custody(ctx context.Context, req *Request, s *selection, id stri
 
 // statement gives the bytes of a statement and its proof.
 func (m *Maker) statement(ctx context.Context, index uint64) (leaf, proof []byte, err error) {
-	if leaf, err = m.Recorder.Ledger().Leaf(ctx, index); err != nil {
+	if leaf, err = m.Recorder.Leaf(ctx, index); err != nil {
 		return nil, nil, err
 	}
 	// The newest statements are covered by the next checkpoint, a moment later.
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for range 100 {
-		proof, err = m.Recorder.Ledger().Prove(ctx, index)
+		proof, err = m.Recorder.Prove(ctx, index)
 		if !errors.Is(err, ledger.ErrUncovered) {
 			break
 		}

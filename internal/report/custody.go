@@ -122,7 +122,7 @@ func Return(ctx context.Context, r *attest.Recorder, id, recipient, outcome, not
 	}
 	detail := map[string]any{"package": id, "recipient": s.Recipient, "outcome": outcome}
 	if note != "" {
-		if detail["note"], err = r.Ledger().PutPayload([]byte(note)); err != nil {
+		if detail["note"], err = r.PutPayload([]byte(note)); err != nil {
 			return nil, err
 		}
 	}

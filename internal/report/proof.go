@@ -82,7 +82,7 @@ func (m *Maker) Prove(ctx context.Context, stream evidence.Stream, ref event.Ref
 		return nil, false, fmt.Errorf("proving %s: evidence and ledger disagree, run counterseal verify: %w", ref, err)
 	}
 	b, err := approval.Canonical(f)
-	size, _ := m.Recorder.Ledger().Witnessed()
+	size, _ := m.Recorder.Witnessed()
 	return append(b, '\n'), fact.Index < size, err
 }
 
