@@ -218,6 +218,15 @@ func (a *answerWriter) Write(b []byte) (int, error) {
 	return a.ResponseWriter.Write(b)
 }
 
+// FlushError sends what was written; the answer begins no other way than by WriteHeader.
+func (a *answerWriter) FlushError() error {
+	a.WriteHeader(http.StatusOK)
+	if a.unstated {
+		return errUnstated
+	}
+	return http.NewResponseController(a.ResponseWriter).Flush()
+}
+
 // end begins an answer that the handler left empty.
 func (a *answerWriter) end() { a.WriteHeader(http.StatusOK) }
 
