@@ -362,13 +362,7 @@ func (f *Folded) Fact(kind, key string) (state.Fact, bool) {
 // disagree: somebody changed the file, or it is older. It folds the ledger up to
 // where the state has read.
 func (r *Recorder) Differences(ctx context.Context) ([]string, error) {
-	r.foldMu.Lock() // the state does not move meanwhile
-	defer r.foldMu.Unlock()
-	all, err := r.state.Facts(ctx, "")
-	if err != nil {
-		return nil, err
-	}
-	told, err := r.state.Told(ctx)
+	told, all, err := r.state.AllFacts(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -25,7 +25,8 @@ type Check struct {
 
 // Doctor says what a person should know about the state of the system: what is
 // wrong, what is not promised yet, and what the assessments hide from the rules.
-func (p *Pipeline) Doctor(ctx context.Context) []Check {
+// Thorough reads the whole ledger to compare the state with it.
+func (p *Pipeline) Doctor(ctx context.Context, thorough bool) []Check {
 	var out []Check
 	add := func(name, state, text, hint string) {
 		out = append(out, Check{Name: name, State: state, Text: text, Hint: hint})
@@ -54,7 +55,7 @@ func (p *Pipeline) Doctor(ctx context.Context) []Check {
 		add("index", "warn", fmt.Sprintf("the index of %s %s was damaged and is made again: %s", d.Compartment, d.Week, d.Reason), "")
 	}
 
-	p.watchChecks(ctx, add)
+	p.watchChecks(ctx, thorough, add)
 
 	now := p.now()
 	pias := pol.pias.PIAs()

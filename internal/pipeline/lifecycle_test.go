@@ -165,7 +165,7 @@ func TestDestroyedIsPassedOver(t *testing.T) {
 	if diff := cmp.Diff(wantFindings, findings); diff != "" {
 		t.Errorf("findings: %.2000s", diff)
 	}
-	for _, c := range p.Doctor(t.Context()) {
+	for _, c := range p.Doctor(t.Context(), true) {
 		if c.Name == "evidence" && c.State == "fail" {
 			t.Errorf("doctor: %s", c.Text)
 		}
@@ -192,7 +192,7 @@ func TestDestroyedIsPassedOver(t *testing.T) {
 	if err := p.Rebuild(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
-	if !slices.ContainsFunc(p.Doctor(t.Context()), func(c Check) bool {
+	if !slices.ContainsFunc(p.Doctor(t.Context(), true), func(c Check) bool {
 		return c.Name == "evidence" && c.State == "fail" && strings.Contains(c.Text, other) && strings.Contains(c.Text, "key card is gone")
 	}) {
 		t.Error("doctor does not name a key card that is gone without a statement")

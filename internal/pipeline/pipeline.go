@@ -70,6 +70,7 @@ type Pipeline struct {
 	blobs    blobs
 
 	watch      LedgerOptions
+	compared   compared
 	windows    windows
 	record     sync.WaitGroup // what states segments and windows
 	stopRecord context.CancelFunc

@@ -571,7 +571,7 @@ func TestNoNames(t *testing.T) {
 	for _, g := range h.Gaps {
 		fmt.Fprint(&text, g)
 	}
-	for _, c := range s.Doctor(t.Context()) {
+	for _, c := range s.Doctor(t.Context(), true) {
 		fmt.Fprint(&text, c)
 	}
 	// Contents are printed as hexadecimal above; look at their bytes too.
@@ -710,7 +710,7 @@ func TestDamagedEvidenceCostsOnlyItself(t *testing.T) {
 	if rows == total || rows < total*3/4 {
 		t.Errorf("%d rows of %d: one block should be missing", rows, total)
 	}
-	checks := p.Doctor(t.Context())
+	checks := p.Doctor(t.Context(), true)
 	if !slices.ContainsFunc(checks, func(c Check) bool { return c.Name == "evidence" && c.State == "fail" }) {
 		t.Errorf("doctor does not name the damage: %+v", checks)
 	}

@@ -160,7 +160,7 @@ func TestDatasetWithAName(t *testing.T) {
 		}
 		h := hold(t, s)
 		h.Events = nil // hexadecimal
-		text := fmt.Sprint(h, s.Refused(), s.Doctor(t.Context()))
+		text := fmt.Sprint(h, s.Refused(), s.Doctor(t.Context(), true))
 		if strings.Contains(text, names[i]) {
 			k := strings.Index(text, names[i])
 			t.Errorf("any %v: %q is shown: …%s…", any, names[i], text[max(0, k-80):k+80])

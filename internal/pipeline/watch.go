@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/counterseal/counterseal/internal/ledger"
@@ -18,7 +19,7 @@ import (
 
 // watchChecks says how the ledger stands: whether others have seen it, whether they
 // are others, and whether the state says what it says.
-func (p *Pipeline) watchChecks(ctx context.Context, add func(name, state, text, hint string)) {
+func (p *Pipeline) watchChecks(ctx context.Context, thorough bool, add func(name, state, text, hint string)) {
 	l := p.recorder.Ledger()
 	size := l.Size()
 	witnessed, at := l.Witnessed()
@@ -41,7 +42,7 @@ func (p *Pipeline) watchChecks(ctx context.Context, add func(name, state, text, 
 		}
 		add("ledger", state, fmt.Sprintf("%s at %s: %s", a.Kind, a.Time.UTC().Format(time.RFC3339), a.What), "docs/operations.md says what each alarm means")
 	}
-	differ, err := p.recorder.Differences(ctx)
+	differ, dependent, err := p.compare(ctx, thorough)
 	switch {
 	case err != nil:
 		add("state", "fail", "the state cannot be compared with the ledger", "counterseal verify")
@@ -50,11 +51,39 @@ func (p *Pipeline) watchChecks(ctx context.Context, add func(name, state, text, 
 	default:
 		add("state", "ok", "says what the ledger says", "")
 	}
-	for _, w := range p.watch.Witnesses {
-		for _, why := range p.dependent(ctx, w) {
-			add("witness", "warn", fmt.Sprintf("%s is not independent: %s", witnessName(w), why), "let others run it, on their own host")
-		}
+	for _, text := range dependent {
+		add("witness", "warn", text, "let others run it, on their own host")
 	}
+}
+
+// compared is the last comparison of the state with the ledger, and what witnesses have
+// in common with this server. One reads the whole ledger and the other asks the network,
+// so a page that is looked at often shows what was found in the last minutes.
+type compared struct {
+	mu        sync.Mutex
+	at        time.Time
+	differ    []string
+	dependent []string
+	err       error
+}
+
+const comparedFor = 10 * time.Minute
+
+func (p *Pipeline) compare(ctx context.Context, thorough bool) (differ, dependent []string, err error) {
+	c := &p.compared
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now := p.now(); thorough || c.at.IsZero() || now.Sub(c.at) > comparedFor || now.Before(c.at) {
+		c.differ, c.err = p.recorder.Differences(ctx)
+		c.dependent = nil
+		for _, w := range p.watch.Witnesses {
+			for _, why := range p.dependent(ctx, w) {
+				c.dependent = append(c.dependent, fmt.Sprintf("%s is not independent: %s", witnessName(w), why))
+			}
+		}
+		c.at = now
+	}
+	return c.differ, c.dependent, c.err
 }
 
 func witnessName(w ledger.Witness) string {

@@ -106,6 +106,20 @@ func facts(ctx context.Context, db asker, where string, args ...any) ([]Fact, er
 	return out, nil
 }
 
+// AllFacts gives every fact and up to where the ledger was folded, of one moment.
+func (s *DB) AllFacts(ctx context.Context) (next uint64, all []Fact, err error) {
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return 0, nil, fmt.Errorf("reading facts: %w", err)
+	}
+	defer tx.Rollback()
+	if next, err = told(ctx, tx); err != nil {
+		return 0, nil, err
+	}
+	all, err = facts(ctx, tx, "")
+	return next, all, err
+}
+
 // ReadFacts reads what a state file in dir says of the ledger, without changing it
 // and beside a running server. A file that is missing gives os.ErrNotExist.
 func ReadFacts(ctx context.Context, dir string) (next uint64, all []Fact, err error) {

@@ -247,7 +247,7 @@ func (s *Server) rules(w http.ResponseWriter, _ *http.Request) error {
 }
 
 func (s *Server) doctor(w http.ResponseWriter, r *http.Request) error {
-	checks := s.o.Pipeline.Doctor(r.Context())
+	checks := s.o.Pipeline.Doctor(r.Context(), true)
 	if s.o.Checks != nil {
 		more, err := s.o.Checks(r.Context())
 		if err != nil {

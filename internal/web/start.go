@@ -119,7 +119,7 @@ func (s *Server) start(w http.ResponseWriter, r *http.Request) error {
 		}
 		page.Gaps = append(page.Gaps, pageGap{seconds(g.At), g.Source, event.Printable(g.Stream), g.Kind, missing})
 	}
-	for _, c := range p.Doctor(r.Context()) {
+	for _, c := range p.Doctor(r.Context(), false) {
 		if c.State != "ok" {
 			c.Text, c.Hint = event.Printable(c.Text), event.Printable(c.Hint)
 			page.Checks = append(page.Checks, c)
