@@ -50,10 +50,27 @@ func (f *Folded) Known() (map[uuid.UUID]evidence.Head, []Problem) {
 	return known, bad
 }
 
+// unknown tells whether there is a segment with records that no statement names.
+func (f *Folded) unknown(segments []evidence.SegmentReport) bool {
+	for i := range segments {
+		id := segments[i].Segment.String()
+		named := segments[i].Records == 0
+		for _, kind := range []string{"segment.opened", "segment.closed", "segment.damaged"} {
+			_, ok := f.Fact(kind, id)
+			named = named || ok
+		}
+		if !named {
+			return true
+		}
+	}
+	return false
+}
+
 // Segments holds the segments of a verified data directory against the ledger: every
 // segment that a statement names must be there as it is named, every one that is there
 // must be named, and a key card may be gone only where its destruction was stated.
-func (f *Folded) Segments(segments []evidence.SegmentReport) []Problem {
+// since is a fold of later, which knows of segments begun meanwhile.
+func (f *Folded) Segments(segments []evidence.SegmentReport, since *Folded) []Problem {
 	var bad []Problem
 	there := map[string]bool{}
 	for i := range segments {
@@ -64,7 +81,10 @@ func (f *Folded) Segments(segments []evidence.SegmentReport) []Problem {
 		opened, isOpened := f.Fact("segment.opened", id)
 		done, isClosed := f.Fact("segment.closed", id)
 		_, isDamaged := f.Fact("segment.damaged", id)
-		if !isOpened && !isClosed && !isDamaged && s.Records > 0 {
+		if !isOpened && !isClosed && !isDamaged {
+			if _, ok := since.Fact("segment.opened", id); ok || s.Records == 0 {
+				continue
+			}
 			bad = append(bad, Problem{object, -1, "no statement knows this segment: it was put in"})
 			continue
 		}

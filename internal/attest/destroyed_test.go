@@ -51,7 +51,7 @@ func TestWhatExcusesAMissingCard(t *testing.T) {
 		f := NewFolded()
 		say(f, "segment.closed", id.String(), map[string]any{"compartment": "hr", "stream": "events", "records": 3, "root": "bb", "blocks": "cc", "header": "aa"})
 		c.fold(f)
-		bad := f.Segments(report)
+		bad := f.Segments(report, NewFolded())
 		if (len(bad) > 0) != c.wrong || c.wrong && !strings.Contains(bad[0].What, "key card is gone") {
 			t.Errorf("%s: %v", c.name, bad)
 		}

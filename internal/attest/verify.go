@@ -105,7 +105,17 @@ func Verify(ctx context.Context, dir string, o VerifyOptions) (Report, error) {
 		return r, err
 	}
 	if r.HasLedger && r.Ledger.OK() && sound(r.Earlier) {
-		r.Problems = append(r.Problems, known.Segments(r.Evidence.Segments)...)
+		since := NewFolded()
+		if known.unknown(r.Evidence.Segments) { // begun since the ledger was read, or put in
+			rep, err := r.log(ctx, dir, "ledger", o, since.Add)
+			if err != nil {
+				return r, err
+			}
+			if !rep.OK() {
+				since, r.Ledger = NewFolded(), rep
+			}
+		}
+		r.Problems = append(r.Problems, known.Segments(r.Evidence.Segments, since)...)
 		r.Destroyed = known.Destroyed(r.Evidence.Segments)
 	}
 	return r, nil
