@@ -19,6 +19,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/counterseal/counterseal/internal/durable"
+	"github.com/counterseal/counterseal/internal/packs"
 )
 
 const killEnv = "COUNTERSEAL_LEDGER_CHILD"
@@ -66,6 +67,8 @@ func TestKill(t *testing.T) {
 	rounds := 8
 	if testing.Short() {
 		rounds = 2
+	} else if packs.Required("kill") {
+		rounds = 50
 	}
 	if n, err := strconv.Atoi(os.Getenv("COUNTERSEAL_KILLS")); err == nil {
 		rounds = n
