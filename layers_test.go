@@ -20,7 +20,7 @@ var layers = [][]string{
 	{"sigma", "evtx", "internal/event", "internal/durable", "internal/packs", "internal/approval"},
 	{"rules", "sigma/sigmatest", "sigma/sigmajson", "internal/keyring", "internal/query", "internal/parse", "internal/pia", "internal/state"},
 	{"internal/admit", "internal/ocsf", "internal/evidence", "internal/ledger", "internal/index", "internal/detect", "internal/collect", "internal/officer"},
-	{"internal/pseudonym", "internal/demo", "internal/attest"},
+	{"internal/pseudonym", "internal/access", "internal/demo", "internal/attest"},
 	{"internal/scan", "internal/pipeline", "internal/report", "internal/lifecycle"},
 	{"internal/web"},
 	{"cmd/counterseal"},
@@ -33,7 +33,7 @@ var denials = []struct {
 	why         string
 }{
 	{
-		[]string{"internal/parse", "internal/ocsf", "internal/query", "internal/pia", "internal/admit", "internal/approval", "sigma", "sigma/sigmajson", "evtx"},
+		[]string{"internal/parse", "internal/ocsf", "internal/query", "internal/pia", "internal/admit", "internal/access", "internal/approval", "sigma", "sigma/sigmajson", "evtx"},
 		[]string{"net", "net/http", "os", "os/exec"},
 		"what reads outside bytes or decides is pure: it cannot reach a file, a process or the network",
 	},
