@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -69,7 +70,12 @@ func newVerify(env *environment) *cobra.Command {
 				}
 				dir = cfg.Data
 				if o := cfg.ledger(); len(trust.witnesses) == 0 && len(o.Witnesses) > 0 {
-					v.Witnesses = o.Witnesses // who must have cosigned is for --threshold to say
+					v.Witnesses = o.Witnesses
+					// Those of the configuration may not have answered yet: that is said and is no
+					// fault. With --witness it is one.
+					if _, err := os.Stat(filepath.Join(dir, "ledger", "witnessed")); err == nil && v.Threshold == 0 {
+						v.Threshold = cmp.Or(o.Threshold, groups(o.Witnesses))
+					}
 				}
 			}
 			if _, err := os.Stat(filepath.Join(dir, "evidence")); err != nil {
@@ -113,6 +119,19 @@ func newVerify(env *environment) *cobra.Command {
 	cmd.Flags().StringVar(&checkpoint, "checkpoint", "", "`file` of a checkpoint that was kept elsewhere: the log must hold at least it")
 	cmd.Flags().StringVar(&format, "format", "table", "table or jsonl")
 	return cmd
+}
+
+// groups counts the parties that run witnesses.
+func groups(all []ledger.Witness) int {
+	seen := map[string]bool{}
+	n := 0
+	for _, w := range all {
+		if w.Group == "" || !seen[w.Group] {
+			n++
+		}
+		seen[w.Group] = true
+	}
+	return n
 }
 
 func linesOfVerify(w io.Writer, r *attest.Report) error {
