@@ -250,6 +250,15 @@ func wellKnown(f string) bool {
 func wellKnownPart(f string) bool {
 	for p := range strings.SplitSeq(f, string(gap)) {
 		p = strings.Trim(p, ` \`)
+		if len(p) == 4 && p[0] == '-' && p[1] != '0' && strings.Trim(p[1:], "0123456789") == "" {
+			continue // the end of the SID of a built-in account or group
+		}
+		if strings.HasPrefix(p, "s-1-") {
+			continue // shape would have found more than the domain
+		}
+		if n := strings.Count(p, "."); n > 0 && n <= 2 && p[len(p)-1] == '.' && strings.Trim(p, "0123456789.") == "" {
+			continue // a wide network: 10. or 192.168.
+		}
 		if letters(p) && !wellKnown(p) && !builtinDomains[p] && !wellKnownParts[p] {
 			return false
 		}

@@ -88,7 +88,8 @@ func (j *judge) ruleValue(field, s string, published bool) {
 	}
 	// In paths and command lines of a published rule a common word is no place.
 	published = published && roleOf(field)&prose != 0
-	if j.o.Private != nil && known(j.o.Private, s) || !published && j.private(fold(s), s) {
+	f := fold(s)
+	if j.o.Private != nil && known(j.o.Private, f) || !published && j.private(f) {
 		j.reverse(field, "the rule names a place of private life or of opinion")
 	}
 }

@@ -28,7 +28,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/counterseal/counterseal/internal/query"
 	"github.com/counterseal/counterseal/sigma"
@@ -159,8 +158,9 @@ func (v *Verdict) Crowd() Crowd {
 // Free reports that a purpose is enough.
 func (v *Verdict) Free() bool { return v.Class == Nobody && !v.Protected }
 
-// Options are what only the caller knows. The functions get text as typed, must be
-// pure, and may be nil. Text may also be a piece of a value with wildcards.
+// Options are what only the caller knows. The functions must be pure, and may be nil.
+// Protected gets text as typed, the others as admit.Fold gives it; it may be a piece
+// of a value with wildcards.
 type Options struct {
 	// Protected reports text that names a protected channel: admit.Protected.Mentions.
 	Protected func(text []byte) bool
@@ -547,11 +547,11 @@ func (j *judge) value(field, s string) (about bool) {
 	if shaped {
 		j.hits(field, hits)
 	}
-	if !shaped && j.o.Known != nil && known(j.o.Known, s) {
+	if !shaped && j.o.Known != nil && known(j.o.Known, f) {
 		shaped = true
 		j.person(field, ByName, "n:"+f, "names somebody of the directory")
 	}
-	shared := exact && (wellKnown(f) || j.o.Shared != nil && j.o.Shared(s))
+	shared := exact && (wellKnown(f) || j.o.Shared != nil && j.o.Shared(f))
 	switch {
 	case r&(person|device|session) == 0 || shaped || shared:
 	case !exact && !letters(f) || !exact && wellKnownPart(f) || strings.HasPrefix(f, string(gap)+"@"): // a whole domain
@@ -587,7 +587,7 @@ func (j *judge) value(field, s string) (about bool) {
 	case r&(content|unknown) != 0:
 		return !plainValue(f)
 	case r&prose != 0:
-		return j.private(f, s)
+		return j.private(f)
 	}
 	return false
 }
@@ -628,6 +628,9 @@ func (j *judge) network(field string, p netip.Prefix, one, found bool) {
 		if p.Bits() > 0 && !one && !found {
 			j.contents(field)
 		}
+		return
+	}
+	if a.IsLoopback() || a.IsUnspecified() {
 		return
 	}
 	if narrow && r&(device|person) != 0 && (j.o.Shared == nil || !j.o.Shared(p.String())) {
@@ -679,12 +682,12 @@ func (j *judge) item(field, s string) {
 			j.network(field, p, true, false)
 			return
 		}
-		if j.value(field, s) && j.private(f, s) {
+		if j.value(field, s) && j.private(f) {
 			j.reverse(field, "would list people by a place of private life or of opinion")
 		}
 		return
 	}
-	if j.value("list", s) && j.private(f, s) {
+	if j.value("list", s) && j.private(f) {
 		j.reverse(field, "would list people by a place of private life or of opinion")
 	}
 	if _, shaped := shape(f); shaped {
@@ -782,8 +785,8 @@ func known(fn func(string) bool, s string) bool {
 	return false
 }
 
-func (j *judge) private(folded, s string) bool {
-	return privateWord(folded) || j.o.Private != nil && known(j.o.Private, s)
+func (j *judge) private(folded string) bool {
+	return privateWord(folded) || j.o.Private != nil && known(j.o.Private, folded)
 }
 
 // single reports whether every row of a condition belongs to one named person: then
@@ -905,152 +908,4 @@ func stars(s string) string {
 		return s
 	}
 	return strings.NewReplacer("*", string(gap), "?", string(gap)).Replace(s)
-}
-
-// Combine says what several questions of one session or case select together: what
-// each selects, and, where two may speak of the same rows, what one selects if it is
-// shown beside the other: counts of a place by the minute, and people by the minute.
-// Relative times are taken from now. Forms other than searches, statistics, saved
-// searches and exports are joined, not crossed.
-func Combine(now time.Time, o Options, questions ...Question) Verdict {
-	all := judge{o: o}
-	var asked []crossing
-	for _, q := range questions {
-		j := judge{o: o}
-		j.ask(q)
-		for id := range j.seen { // somebody named in two questions is one person
-			if all.seen == nil {
-				all.seen = make(map[string]bool)
-			}
-			all.seen[id] = true
-		}
-		one := j.done()
-		all.v.Class |= one.Class
-		all.v.Many = all.v.Many || one.Many
-		all.v.Protected = all.v.Protected || one.Protected
-		all.v.Cells = all.v.Cells || one.Cells
-		all.v.Veil = all.v.Veil || one.Veil
-		all.v.Finding = all.v.Finding || one.Finding
-		all.v.Standing = all.v.Standing || one.Standing
-		all.v.Who = append(all.v.Who, one.Who...)
-		all.v.Reasons = append(all.v.Reasons, one.Reasons...)
-		if c, ok := half(q); ok {
-			asked = append(asked, c)
-		}
-	}
-	for i, a := range asked {
-		for _, b := range asked[i+1:] {
-			if (a.contents && b.people || b.contents && a.people) && !apart(a.q, b.q, now) {
-				all.reverse("", "beside another question of this session the answer would list people by what they read or visited")
-			}
-		}
-	}
-	return all.done()
-}
-
-// crossing is what a question gives to another one.
-type crossing struct {
-	q        *query.Query
-	contents bool // it picks or shows something that was read or visited
-	people   bool // it shows people, more than one
-}
-
-func half(q Question) (crossing, bool) {
-	c := crossing{}
-	switch q := q.(type) {
-	case Search:
-		c.q = q.Query
-	case SavedSearch:
-		c.q = q.Query
-	case Statistics:
-		c.q = q.Query
-	case Export:
-		c.q = q.Query
-	case Values:
-		c.q = q.Where
-		if c.q == nil {
-			c.q = &query.Query{}
-		}
-		c.people = roleOf(q.Field)&(person|device|session) != 0
-		c.contents = roleOf(q.Field)&content != 0
-	default:
-		return c, false
-	}
-	if c.q == nil {
-		c.q = &query.Query{}
-	}
-	if single(c.q.Where) == 1 || pinsFinding(c.q.Where) {
-		return c, false
-	}
-	j := judge{}
-	j.where(c.q.Where, false, false)
-	c.contents = c.contents || j.content
-	show := func(field string) { c.people = c.people || roleOf(field)&(person|device|session) != 0 }
-	switch {
-	case c.q.Stats != nil:
-		for _, f := range c.q.Stats.By {
-			show(f)
-		}
-	case c.q.Top != nil:
-		for _, f := range c.q.Top.By {
-			show(f)
-		}
-	default:
-		for _, f := range c.q.Fields {
-			show(f)
-		}
-		if _, isValues := q.(Values); c.q.Fields == nil && !isValues {
-			_, counted := q.(Statistics)
-			c.people = !counted
-		}
-	}
-	return c, true
-}
-
-// apart reports whether no row can match both questions: other classes, other
-// datasets, other times.
-func apart(a, b *query.Query, now time.Time) bool {
-	af, at := a.Range(now)
-	bf, bt := b.Range(now)
-	if at.Before(bf) || bt.Before(af) {
-		return true
-	}
-	for _, f := range [...]string{"class_uid", "dataset", "kind"} {
-		x, y := fixed(a.Where, f), fixed(b.Where, f)
-		if x != nil && y != nil && !slices.ContainsFunc(x, func(s string) bool { return slices.Contains(y, s) }) {
-			return true
-		}
-	}
-	return false
-}
-
-// fixed gives the values that a condition binds a field to, nil where it does not.
-func fixed(e query.Expr, field string) []string {
-	var of []query.Pattern
-	switch e := e.(type) {
-	case query.And:
-		for _, x := range e.Of {
-			if v := fixed(x, field); v != nil {
-				return v
-			}
-		}
-		return nil
-	case query.Equal:
-		if e.Field == field && !e.Differs && !e.Fold {
-			of = []query.Pattern{e.Pattern}
-		}
-	case query.OneOf:
-		if e.Field == field {
-			of = e.Of
-		}
-	}
-	var out []string
-	for _, p := range of {
-		t, literal := p.Text()
-		if !literal {
-			return nil
-		}
-		out = append(out, t)
-	}
-	return out
 }

@@ -4,12 +4,10 @@ import (
 	"bufio"
 	"fmt"
 	"os"
-	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/counterseal/counterseal/internal/access"
 	"github.com/counterseal/counterseal/internal/admit"
@@ -34,8 +32,8 @@ channels:
 	}
 	return access.Options{
 		Protected: p.Mentions,
-		Known:     func(s string) bool { return strings.Contains(strings.ToLower(s), "cunningham") },
-		Private:   func(s string) bool { return strings.Contains(strings.ToLower(s), "local47") },
+		Known:     func(s string) bool { return strings.Contains(s, "cunningham") },
+		Private:   func(s string) bool { return strings.Contains(s, "local47") },
 		Shared:    func(s string) bool { return s == "srv-db01" || s == "10.0.0.53" || s == "svc-backup" },
 	}
 }
@@ -247,6 +245,3 @@ func TestTable(t *testing.T) {
 	}
 	t.Logf("%d rows: %v", len(rows), count)
 }
-
-var _ = reflect.DeepEqual
-var _ = time.Now

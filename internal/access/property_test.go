@@ -1,0 +1,327 @@
+package access_test
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/counterseal/counterseal/internal/access"
+	"github.com/counterseal/counterseal/internal/query"
+	"github.com/counterseal/counterseal/rules"
+	"github.com/counterseal/counterseal/sigma"
+)
+
+// conditions are those of the table's questions.
+func conditions(t testing.TB) []*query.Query {
+	var out []*query.Query
+	for _, r := range table(t) {
+		switch r.form {
+		case "search", "statistics", "saved", "export", "suppression", "hold":
+			out = append(out, parseQuery(t, expand(r.question)))
+		}
+	}
+	return out
+}
+
+func or(a, b query.Expr) query.Expr {
+	var of []query.Expr
+	for _, e := range []query.Expr{a, b} {
+		if o, ok := e.(query.Or); ok {
+			of = append(of, o.Of...)
+		} else {
+			of = append(of, e)
+		}
+	}
+	return query.Or{Of: of}
+}
+
+// TestOrNeverMilder: whatever is asked, one more alternative loses no class, no
+// person and no protected channel.
+func TestOrNeverMilder(t *testing.T) {
+	o := options(t)
+	all := conditions(t)
+	n := 0
+	check := func(a, b query.Query, ask func(*query.Query) access.Question) {
+		n++
+		v, w := access.Selects(ask(&a), o), access.Selects(ask(&b), o)
+		if !w.Class.Has(v.Class) || w.Persons < v.Persons || v.Many && !w.Many || v.Protected && !w.Protected || v.Veil && !w.Veil && !w.Class.Has(access.Reverse) {
+			t.Fatalf("%v %d becomes %v %d\n%s\n%s", v.Class, v.Persons, w.Class, w.Persons, a.String(), b.String())
+		}
+	}
+	search := func(q *query.Query) access.Question { return access.Search{Query: q} }
+	export := func(q *query.Query) access.Question { return access.Export{Query: q} }
+	rng := rand.New(rand.NewPCG(1, 2))
+	for _, a := range all {
+		if a.Where == nil {
+			continue
+		}
+		for _, b := range all {
+			if b.Where == nil {
+				continue
+			}
+			wide := *a
+			wide.Where = or(a.Where, b.Where)
+			check(*a, wide, search)
+			if rng.IntN(8) == 0 {
+				check(*a, wide, export)
+				// Inside, beside a third condition.
+				c := all[rng.IntN(len(all))]
+				if c.Where != nil {
+					x, y := *a, *a
+					x.Where = query.And{Of: []query.Expr{c.Where, a.Where}}
+					y.Where = query.And{Of: []query.Expr{c.Where, wide.Where}}
+					check(x, y, search)
+				}
+			}
+		}
+	}
+	t.Logf("%d pairs", n)
+}
+
+// turned reverses the members of every and, or and list.
+func turned(e query.Expr) query.Expr {
+	each := func(of []query.Expr) []query.Expr {
+		out := make([]query.Expr, len(of))
+		for i, x := range of {
+			out[len(of)-1-i] = turned(x)
+		}
+		return out
+	}
+	switch e := e.(type) {
+	case query.And:
+		return query.And{Of: each(e.Of)}
+	case query.Or:
+		return query.Or{Of: each(e.Of)}
+	case query.Not:
+		return query.Not{Of: turned(e.Of)}
+	case query.OneOf:
+		e.Of = slices.Clone(e.Of)
+		slices.Reverse(e.Of)
+		return e
+	}
+	return e
+}
+
+// upper writes every literal in capitals, where the field is not a word of the row.
+func upper(e query.Expr) query.Expr {
+	each := func(of []query.Expr) []query.Expr {
+		out := make([]query.Expr, len(of))
+		for i, x := range of {
+			out[i] = upper(x)
+		}
+		return out
+	}
+	pattern := func(p query.Pattern) query.Pattern {
+		parts := slices.Clone(p.Parts)
+		for i := range parts {
+			parts[i].Text = strings.ToUpper(parts[i].Text)
+		}
+		return query.Pattern{Parts: parts}
+	}
+	switch e := e.(type) {
+	case query.And:
+		return query.And{Of: each(e.Of)}
+	case query.Or:
+		return query.Or{Of: each(e.Of)}
+	case query.Not:
+		return query.Not{Of: upper(e.Of)}
+	case query.Equal:
+		if e.Field != "kind" && e.Field != "finding.id" && e.Field != "rule.id" {
+			e.Pattern = pattern(e.Pattern)
+		}
+		return e
+	case query.Phrase:
+		e.Text = strings.ToUpper(e.Text)
+		return e
+	case query.OneOf:
+		e.Of = slices.Clone(e.Of)
+		for i := range e.Of {
+			e.Of[i] = pattern(e.Of[i])
+		}
+		return e
+	}
+	return e
+}
+
+// TestFormDoesNotMatter: order, quotes and case of a question change nothing.
+func TestFormDoesNotMatter(t *testing.T) {
+	o := options(t)
+	all := conditions(t)
+	for _, q := range all {
+		for _, other := range all[:40] {
+			both := *q
+			if q.Where != nil && other.Where != nil {
+				both.Where = query.And{Of: []query.Expr{q.Where, other.Where}}
+			}
+			want := access.Selects(access.Search{Query: &both}, o)
+			for name, e := range map[string]query.Expr{"order": turned(both.Where), "case": upper(both.Where)} {
+				changed := both
+				changed.Where = e
+				if got := access.Selects(access.Search{Query: &changed}, o); !reflect.DeepEqual(got, want) {
+					t.Fatalf("%s matters: %s\n%+v\n%+v", name, both.String(), got, want)
+				}
+			}
+		}
+		printed, err := query.Parse(q.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := access.Selects(access.Search{Query: q}, o)
+		if got := access.Selects(access.Search{Query: printed}, o); !reflect.DeepEqual(got, want) {
+			t.Errorf("print matters: %s", q.String())
+		}
+	}
+}
+
+// TestReasonsHoldNoValue: what was typed never comes back in a refusal.
+func TestReasonsHoldNoValue(t *testing.T) {
+	o := options(t)
+	for _, r := range table(t) {
+		v := access.Selects(build(t, r.form, r.question), o)
+		text, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v.Class != access.Nobody && len(v.Reasons) == 0 {
+			t.Errorf("line %d: no reason", r.line)
+		}
+		for _, planted := range []string{"alice", "cunningham", "qqqq", "union.example", "oig", "ws-17", "ws17", "10.1.2", "1104", "555"} {
+			if strings.Contains(strings.ToLower(string(text)), planted) {
+				t.Errorf("line %d: the verdict repeats %q: %s", r.line, planted, text)
+			}
+		}
+	}
+}
+
+// TestOwnRules: the rules that we ship look for malice and select nobody.
+func TestOwnRules(t *testing.T) {
+	all, err := rules.All()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, r := range all {
+		n++
+		if v := access.Selects(access.Rule{Rule: r, Published: true}, options(t)); v.Class != access.Nobody {
+			t.Errorf("%s selects %v: %s", r.Path, v.Class, why(v))
+		}
+	}
+	if n < 20 {
+		t.Errorf("%d rules", n)
+	}
+}
+
+// TestCombine: two harmless halves are one question.
+func TestCombine(t *testing.T) {
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		a, b  string
+		class string
+	}{
+		{"query.hostname = union.example | stats count() by bin(1m)", "class_uid = 4003 | fields time, user.uid", "reverse"},
+		{"class_uid = 4003 | fields time, user.uid", "query.hostname = union.example | stats count() by bin(1m)", "reverse"},
+		{"query.hostname = union.example | stats count()", "last 1h | stats count() by device.hostname", "reverse"},
+		{"query.hostname = union.example last 1h | stats count()", "time < 2026-11-24 | stats count() by device.hostname", "nobody"},
+		{"class_uid = 4003 and query.hostname = union.example | stats count()", "class_uid = 3002 | top 5 by user.uid", "nobody"},
+		{"dataset = zeek-dns and query.hostname = union.example | stats count()", "dataset in (zeek-dns, okta) | top 5 by user.uid", "reverse"},
+		{"class_uid = 3002 | top 5 by user.uid", "class_uid = 3002 | stats count() by device.hostname", "nobody"},
+		{"kind = finding", "query.hostname = union.example | stats count()", "nobody"},
+		{"user.uid = {p}", "query.hostname = union.example | stats count()", "person"},
+	} {
+		v := access.Combine(now, options(t), access.Search{Query: parseQuery(t, expand(c.a))}, access.Search{Query: parseQuery(t, expand(c.b))})
+		if v.Class.String() != c.class {
+			t.Errorf("%s + %s: %v, want %s (%s)", c.a, c.b, v.Class, c.class, why(v))
+		}
+	}
+	// Twenty-one people, one at a time; the same one twice is one.
+	var asked []access.Question
+	for i := range 21 {
+		asked = append(asked, access.Search{Query: parseQuery(t, "user.uid = "+token("p", i))})
+	}
+	v := access.Combine(now, options(t), append(asked, asked[0])...)
+	if v.Persons != 21 || v.Crowd() != access.CrowdCounsel {
+		t.Errorf("%d persons, %s", v.Persons, v.Crowd())
+	}
+}
+
+func TestSmallCells(t *testing.T) {
+	for n, want := range map[int]bool{0: true, 1: true, 7: true, 8: false, 1000: false} {
+		if access.SmallCell(n) != want {
+			t.Errorf("SmallCell(%d)", n)
+		}
+	}
+	for _, c := range []struct {
+		a, b int
+		want bool
+	}{{100, 50, false}, {100, 99, true}, {99, 100, true}, {100, 100, false}, {100, 7, true}, {16, 8, false}, {15, 8, true}} {
+		if access.SmallStep(c.a, c.b) != c.want {
+			t.Errorf("SmallStep(%d, %d)", c.a, c.b)
+		}
+	}
+}
+
+// FuzzSelects: no panic, one answer, the same for the printed question, and never
+// milder with one more alternative.
+func FuzzSelects(f *testing.F) {
+	n := 0
+	for _, r := range table(f) {
+		f.Add(expand(r.question), expand(r.question))
+		n++
+	}
+	if n == 0 {
+		f.Fatal("no seeds")
+	}
+	o := options(f)
+	f.Fuzz(func(t *testing.T, text, other string) {
+		access.Selects(access.List{Values: []string{text, other}}, o)
+		access.Selects(access.List{Field: text, Values: []string{other}}, o)
+		access.Selects(access.Values{Field: text, Prefix: other}, o)
+		access.Selects(access.PeerGroup{By: []string{text}, Members: []string{other}}, o)
+		if rules, _ := sigma.Parse("f.yml", []byte("title: t\nlogsource: {product: p}\ndetection: {s: {"+text+"}, condition: s}\n")); len(rules) == 1 {
+			access.Selects(access.Rule{Rule: rules[0]}, o)
+		}
+		q, err := query.Parse(text)
+		if err != nil {
+			return
+		}
+		want := access.Selects(access.Search{Query: q}, o)
+		if got := access.Selects(access.Search{Query: q}, o); !reflect.DeepEqual(got, want) {
+			t.Fatal("two answers")
+		}
+		access.Selects(access.Export{Query: q}, o)
+		if p, err := query.Parse(q.String()); err == nil && !reflect.DeepEqual(access.Selects(access.Search{Query: p}, o), want) {
+			t.Fatalf("the printed question selects another: %s", q.String())
+		}
+		more, err := query.Parse(other)
+		if err != nil || more.Where == nil || q.Where == nil {
+			return
+		}
+		wide := *q
+		wide.Where = or(q.Where, more.Where)
+		if v := access.Selects(access.Search{Query: &wide}, o); !v.Class.Has(want.Class) || want.Protected && !v.Protected {
+			t.Fatalf("milder with an alternative: %v, %v", want.Class, v.Class)
+		}
+		access.Combine(time.Unix(0, 0), o, access.Search{Query: q}, access.Search{Query: more})
+	})
+}
+
+func BenchmarkSelects(b *testing.B) {
+	for _, c := range []struct{ name, text string }{
+		{"nobody", `class_uid = 1007 and process.file.path : *\powershell.exe and status_id = 1 last 24h`},
+		{"person", "user.uid = {p} and class_uid = 3002 last 24h"},
+		{"reverse", "query.hostname in (herald.example, union.example, signal.org, clinic.example) last 7d"},
+		{"tokens101", "user.uid in ({p*101})"},
+	} {
+		q := parseQuery(b, expand(c.text))
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				access.Selects(access.Search{Query: q}, access.Options{})
+			}
+		})
+	}
+}
