@@ -18,7 +18,7 @@ const module = "github.com/counterseal/counterseal/"
 // its own. A package that is not listed fails the test: a new room is a decision.
 var layers = [][]string{
 	{"sigma", "evtx", "internal/event", "internal/durable", "internal/packs", "internal/approval"},
-	{"rules", "sigma/sigmatest", "sigma/sigmajson", "internal/keyring", "internal/query", "internal/parse", "internal/pia", "internal/state"},
+	{"rules", "sigma/sigmatest", "sigma/sigmajson", "internal/keyring", "internal/query", "internal/parse", "internal/pia", "internal/state", "internal/policy"},
 	{"internal/admit", "internal/ocsf", "internal/evidence", "internal/ledger", "internal/index", "internal/detect", "internal/collect", "internal/officer"},
 	{"internal/pseudonym", "internal/access", "internal/demo", "internal/attest"},
 	{"internal/scan", "internal/pipeline", "internal/report", "internal/lifecycle"},

@@ -21,6 +21,7 @@ var licences = []struct{ module, spdx string }{
 	{"github.com/VictoriaMetrics/metrics", "MIT"},
 	{"github.com/VictoriaMetrics/metricsql", "Apache-2.0"},
 	{"github.com/beorn7/perks", "MIT"},
+	{"github.com/cedar-policy/cedar-go", "Apache-2.0"},
 	{"github.com/cenkalti/backoff/v5", "MIT"},
 	{"github.com/cespare/xxhash/v2", "MIT"},
 	{"github.com/counterseal/counterseal", "Apache-2.0"},
