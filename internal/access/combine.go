@@ -34,7 +34,7 @@ func Combine(now time.Time, o Options, questions ...Question) Verdict {
 		all.v.Standing = all.v.Standing || one.Standing
 		all.v.Who = append(all.v.Who, one.Who...)
 		all.v.Reasons = append(all.v.Reasons, one.Reasons...)
-		if c, ok := half(q); ok {
+		if c, ok := half(q, o); ok {
 			asked = append(asked, c)
 		}
 	}
@@ -55,7 +55,7 @@ type crossing struct {
 	people   bool // it shows people, more than one
 }
 
-func half(q Question) (crossing, bool) {
+func half(q Question, o Options) (crossing, bool) {
 	c := crossing{}
 	switch q := q.(type) {
 	case Search:
@@ -79,10 +79,10 @@ func half(q Question) (crossing, bool) {
 	if c.q == nil {
 		c.q = &query.Query{}
 	}
-	if single(c.q.Where) == 1 || pinsFinding(c.q.Where) {
+	j := judge{o: o}
+	if j.single(c.q.Where) || pinsFinding(c.q.Where) {
 		return c, false
 	}
-	j := judge{}
 	j.where(c.q.Where, false, false)
 	c.contents = c.contents || j.content
 	show := func(field string) { c.people = c.people || roleOf(field)&(person|device|session) != 0 }

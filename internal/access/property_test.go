@@ -3,6 +3,7 @@ package access_test
 import (
 	"encoding/json"
 	"math/rand/v2"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -323,5 +324,29 @@ func BenchmarkSelects(b *testing.B) {
 				access.Selects(access.Search{Query: q}, access.Options{})
 			}
 		})
+	}
+}
+
+// TestPage: every example of docs/selects.md is answered as the page says.
+func TestPage(t *testing.T) {
+	data, err := os.ReadFile("../../docs/selects.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for line := range strings.Lines(string(data)) {
+		c := strings.Split(strings.ReplaceAll(line, `\|`, "\x00"), "|")
+		if len(c) != 6 || !strings.Contains(c[2], "`") {
+			continue
+		}
+		n++
+		form, want := strings.TrimSpace(c[1]), strings.TrimSpace(c[3])
+		question := strings.ReplaceAll(strings.Trim(strings.TrimSpace(c[2]), "`"), "\x00", "|")
+		if v := access.Selects(build(t, form, question), access.Options{}); v.Class.String() != want {
+			t.Errorf("%s: %s: %v, the page says %s", form, question, v.Class, want)
+		}
+	}
+	if n < 40 {
+		t.Errorf("%d examples", n)
 	}
 }

@@ -327,11 +327,13 @@ func plainValue(f string) bool {
 	if protocols[f] || wellKnownNames[f] {
 		return true
 	}
-	if strings.Trim(f, "0123456789") == "" {
+	if number(f) {
 		return true
 	}
 	return (len(f) == 32 || len(f) == 40 || len(f) == 64) && strings.Trim(f, "0123456789abcdef") == ""
 }
+
+func number(f string) bool { return strings.Trim(f, "0123456789") == "" }
 
 // notAName tells members of a list that are no account: digests, numbers, files,
 // paths, domains.

@@ -583,9 +583,9 @@ func (j *judge) value(field, s string) (about bool) {
 	}
 	switch {
 	case shared && r&device != 0:
-		return false
+		return r&content != 0 && j.private(f)
 	case r&(content|unknown) != 0:
-		return !plainValue(f)
+		return !plainValue(f) || r&content != 0 && number(f) // an article has a number
 	case r&prose != 0:
 		return j.private(f)
 	}
@@ -791,15 +791,15 @@ func (j *judge) private(folded string) bool {
 
 // single reports whether every row of a condition belongs to one named person: then
 // it asks what that person did, and not who did something.
-func (j *judge) single(e query.Expr) bool { return single(e) == 1 }
+func (j *judge) single(e query.Expr) bool { return j.bound(e) == 1 }
 
-// single gives how many people a condition is bound to, 0 where it is not.
-func single(e query.Expr) int {
+// bound gives how many people a condition is bound to, 0 where it is not.
+func (j *judge) bound(e query.Expr) int {
 	switch e := e.(type) {
 	case query.And:
 		best := 0
 		for _, x := range e.Of {
-			if n := single(x); n > 0 && (best == 0 || n < best) {
+			if n := j.bound(x); n > 0 && (best == 0 || n < best) {
 				best = n
 			}
 		}
@@ -807,7 +807,7 @@ func single(e query.Expr) int {
 	case query.Or:
 		sum := 0
 		for _, x := range e.Of {
-			n := single(x)
+			n := j.bound(x)
 			if n == 0 {
 				return 0
 			}
@@ -815,11 +815,13 @@ func single(e query.Expr) int {
 		}
 		return sum
 	case query.Equal:
-		return pins(e.Field, e.Pattern, e.Differs)
+		if !e.Differs {
+			return j.pins(e.Field, e.Pattern)
+		}
 	case query.OneOf:
 		sum := 0
 		for _, p := range e.Of {
-			n := pins(e.Field, p, false)
+			n := j.pins(e.Field, p)
 			if n == 0 {
 				return 0
 			}
@@ -830,18 +832,19 @@ func single(e query.Expr) int {
 	return 0
 }
 
-func pins(field string, p query.Pattern, differs bool) int {
+// pins reports whether one value of a field is one person. What selects nobody, such
+// as a server that many use, pins nobody either.
+func (j *judge) pins(field string, p query.Pattern) int {
 	t, literal := p.Text()
-	if differs || !literal || t == "" {
+	if r := roleOf(field); !literal || r&(person|device|session) == 0 || r&content != 0 {
 		return 0
 	}
-	if r := roleOf(field); r&(person|device|session) == 0 || r&content != 0 {
-		return 0
+	own := judge{o: j.o}
+	own.value(field, plainGap(t))
+	if len(own.seen) == 1 && !own.v.Many {
+		return 1
 	}
-	if f := fold(t); wellKnown(f) || !letters(f) {
-		return 0
-	}
-	return 1
+	return 0
 }
 
 // pinsFinding reports whether a condition matches rows of findings only.
