@@ -90,6 +90,7 @@ func half(q Question, o Options) (crossing, bool) {
 	case c.q.Stats != nil:
 		for _, f := range c.q.Stats.By {
 			show(f)
+			c.contents = c.contents || c.q.Stats.Bin > 0 && roleOf(f)&content != 0
 		}
 	case c.q.Top != nil:
 		for _, f := range c.q.Top.By {
@@ -98,6 +99,7 @@ func half(q Question, o Options) (crossing, bool) {
 	default:
 		for _, f := range c.q.Fields {
 			show(f)
+			c.contents = c.contents || roleOf(f)&content != 0
 		}
 		if _, isValues := q.(Values); c.q.Fields == nil && !isValues {
 			_, counted := q.(Statistics)

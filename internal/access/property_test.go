@@ -230,6 +230,10 @@ func TestCombine(t *testing.T) {
 		{"class_uid = 4003 and query.hostname = union.example | stats count()", "class_uid = 3002 | top 5 by user.uid", "nobody"},
 		{"dataset = zeek-dns and query.hostname = union.example | stats count()", "dataset in (zeek-dns, okta) | top 5 by user.uid", "reverse"},
 		{"class_uid = 3002 | top 5 by user.uid", "class_uid = 3002 | stats count() by device.hostname", "nobody"},
+		{"class_uid = 4003 | fields time, query.hostname", "class_uid = 4003 | fields time, user.uid", "reverse"},
+		{"class_uid = 4003 | stats count() by query.hostname, bin(1m)", "class_uid = 4003 | stats count() by user.uid, bin(1m)", "reverse"},
+		{"class_uid = 4003 | top 5 by query.hostname", "class_uid = 4003 | top 5 by user.uid", "nobody"},
+		{"class_uid = 4003 | fields time, query.hostname", "ref = x", "reverse"},
 		{"kind = finding", "query.hostname = union.example | stats count()", "nobody"},
 		{"user.uid = {p}", "query.hostname = union.example | stats count()", "person"},
 	} {

@@ -40,6 +40,11 @@ func roleOf(field string) role {
 	first, _, _ := strings.Cut(f, ".")
 	last := f[strings.LastIndexByte(f, '.')+1:]
 	switch {
+	case segment(f, "location"): // where somebody is
+		if last == "country" || last == "continent" {
+			return 0
+		}
+		return content
 	case first == "finding":
 		if last == "group" || last == "part" {
 			return prose
@@ -53,7 +58,7 @@ func roleOf(field string) role {
 			return 0
 		}
 		return content | prose
-	case segment(f, "user"), segment(f, "owner"), segment(f, "manager"), segment(f, "member"), segment(f, "users"), first == "entity", last == "email_addr", last == "phone_number", last == "full_name":
+	case segment(f, "user"), segment(f, "owner"), segment(f, "manager"), segment(f, "member"), segment(f, "users"), first == "entity", last == "service_start_name", last == "email_addr", last == "phone_number", last == "full_name":
 		switch last {
 		case "type", "type_id", "domain", "risk_level", "risk_level_id", "has_mfa":
 			return 0
@@ -112,7 +117,7 @@ func roleOf(field string) role {
 		"auth_protocol", "auth_protocol_id", "logon_type", "logon_type_id", "is_mfa", "is_remote", "is_cleartext", "is_new_logon", "rcode", "rcode_id", "firewall_rule",
 		"privileges", "finding_info", "rule", "malware", "attacks", "risk_level", "risk_level_id", "risk_score", "confidence", "confidence_id", "count", "duration",
 		"traffic", "tls", "http_request", "http_response", "query", "command", "share_type", "policy", "authorizations", "start_time", "end_time", "timezone_offset",
-		"osint", "remediation", "state", "state_id", "app_protocol", "port", "direction", "direction_id", "protocol_ver", "http_status", "access_mask", "requested_permissions", "prev_reg_value", "create_mask", "open_type":
+		"osint", "remediation", "state", "state_id", "app_protocol", "port", "direction", "direction_id", "protocol_ver", "http_status", "access_mask", "requested_permissions", "prev_reg_value", "create_mask", "open_type", "account_switch_type", "account_switch_type_id", "exit_code", "log_name":
 		return 0
 	case "group":
 		return prose

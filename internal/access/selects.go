@@ -130,7 +130,8 @@ type Verdict struct {
 	// without finding or authorisation is answered so.
 	Cells bool
 	// Veil: the rows may hold people beside what they read or visited. Without
-	// finding or authorisation show people or contents, not both.
+	// finding or authorisation show people or, where the question asks for contents by
+	// name, contents; never both, and beside contents no reference and no exact time.
 	Veil bool
 	// Finding: the question is no reverse search only because it reads findings. Look
 	// whether their rules are older than the request.
@@ -184,7 +185,8 @@ type Search struct{ Query *query.Query }
 // query without stats or top counts.
 type Statistics struct{ Query *query.Query }
 
-// Values asks for the values of a field: completion and facets.
+// Values asks which values a field has, for completion. A facet, which counts, is a
+// Statistics.
 type Values struct {
 	Field  string
 	Prefix string
@@ -273,9 +275,11 @@ func (j *judge) ask(q Question) {
 	switch q := q.(type) {
 	case Search:
 		j.query(q.Query, rows)
+		j.beside(q.Query)
 	case SavedSearch:
 		j.v.Standing = true
 		j.query(q.Query, rows)
+		j.beside(q.Query)
 	case Statistics:
 		j.query(q.Query, counts)
 	case Export:
@@ -478,6 +482,17 @@ func (j *judge) query(q *query.Query, as answer) {
 		}
 	case veil && !plainClass(q.Where):
 		j.v.Veil = true
+	}
+}
+
+// beside veils rows that show contents alone: their references lead to people. An
+// export has no references to follow.
+func (j *judge) beside(q *query.Query) {
+	if q == nil || q.IsTable() || j.single(q.Where) || pinsFinding(q.Where) {
+		return
+	}
+	for _, f := range q.Fields {
+		j.v.Veil = j.v.Veil || roleOf(f)&content != 0
 	}
 }
 
@@ -729,7 +744,7 @@ func (j *judge) values(q Values) {
 		j.person(q.Field, ByName, "", "lists the people or devices that there are")
 		j.v.Many = true
 	}
-	if r&content != 0 {
+	if r&(content|unknown|prose) != 0 {
 		j.v.Cells = true
 	}
 	switch {
@@ -747,6 +762,10 @@ func (j *judge) peers(q PeerGroup) {
 	}
 	for _, f := range q.By {
 		j.nameOf(f)
+		if roleOf(f)&(person|session|device) != 0 {
+			j.v.Many = true
+			j.person(f, ByName, "", "makes a group of each person")
+		}
 		if roleOf(f)&content != 0 {
 			j.reverse(f, "groups people by what they read, wrote, visited, printed or contacted")
 		}
