@@ -29,6 +29,8 @@ type vocabulary struct {
 	roles    []string
 	kind     map[string]types.EntityType // of the resource of each action
 	acts     types.EntityMap             // the action groups, which "in" follows
+	// attributes by variable: principal, resource, context.
+	attributes map[string]map[string]bool
 }
 
 const person, role = types.EntityType("Person"), types.EntityType("Role")
@@ -45,7 +47,7 @@ func parseSchema(name string, data []byte) (*vocabulary, error) {
 	if err != nil {
 		return nil, located(name, data, err)
 	}
-	v := &vocabulary{resolved: r, validate: validate.New(r), kind: map[string]types.EntityType{}, acts: types.EntityMap{}}
+	v := &vocabulary{resolved: r, validate: validate.New(r), kind: map[string]types.EntityType{}, acts: types.EntityMap{}, attributes: map[string]map[string]bool{}}
 	if len(r.Namespaces) > 0 {
 		return nil, fmt.Errorf("%s:1: namespaces are not used here", name)
 	}
@@ -66,6 +68,9 @@ func parseSchema(name string, data []byte) (*vocabulary, error) {
 			return nil, fmt.Errorf("%s: an action applies to Person and to one type of resource", at)
 		}
 		v.kind[id] = a.AppliesTo.Resources[0]
+		v.names("context", a.AppliesTo.Context)
+		v.names("principal", r.Entities[person].Shape)
+		v.names("resource", r.Entities[v.kind[id]].Shape)
 	}
 	v.actions = slices.Sorted(maps.Keys(v.kind))
 	for _, id := range v.actions {
@@ -81,6 +86,15 @@ func parseSchema(name string, data []byte) (*vocabulary, error) {
 		}
 	}
 	return v, nil
+}
+
+func (v *vocabulary) names(of string, shape resolved.RecordType) {
+	if v.attributes[of] == nil {
+		v.attributes[of] = map[string]bool{}
+	}
+	for name := range shape {
+		v.attributes[of][string(name)] = true
+	}
 }
 
 // samples are a request with nothing in it, and one with everything.
@@ -101,7 +115,8 @@ func (v *vocabulary) policy(r rule) error {
 	if err := v.validate.Policy(string(r.id), (*ast.Policy)(r.policy.AST())); err != nil {
 		return err
 	}
-	// The library takes a role that the enum does not have, as in Role::"king".
+	// The library takes a role that the enum does not have, as in Role::"king", and holds
+	// "principal has ofice" for false: forbid when it is so would then forbid nothing.
 	data, err := r.policy.MarshalJSON()
 	if err != nil {
 		return err
@@ -113,7 +128,7 @@ func (v *vocabulary) policy(r rule) error {
 	return v.literals(tree)
 }
 
-// literals looks at every entity that a policy names.
+// literals looks at every role and attribute that a policy names.
 func (v *vocabulary) literals(tree any) error {
 	switch t := tree.(type) {
 	case []any:
@@ -126,6 +141,20 @@ func (v *vocabulary) literals(tree any) error {
 		if id, ok := t["id"].(string); ok && t["type"] == string(role) {
 			if _, ok := slices.BinarySearch(v.roles, id); !ok {
 				return fmt.Errorf("unrecognized role %s", strconv.Quote(id))
+			}
+		}
+		for _, test := range []string{"has", "."} {
+			node, _ := t[test].(map[string]any)
+			attr, ok := node["attr"].(string)
+			if !ok {
+				continue
+			}
+			of := "context"
+			if left, _ := node["left"].(map[string]any); left["Var"] != nil {
+				of, _ = left["Var"].(string)
+			}
+			if !v.attributes[of][attr] {
+				return fmt.Errorf("no %s has an attribute %s", of, strconv.Quote(attr))
 			}
 		}
 		for _, key := range slices.Sorted(maps.Keys(t)) {
@@ -160,7 +189,7 @@ func (v *vocabulary) request(r Request) (*query, error) {
 	switch {
 	case !ok:
 		return nil, errors.New("the act is not known")
-	case r.Principal.ID == "":
+	case canonical(r.Principal.ID) == "":
 		return nil, errors.New("nobody asks: the person is missing")
 	case r.Context.Now.IsZero():
 		return nil, errors.New("the time of the request is missing")
@@ -188,12 +217,12 @@ func (v *vocabulary) request(r Request) (*query, error) {
 	case "Request":
 		text(what, "authority", r.Resource.Authority)
 		if r.Resource.Owner != "" {
-			what["owner"] = types.NewEntityUID(person, types.String(r.Resource.Owner))
+			what["owner"] = types.NewEntityUID(person, types.String(canonical(r.Resource.Owner)))
 		}
 		if r.Resource.Chain != nil {
 			chain := make([]types.Value, len(r.Resource.Chain))
 			for i, id := range r.Resource.Chain {
-				chain[i] = types.NewEntityUID(person, types.String(id))
+				chain[i] = types.NewEntityUID(person, types.String(canonical(id)))
 			}
 			what["chain"] = types.NewSet(chain...)
 		}
@@ -213,7 +242,7 @@ func (v *vocabulary) request(r Request) (*query, error) {
 	text(now, "authorisation", r.Context.Authorisation)
 	text(now, "grant", r.Context.Grant)
 	q := &query{
-		principal: types.Entity{UID: types.NewEntityUID(person, types.String(r.Principal.ID)), Parents: types.NewEntityUIDSet(roles...), Attributes: types.NewRecord(who)},
+		principal: types.Entity{UID: types.NewEntityUID(person, types.String(canonical(r.Principal.ID))), Parents: types.NewEntityUIDSet(roles...), Attributes: types.NewRecord(who)},
 		resource:  types.Entity{UID: types.NewEntityUID(kind, types.String(r.Resource.ID)), Attributes: types.NewRecord(what)},
 		acts:      v.acts,
 	}

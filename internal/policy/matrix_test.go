@@ -1,0 +1,282 @@
+package policy
+
+import (
+	"bufio"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+const matrixFile = "../../docs/policy-matrix.md"
+
+var noon = time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+
+// fine is a request in circumstances in which nothing but role, class, authorisation
+// and grant can be in the way.
+func fine(role, action, selects string) Request {
+	return Request{
+		Principal: Person{ID: "alba", Roles: []string{role}, Office: "office-one", Authority: "council", Standing: "confirmed", TrainedUntil: noon.AddDate(0, 6, 0)},
+		Action:    action,
+		Resource:  Resource{ID: "thing", Compartment: "c", Sensitivity: "normal", Selects: selects, Owner: "bruno", Chain: []string{"chiara"}, Authority: "director", Hold: "free"},
+		Context:   Context{Now: noon, Purpose: "incident-response"},
+	}
+}
+
+// tables reads the tables of the document: heading to rows of cells.
+func tables(t *testing.T) map[string][][]string {
+	t.Helper()
+	f, err := os.Open(matrixFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	out := map[string][][]string{}
+	heading := ""
+	in := bufio.NewScanner(f)
+	for in.Scan() {
+		line := in.Text()
+		if h, ok := strings.CutPrefix(line, "## "); ok {
+			heading = h
+		}
+		if !strings.HasPrefix(line, "|") || strings.HasPrefix(line, "| ---") {
+			continue
+		}
+		var cells []string
+		for cell := range strings.SplitSeq(strings.Trim(line, "|"), "|") {
+			cells = append(cells, strings.Trim(strings.TrimSpace(cell), "`"))
+		}
+		out[heading] = append(out[heading], cells)
+	}
+	if err := in.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func load(t testing.TB) *Set {
+	t.Helper()
+	s, err := Load(Default())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// cellOf says in the words of the table what a set answers without anything, with a
+// grant and with an authorisation.
+func cellOf(s *Set, role, action, selects string) string {
+	got := ""
+	for _, c := range []Context{{}, {Grant: "covers"}, {Authorisation: "covers"}} {
+		r := fine(role, action, selects)
+		r.Context.Grant, r.Context.Authorisation = c.Grant, c.Authorisation
+		if s.Decide(r).Allow {
+			got += "y"
+		} else {
+			got += "n"
+		}
+	}
+	switch got {
+	case "yyy":
+		return "yes"
+	case "nnn":
+		return "no"
+	case "nny":
+		return "auth"
+	case "nyy":
+		return "auth, grant"
+	}
+	return "unexplained: " + got
+}
+
+// TestMatrix: the table is the expectation, for each act and role.
+func TestMatrix(t *testing.T) {
+	s := load(t)
+	rows := tables(t)["Acts and roles"]
+	if len(rows) < 2 {
+		t.Fatal("the table is gone")
+	}
+	roles := rows[0][2:]
+	if !slices.Equal(slices.Sorted(slices.Values(roles)), s.Roles()) {
+		t.Fatalf("the table has the roles %v, the schema %v", roles, s.Roles())
+	}
+	want := map[string]bool{}
+	for _, a := range s.Actions() {
+		if s.schema.kind[a] != "Events" {
+			want[a+"/-"] = true
+			continue
+		}
+		for _, class := range []string{"nobody", "person", "reverse", "protected"} {
+			want[a+"/"+class] = true
+		}
+	}
+	count := map[string]int{}
+	for _, row := range rows[1:] {
+		key := row[0] + "/" + row[1]
+		if !want[key] || len(row) != len(roles)+2 {
+			t.Fatalf("row %s is not an act, or there twice, or not complete", key)
+		}
+		delete(want, key)
+		for i, role := range roles {
+			got := cellOf(s, role, row[0], strings.Trim(row[1], "-"))
+			if got != row[i+2] {
+				t.Errorf("%s by %s: the table says %q, the policies %q", key, role, row[i+2], got)
+			}
+			count[got]++
+		}
+	}
+	for key := range want {
+		t.Errorf("%s is in no row", key)
+	}
+	t.Logf("%d rows, %d roles, %d cells, %d decisions: %v", len(rows)-1, len(roles), (len(rows)-1)*len(roles), 3*(len(rows)-1)*len(roles), count)
+}
+
+// spoilers are the circumstances of the second table.
+var spoilers = map[string]func(*Request){
+	"own request":                 func(r *Request) { r.Resource.Owner = "Alba" }, // one person in any spelling
+	"owner unknown":               func(r *Request) { r.Resource.Owner = "" },
+	"in the owner's chain":        func(r *Request) { r.Resource.Chain = []string{"chiara", "alba"} },
+	"chain unknown":               func(r *Request) { r.Resource.Chain = nil },
+	"same appointing authority":   func(r *Request) { r.Resource.Authority = r.Principal.Authority },
+	"owner's authority unknown":   func(r *Request) { r.Resource.Authority = "" },
+	"own authority unknown":       func(r *Request) { r.Principal.Authority = "" },
+	"no office":                   func(r *Request) { r.Principal.Office = "" },
+	"standing unknown":            func(r *Request) { r.Principal.Standing = "" },
+	"standing of another word":    func(r *Request) { r.Principal.Standing = "deputy" },
+	"acting":                      func(r *Request) { r.Principal.Standing = "acting" },
+	"training expired":            func(r *Request) { r.Principal.TrainedUntil = noon },
+	"never trained":               func(r *Request) { r.Principal.TrainedUntil = time.Time{} },
+	"no purpose":                  func(r *Request) { r.Context.Purpose = "" },
+	"class unknown":               func(r *Request) { r.Resource.Selects = "" },
+	"class of another word":       func(r *Request) { r.Resource.Selects = "everybody" },
+	"protected":                   func(r *Request) { r.Resource.Selects = "protected" },
+	"reverse, without":            func(r *Request) { r.Resource.Selects, r.Context.Authorisation = "reverse", "" },
+	"reverse, authorisation over": func(r *Request) { r.Resource.Selects, r.Context.Authorisation = "reverse", "expired" },
+	"reverse, outside its scope":  func(r *Request) { r.Resource.Selects, r.Context.Authorisation = "reverse", "outside" },
+	"under a hold":                func(r *Request) { r.Resource.Hold = "held" },
+	"hold unknown":                func(r *Request) { r.Resource.Hold = "" },
+	"operator as well":            func(r *Request) { r.Principal.Roles = append(r.Principal.Roles, "operator") },
+	"overseer as well":            func(r *Request) { r.Principal.Roles = append(r.Principal.Roles, "overseer") },
+	"privacy officer as well":     func(r *Request) { r.Principal.Roles = append(r.Principal.Roles, "privacy_officer") },
+	"collector as well":           func(r *Request) { r.Principal.Roles = append(r.Principal.Roles, "collector") },
+	"role unknown":                func(r *Request) { r.Principal.Roles = append(r.Principal.Roles, "king") },
+	"person missing":              func(r *Request) { r.Principal.ID = "" },
+	"time missing":                func(r *Request) { r.Context.Now = time.Time{} },
+	"hold of another word":        func(r *Request) { r.Resource.Hold = "perhaps" },
+	"act in another spelling":     func(r *Request) { r.Action = strings.ToUpper(r.Action) },
+}
+
+// TestSpoiled: whatever the first table allows is refused, by the policy that the second
+// table names, as soon as one circumstance is spoiled.
+func TestSpoiled(t *testing.T) {
+	s := load(t)
+	all := tables(t)
+	rows := all["What spoils it"]
+	if len(rows) < 2 {
+		t.Fatal("the table is gone")
+	}
+	tried := 0
+	seen := map[string]bool{}
+	for _, row := range rows[1:] {
+		spoil := spoilers[row[0]]
+		if spoil == nil {
+			t.Fatalf("%q is no circumstance that the test knows", row[0])
+		}
+		seen[row[0]] = true
+		before := tried
+		for _, cell := range all["Acts and roles"][1:] {
+			action, selects := cell[0], strings.Trim(cell[1], "-")
+			if !concerns(s, row[1], action) {
+				continue
+			}
+			for _, role := range s.Roles() {
+				r := fine(role, action, selects)
+				r.Context.Authorisation, r.Context.Grant = "covers", "covers"
+				if !s.Decide(r).Allow {
+					continue
+				}
+				tried++
+				spoil(&r)
+				d := s.Decide(r)
+				if d.Allow || d.Reason == "" || row[2] != "-" && !slices.Contains(d.Policies, row[2]) || row[2] == "-" && len(d.Policies) > 0 {
+					t.Errorf("%s, %s by %s: got allow %v by %v (%s), want a deny by %s", row[0], action, role, d.Allow, d.Policies, d.Reason, row[2])
+				}
+			}
+		}
+		if tried == before {
+			t.Errorf("%s: the row %q reaches no act", row[0], row[1])
+		}
+	}
+	for name := range spoilers {
+		if !seen[name] {
+			t.Errorf("%q is in no row", name)
+		}
+	}
+	t.Logf("%d rows, %d decisions", len(rows)-1, tried)
+}
+
+// concerns reads the second column: a group, an act, or what kind of resource it has.
+func concerns(s *Set, column, action string) bool {
+	if column == "all" {
+		return true
+	}
+	for word := range strings.SplitSeq(column, ", ") {
+		if word == action {
+			return true
+		}
+		for uid := range s.schema.acts {
+			if string(uid.ID) != action {
+				continue
+			}
+			for parent := range s.schema.acts[uid].Parents.All() {
+				if string(parent.ID) == word {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// TestRoutesAndActs: each route of the server and each act over the socket stands in
+// the third table, with an act of the policies or with the word open.
+func TestRoutesAndActs(t *testing.T) {
+	s := load(t)
+	want := map[string]bool{}
+	for file, shape := range map[string]*regexp.Regexp{
+		"../web/routes.go":              regexp.MustCompile(`(?m)^\t+\{"([^"]+)", \w+, (?:true|false), s\.`),
+		"../../cmd/counterseal/acts.go": regexp.MustCompile(`(?m)^\t+"([a-z.]+)": +s\.`),
+	} {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := shape.FindAllStringSubmatch(string(data), -1)
+		if len(found) < 10 {
+			t.Fatalf("%s: found %d: this test looks for the wrong shape", file, len(found))
+		}
+		for _, m := range found {
+			want[m[1]] = true
+		}
+	}
+	n := len(want)
+	rows := tables(t)["Routes and acts"]
+	if len(rows) < 2 {
+		t.Fatal("the table is gone")
+	}
+	for _, row := range rows[1:] {
+		if !want[row[0]] {
+			t.Errorf("%q is no route and no act, or there twice", row[0])
+		}
+		delete(want, row[0])
+		if row[1] != "open" && row[1] != "by its act" && !slices.Contains(s.Actions(), row[1]) {
+			t.Errorf("%q is judged as %q, which the schema does not know", row[0], row[1])
+		}
+	}
+	for missing := range want {
+		t.Errorf("%q is in no row", missing)
+	}
+	t.Logf("%d routes and acts", n)
+}
