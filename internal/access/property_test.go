@@ -6,6 +6,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -353,4 +354,35 @@ func TestPage(t *testing.T) {
 	if n < 40 {
 		t.Errorf("%d examples", n)
 	}
+}
+
+// TestHostile: a question as long and as deep as the language lets it be is judged in
+// milliseconds; a second is for a slow machine.
+func TestHostile(t *testing.T) {
+	o := options(t)
+	within := func(what string, q access.Question) {
+		start := time.Now()
+		access.Selects(q, o)
+		if d := time.Since(start); d > time.Second {
+			t.Errorf("%q: %v", what, d)
+		}
+	}
+	for _, p := range []string{"a@", "~a ", "/users/", "_", "p1_a", "s-1-5-21-1-", "person-", "+4", `\`, "1", "12 ", "a*", "é", "x.", "home/a*", "personal sharepoint "} {
+		v := strings.Repeat(p, query.MaxText/len(p))
+		within(p, access.List{Values: []string{v}})
+		within(p, access.Search{Query: &query.Query{Where: query.Phrase{Text: v}}})
+	}
+	var e query.Expr = query.Exists{Field: "user.uid"}
+	for i := range query.MaxDepth {
+		var of []query.Expr
+		for k := range query.MaxTerms / query.MaxDepth {
+			of = append(of, query.Equal{Field: "native.user.f" + strconv.Itoa(i*100+k), Pattern: query.Literal("alice" + strconv.Itoa(k))})
+		}
+		if of = append(of, e); i%2 == 0 {
+			e = query.And{Of: of}
+		} else {
+			e = query.Or{Of: of}
+		}
+	}
+	within("depth", access.Search{Query: &query.Query{Where: e}})
 }

@@ -103,7 +103,7 @@ func written(v string, mods []string) []string {
 			return []string{string(gap) + v}
 		}
 		var b strings.Builder
-		literals(&b, re.Simplify(), 0)
+		literals(&b, re, 0)
 		return strings.Split(string(gap)+strings.ReplaceAll(b.String(), "\n", string(gap)+"\n"+string(gap))+string(gap), "\n")
 	}
 	var b strings.Builder

@@ -858,7 +858,7 @@ func (j *judge) pins(field string, p query.Pattern) int {
 	if r := roleOf(field); !literal || r&(person|device|session) == 0 || r&content != 0 {
 		return 0
 	}
-	own := judge{o: j.o}
+	own := judge{o: Options{Known: j.o.Known, Shared: j.o.Shared}}
 	own.value(field, plainGap(t))
 	if len(own.seen) == 1 && !own.v.Many {
 		return 1

@@ -241,6 +241,9 @@ func paths(hits []hit, f string) []hit {
 	return hits
 }
 
+// maxSegment bounds the name of a home folder, and with it the time for a value.
+const maxSegment = 256
+
 // below gives the name after a folder, up to the next slash.
 func below(f string, i int) (string, bool) {
 	if i < len(f) && f[i] == '~' {
@@ -254,7 +257,7 @@ func below(f string, i int) (string, bool) {
 		}
 	}
 	e := i
-	for e < len(f) && !slash(f[e]) && strings.IndexByte("\"'`<>|:;,()[]&\n?", f[e]) < 0 {
+	for e < len(f) && e-i < maxSegment && !slash(f[e]) && strings.IndexByte("\"'`<>|:;,()[]&\n?", f[e]) < 0 {
 		e++
 	}
 	seg := strings.TrimRight(f[i:e], " ")
