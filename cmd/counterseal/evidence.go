@@ -28,22 +28,7 @@ func newEvidenceRead(env *environment) *cobra.Command {
 	var key string
 	cmd := &cobra.Command{Use: "read SEGMENT --key FILE", Short: "Print the originals of a segment file with an unlocked key, as lines of JSON", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if key == "" {
-				return usage("--key is the file that officer open wrote")
-			}
-			b, err := os.ReadFile(key)
-			if err != nil {
-				return err
-			}
-			defer clear(b)
-			k, err := keyFor(b, args[0])
-			if errors.Is(err, evidence.ErrOver) {
-				return &exitError{code: exitRefused, err: err}
-			}
-			if err != nil {
-				return err
-			}
-			r, err := evidence.OpenSegmentWithKey(args[0], k, time.Now)
+			r, _, err := openUnlocked(args[0], key)
 			if err != nil {
 				return err
 			}
@@ -69,6 +54,27 @@ func newEvidenceRead(env *environment) *cobra.Command {
 		}}
 	cmd.Flags().StringVar(&key, "key", "", "`file` of the unlocked key")
 	return cmd
+}
+
+// openUnlocked opens a segment file with a key file, while its time lasts.
+func openUnlocked(segment, key string) (*evidence.SegmentReader, *evidence.UnlockedKey, error) {
+	if key == "" {
+		return nil, nil, usage("--key is the file that officer open wrote")
+	}
+	b, err := os.ReadFile(key)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer clear(b)
+	k, err := keyFor(b, segment)
+	if errors.Is(err, evidence.ErrOver) {
+		return nil, nil, &exitError{code: exitRefused, err: err}
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := evidence.OpenSegmentWithKey(segment, k, time.Now)
+	return r, k, err
 }
 
 // keyFor picks the key of a segment file out of a key file, which has a line for each

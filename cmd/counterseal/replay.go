@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -16,7 +15,6 @@ import (
 
 	"github.com/counterseal/counterseal/internal/attest"
 	"github.com/counterseal/counterseal/internal/event"
-	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/pipeline"
 	"github.com/counterseal/counterseal/internal/web"
 )
@@ -110,22 +108,7 @@ func newReplay(env *environment) *cobra.Command {
 			"named. It prints events as lines of JSON, each with the Ref of the event that was sealed\n" +
 			"from the same bytes, and stores nothing. The key stays with this command.",
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if key == "" {
-				return usage("--key is the file that officer open wrote")
-			}
-			b, err := os.ReadFile(key)
-			if err != nil {
-				return err
-			}
-			defer clear(b)
-			k, err := keyFor(b, args[0])
-			if errors.Is(err, evidence.ErrOver) {
-				return &exitError{code: exitRefused, err: err}
-			}
-			if err != nil {
-				return err
-			}
-			r, err := evidence.OpenSegmentWithKey(args[0], k, time.Now)
+			r, k, err := openUnlocked(args[0], key)
 			if err != nil {
 				return err
 			}
