@@ -147,8 +147,8 @@ func TestKillDuringFlow(t *testing.T) {
 				return
 			}
 			relayed.Store(int64(n + 1))
-			if n%20 == 19 {
-				time.Sleep(4 * time.Millisecond)
+			if n%20 == 19 { // as many lines in many rounds as in few: the sender must get rid of them
+				time.Sleep(time.Duration(4*max(1, rounds/20)) * time.Millisecond)
 			}
 		}
 	})
