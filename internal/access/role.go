@@ -189,10 +189,10 @@ var nativeRoles = roles(map[role]string{
 		lmpackagename keylength integritylevel hashes md5 sha1 sha256 imphash processid parentprocessid newprocessid port srcport dstport sourceport destinationport protocol proto action
 		rcode rcodename qtype qtypename method csmethod statuscode scstatus result outcome severity type category product vendor privilegelist accesslist accessmask
 		grantedaccess ticketencryptiontype ticketoptions failurereason company description fileversion signature signed signaturestatus ruleid policyid bytes duration eventtype
-		operation eventsource eventname awsregion errorcode errormessage success syscall facility priority appname.version connstate service auditpolicychanges subcategoryguid pid ppid
+		operation eventsource eventname awsregion errorcode errormessage success syscall facility priority connstate service auditpolicychanges subcategoryguid pid ppid
 		elevatedtoken impersonationlevel mandatorylabel tokenelevationtype servicetype starttype initiated sourceisipv6 destinationisipv6 utctime rulename arch exitcode exit
 		authrequirement conditionalaccessstatus risklevel riskstate isinteractive clientappused region country origbytes respbytes origp respp historystate history missedbytes
-		threatname actionid threatid category_name enabled newthreadid startmodule startfunction startaddress uncontained`,
+		threatname actionid threatid enabled newthreadid startmodule startfunction startaddress`,
 })
 
 func roles(words map[role]string) map[string]role {

@@ -42,7 +42,7 @@ const (
 	OutsideAbove = 100
 )
 
-// SmallCell reports whether a count is too small to be shown. Zero is: that nobody
+// SmallCell reports whether a count of people is too small to be shown. Zero is: that nobody
 // visited a place is an answer about everybody.
 func SmallCell(count int) bool { return count < MinCell }
 
@@ -127,7 +127,9 @@ type Verdict struct {
 	// Protected: aimed at a protected channel. Refuse, and tell the overseer.
 	Protected bool
 	// Cells: the answer may show counts of MinCell or more only. A reverse search
-	// without finding or authorisation is answered so.
+	// without finding or authorisation is answered so. What is counted for SmallCell
+	// are different people, and devices where no people are known, and not events:
+	// one person may visit a place eight times.
 	Cells bool
 	// Veil: the rows may hold people beside what they read or visited. Without
 	// finding or authorisation show people or, where the question asks for contents by
