@@ -846,7 +846,9 @@ func (j *judge) bound(e query.Expr) int {
 			if n == 0 {
 				return 0
 			}
-			sum += n
+			if sum += n; sum > 1 { // more is not one, however many
+				return sum
+			}
 		}
 		return sum
 	}
