@@ -22,6 +22,7 @@ var layers = [][]string{
 	{"internal/admit", "internal/ocsf", "internal/evidence", "internal/ledger", "internal/index", "internal/detect", "internal/collect", "internal/officer"},
 	{"internal/pseudonym", "internal/access", "internal/demo", "internal/attest"},
 	{"internal/scan", "internal/pipeline", "internal/report", "internal/lifecycle"},
+	{"internal/login"},
 	{"internal/web"},
 	{"cmd/counterseal"},
 }

@@ -1,0 +1,227 @@
+package login
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/go-webauthn/webauthn/protocol"
+	"github.com/go-webauthn/webauthn/webauthn"
+)
+
+const passkeyCookie = "__Host-ceremony"
+
+func newWebAuthn(rpid, origin string) (*webauthn.WebAuthn, error) {
+	w, err := webauthn.New(&webauthn.Config{RPID: rpid, RPDisplayName: "Counterseal", RPOrigins: []string{origin}})
+	if err != nil {
+		return nil, fmt.Errorf("setting up passkeys: %w", err)
+	}
+	return w, nil
+}
+
+// user is an account as the library sees it. Its names are the random id.
+type user struct {
+	a     Account
+	creds []webauthn.Credential
+}
+
+func (u user) WebAuthnID() []byte                         { return []byte(u.a.ID) }
+func (u user) WebAuthnName() string                       { return u.a.ID }
+func (u user) WebAuthnDisplayName() string                { return u.a.ID }
+func (u user) WebAuthnCredentials() []webauthn.Credential { return u.creds }
+
+type registration struct {
+	data  webauthn.SessionData
+	u     user
+	made  bool // the account is new
+	first bool
+}
+
+func (s *Service) pend(w http.ResponseWriter, v any, options any) {
+	text, err := s.pending.put(v, s.o.Now(), Ceremony)
+	if err != nil {
+		refuse(w, http.StatusServiceUnavailable)
+		return
+	}
+	setCookie(w, passkeyCookie, text, "/", http.SameSiteStrictMode, Ceremony)
+	answer(w, options)
+}
+
+func (s *Service) pended(w http.ResponseWriter, r *http.Request, cookie string) (any, bool) {
+	c, err := r.Cookie(cookie)
+	if err != nil {
+		return nil, false
+	}
+	clearCookie(w, cookie)
+	return s.pending.take(c.Value, s.o.Now())
+}
+
+// registerBegin starts a passkey: for a new account by a secret, or for the account of
+// a young session.
+func (s *Service) registerBegin(w http.ResponseWriter, r *http.Request) {
+	var in struct {
+		Secret string `json:"secret"`
+	}
+	if err := body(r, &in); err != nil {
+		refuse(w, http.StatusBadRequest)
+		return
+	}
+	now := s.o.Now()
+	var reg registration
+	if who, ok := From(r.Context()); ok && in.Secret == "" {
+		if who.Session == "" || now.Sub(who.Since) >= Fresh {
+			s.refused(w, r, "register", who.Account.ID, "no fresh login")
+			return
+		}
+		creds, err := s.o.Store.Credentials(r.Context(), who.Account.ID)
+		if err != nil {
+			refuse(w, http.StatusInternalServerError)
+			return
+		}
+		reg.u = user{who.Account, creds}
+	} else {
+		v, ok := s.secrets.take(in.Secret, now)
+		if !ok {
+			s.refused(w, r, "register", "", "secret unknown, used or over")
+			return
+		}
+		inv := v.(invitation)
+		reg = registration{u: user{a: Account{ID: id("u_"), Roles: inv.roles, Created: now}}, made: true, first: inv.first}
+	}
+	required := true
+	options, data, err := s.wan.BeginRegistration(reg.u,
+		webauthn.WithExclusions(webauthn.Credentials(reg.u.creds).CredentialDescriptors()),
+		webauthn.WithAuthenticatorSelection(protocol.AuthenticatorSelection{
+			ResidentKey: protocol.ResidentKeyRequirementRequired, RequireResidentKey: &required, UserVerification: protocol.VerificationRequired}))
+	if err != nil {
+		refuse(w, http.StatusInternalServerError)
+		return
+	}
+	reg.data = *data
+	s.pend(w, reg, options)
+}
+
+func (s *Service) registerFinish(w http.ResponseWriter, r *http.Request) {
+	v, ok := s.pended(w, r, passkeyCookie)
+	reg, right := v.(registration)
+	b, err := raw(r)
+	if !ok || !right || err != nil {
+		s.refused(w, r, "register", "", "no registration under way")
+		return
+	}
+	cred, err := s.created(reg, b)
+	if err != nil {
+		s.refused(w, r, "register", "", "passkey not acceptable")
+		return
+	}
+	ctx := r.Context()
+	if err := s.o.Record(ctx, "login.passkey-added", reg.u.a.ID, map[string]any{"first": reg.first}); err != nil {
+		refuse(w, http.StatusServiceUnavailable)
+		return
+	}
+	if reg.made {
+		put := s.o.Store.PutAccount
+		if reg.first {
+			put = s.o.Store.FirstAccount
+		}
+		if err := put(ctx, reg.u.a); err != nil {
+			s.refused(w, r, "register", "", "account not made")
+			return
+		}
+	}
+	if err := s.o.Store.PutCredential(ctx, reg.u.a.ID, *cred); err != nil {
+		refuse(w, http.StatusInternalServerError)
+		return
+	}
+	s.accept(w, r, reg.u.a, "register")
+}
+
+// created judges the answer of an authenticator to a registration.
+func (s *Service) created(reg registration, b []byte) (*webauthn.Credential, error) {
+	if !bounded(b) {
+		return nil, ErrRefused
+	}
+	parsed, err := protocol.ParseCredentialCreationResponseBytes(b)
+	if err != nil {
+		return nil, ErrRefused
+	}
+	cred, err := s.wan.CreateCredential(reg.u, reg.data, parsed)
+	if err != nil || !cred.Flags.UserVerified {
+		return nil, ErrRefused
+	}
+	return cred, nil
+}
+
+// bounded says whether the bytes are one JSON object, before the library sees them.
+func bounded(b []byte) bool {
+	t := bytes.TrimSpace(b)
+	return len(b) <= maxBody && len(t) > 0 && t[0] == '{' && json.Valid(b)
+}
+
+func (s *Service) passkeyBegin(w http.ResponseWriter, r *http.Request) {
+	var in struct{}
+	if err := body(r, &in); err != nil {
+		refuse(w, http.StatusBadRequest)
+		return
+	}
+	options, data, err := s.wan.BeginDiscoverableLogin(webauthn.WithUserVerification(protocol.VerificationRequired))
+	if err != nil {
+		refuse(w, http.StatusInternalServerError)
+		return
+	}
+	s.pend(w, *data, options)
+}
+
+func (s *Service) passkeyFinish(w http.ResponseWriter, r *http.Request) {
+	v, ok := s.pended(w, r, passkeyCookie)
+	data, right := v.(webauthn.SessionData)
+	b, err := raw(r)
+	if !ok || !right || err != nil {
+		s.refused(w, r, "passkey", "", "no login under way")
+		return
+	}
+	s.counting.Lock()
+	a, reason := s.asserted(r.Context(), data, b)
+	s.counting.Unlock()
+	if reason != "" {
+		s.refused(w, r, "passkey", a.ID, reason)
+		return
+	}
+	s.accept(w, r, a, "passkey")
+}
+
+// asserted judges a login and stores the new sign count. The reason is for the ledger.
+func (s *Service) asserted(ctx context.Context, data webauthn.SessionData, b []byte) (a Account, reason string) {
+	if !bounded(b) {
+		return a, "malformed"
+	}
+	parsed, err := protocol.ParseCredentialRequestResponseBytes(b)
+	if err != nil {
+		return a, "malformed"
+	}
+	u, cred, err := s.wan.ValidatePasskeyLogin(func(_, handle []byte) (webauthn.User, error) {
+		found, err := s.o.Store.Account(ctx, string(handle))
+		if err != nil {
+			return nil, err
+		}
+		a = found
+		if s.persons.locked(a.ID, s.o.Now()) {
+			return nil, errors.New("locked out")
+		}
+		creds, err := s.o.Store.Credentials(ctx, a.ID)
+		return user{a, creds}, err
+	}, data, parsed)
+	if err != nil || u == nil || !cred.Flags.UserVerified {
+		return a, "passkey not valid"
+	}
+	if err := s.o.Store.PutCredential(ctx, a.ID, *cred); err != nil { // with the warning, so that it stays seen
+		return a, "store"
+	}
+	if cred.Authenticator.CloneWarning {
+		return a, "sign count went back: a copy of the passkey may exist"
+	}
+	return a, ""
+}
