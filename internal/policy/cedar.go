@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -117,51 +116,50 @@ func (v *vocabulary) policy(r rule) error {
 	}
 	// The library takes a role that the enum does not have, as in Role::"king", and holds
 	// "principal has ofice" for false: forbid when it is so would then forbid nothing.
-	data, err := r.policy.MarshalJSON()
-	if err != nil {
-		return err
+	var wrong []error
+	p := (*ast.Policy)(r.policy.AST())
+	for _, scope := range []any{p.Principal, p.Resource} {
+		switch t := scope.(type) {
+		case ast.ScopeTypeEq:
+			wrong = append(wrong, v.entity(t.Entity))
+		case ast.ScopeTypeIn:
+			wrong = append(wrong, v.entity(t.Entity))
+		case ast.ScopeTypeIsIn:
+			wrong = append(wrong, v.entity(t.Entity))
+		}
 	}
-	var tree any
-	if err := json.Unmarshal(data, &tree); err != nil {
-		return err
+	for _, c := range p.Conditions {
+		ast.Inspect(ast.NewNode(c.Body), func(n ast.IsNode) bool {
+			switch t := n.(type) {
+			case ast.NodeTypeHas:
+				wrong = append(wrong, v.attribute(t.StrOpNode))
+			case ast.NodeTypeAccess:
+				wrong = append(wrong, v.attribute(t.StrOpNode))
+			case ast.NodeValue:
+				if uid, ok := t.Value.(types.EntityUID); ok {
+					wrong = append(wrong, v.entity(uid))
+				}
+			}
+			return true
+		})
 	}
-	return v.literals(tree)
+	return errors.Join(wrong...)
 }
 
-// literals looks at every role and attribute that a policy names.
-func (v *vocabulary) literals(tree any) error {
-	switch t := tree.(type) {
-	case []any:
-		for _, e := range t {
-			if err := v.literals(e); err != nil {
-				return err
-			}
-		}
-	case map[string]any:
-		if id, ok := t["id"].(string); ok && t["type"] == string(role) {
-			if _, ok := slices.BinarySearch(v.roles, id); !ok {
-				return fmt.Errorf("unrecognized role %s", strconv.Quote(id))
-			}
-		}
-		for _, test := range []string{"has", "."} {
-			node, _ := t[test].(map[string]any)
-			attr, ok := node["attr"].(string)
-			if !ok {
-				continue
-			}
-			of := "context"
-			if left, _ := node["left"].(map[string]any); left["Var"] != nil {
-				of, _ = left["Var"].(string)
-			}
-			if !v.attributes[of][attr] {
-				return fmt.Errorf("no %s has an attribute %s", of, strconv.Quote(attr))
-			}
-		}
-		for _, key := range slices.Sorted(maps.Keys(t)) {
-			if err := v.literals(t[key]); err != nil {
-				return err
-			}
-		}
+func (v *vocabulary) entity(uid types.EntityUID) error {
+	if _, ok := slices.BinarySearch(v.roles, string(uid.ID)); uid.Type == role && !ok {
+		return fmt.Errorf("unrecognized role %s", strconv.Quote(string(uid.ID)))
+	}
+	return nil
+}
+
+func (v *vocabulary) attribute(n ast.StrOpNode) error {
+	of := "context"
+	if variable, ok := n.Arg.(ast.NodeTypeVariable); ok {
+		of = string(variable.Name)
+	}
+	if !v.attributes[of][string(n.Value)] {
+		return fmt.Errorf("no %s has an attribute %s", of, strconv.Quote(string(n.Value)))
 	}
 	return nil
 }

@@ -152,7 +152,9 @@ func FuzzLoad(f *testing.F) {
 		f.Add(string(file.Data))
 	}
 	f.Add(`@id("a") permit(principal, action, resource) when { if true then !!!!principal in Role::"king" else [1].contains(ip("1.2.3.4")) };`)
-	f.Add(strings.Repeat("if ", 2000))
+	for _, deep := range []string{strings.Repeat("!", 3000), strings.Repeat("1 == 1 && ", 3000), strings.Repeat("if true then ", 500)} {
+		f.Add(`@id("a") permit(principal, action, resource) when { ` + deep + "true };")
+	}
 	f.Fuzz(func(t *testing.T, text string) {
 		base := files(t)
 		for _, name := range []string{"x.cedar", "counterseal.cedarschema"} {
