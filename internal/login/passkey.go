@@ -194,6 +194,8 @@ func (s *Service) passkeyFinish(w http.ResponseWriter, r *http.Request) {
 }
 
 // asserted judges a login and stores the new sign count. The reason is for the ledger.
+// A passkey whose count went back once stays refused: nobody can tell which of the two
+// copies counts on. Its owner needs a new one.
 func (s *Service) asserted(ctx context.Context, data webauthn.SessionData, b []byte) (a Account, reason string) {
 	if !bounded(b) {
 		return a, "malformed"
