@@ -108,6 +108,14 @@ func (g *rig) session(c *http.Client) string {
 	return ""
 }
 
+// csrf is what a page would read from /login/me; a browser without a session has none.
+func (g *rig) csrf(c *http.Client) string {
+	if g.session(c) == "" {
+		return ""
+	}
+	return csrf(g.session(c))
+}
+
 var rp = virtualwebauthn.RelyingParty{ID: "example.org", Name: "Counterseal", Origin: "https://example.org"}
 
 type key struct {
@@ -118,7 +126,7 @@ type key struct {
 
 func (g *rig) register(c *http.Client, secret string, k *key) int {
 	g.t.Helper()
-	code, out := g.ask(c, "POST", "/login/register/begin", `{"secret":"`+secret+`"}`, "X-Csrf-Token", csrf(g.session(c)))
+	code, out := g.ask(c, "POST", "/login/register/begin", `{"secret":"`+secret+`"}`, "X-Csrf-Token", g.csrf(c))
 	if code != 200 {
 		return code
 	}
@@ -126,7 +134,7 @@ func (g *rig) register(c *http.Client, secret string, k *key) int {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	code, out = g.ask(c, "POST", "/login/register/finish", virtualwebauthn.CreateAttestationResponse(rp, k.auth, k.cred, *o), "X-Csrf-Token", csrf(g.session(c)))
+	code, out = g.ask(c, "POST", "/login/register/finish", virtualwebauthn.CreateAttestationResponse(rp, k.auth, k.cred, *o), "X-Csrf-Token", g.csrf(c))
 	var a struct{ Account string }
 	if code == 200 {
 		if err := json.Unmarshal([]byte(out), &a); err != nil {
@@ -139,7 +147,7 @@ func (g *rig) register(c *http.Client, secret string, k *key) int {
 
 func (g *rig) login(c *http.Client, k *key) int {
 	g.t.Helper()
-	code, out := g.ask(c, "POST", "/login/passkey/begin", `{}`, "X-Csrf-Token", csrf(g.session(c)))
+	code, out := g.ask(c, "POST", "/login/passkey/begin", `{}`, "X-Csrf-Token", g.csrf(c))
 	if code != 200 {
 		return code
 	}
@@ -147,7 +155,7 @@ func (g *rig) login(c *http.Client, k *key) int {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	code, _ = g.ask(c, "POST", "/login/passkey/finish", virtualwebauthn.CreateAssertionResponse(rp, k.auth, k.cred, *o), "X-Csrf-Token", csrf(g.session(c)))
+	code, _ = g.ask(c, "POST", "/login/passkey/finish", virtualwebauthn.CreateAssertionResponse(rp, k.auth, k.cred, *o), "X-Csrf-Token", g.csrf(c))
 	return code
 }
 
@@ -271,13 +279,31 @@ func TestSourceLimit(t *testing.T) {
 func TestSessions(t *testing.T) {
 	g := newRig(t, nil)
 	c, k := g.first()
-	token := csrf(g.session(c))
+	token := g.csrf(c)
 	// Neither Origin nor Sec-Fetch-Site: the library lets it pass, the token does not.
 	if code, _ := g.ask(c, "POST", "/login/out", `{}`); code != 403 {
 		t.Errorf("no CSRF token: %d", code)
 	}
 	if code, _ := g.ask(c, "POST", "/login/out", `{}`, "X-Csrf-Token", token, "Sec-Fetch-Site", "cross-site"); code != 403 {
 		t.Errorf("cross-site: %d", code)
+	}
+	before := g.session(c)
+	r := httptest.NewRequest("POST", "/x", nil)
+	r.AddCookie(&http.Cookie{Name: cookieName, Value: before})
+	rec := httptest.NewRecorder()
+	if err := g.s.Renew(rec, r); err != nil {
+		t.Fatal(err)
+	}
+	u, _ := url.Parse(g.srv.URL)
+	c.Jar.SetCookies(u, rec.Result().Cookies())
+	if k := rec.Result().Cookies()[0]; !k.Secure || !k.HttpOnly || k.SameSite != http.SameSiteStrictMode || k.Path != "/" || k.Domain != "" {
+		t.Errorf("%v", k)
+	}
+	if code, _ := g.ask(g.browser(), "GET", "/login/me", "", "Cookie", cookieName+"="+before); code != 401 {
+		t.Errorf("the session before the renewal: %d", code)
+	}
+	if code, _ := g.ask(c, "GET", "/login/me", ""); code != 200 {
+		t.Errorf("the renewed session: %d", code)
 	}
 	stolen := g.session(c)
 	k.cred.Counter = 6
@@ -295,7 +321,7 @@ func TestSessions(t *testing.T) {
 	}
 	for _, x := range list {
 		if !x.Current {
-			if code, _ := g.ask(b, "POST", "/login/sessions/revoke", `{"id":"`+x.ID+`"}`, "X-Csrf-Token", csrf(g.session(b))); code != 200 {
+			if code, _ := g.ask(b, "POST", "/login/sessions/revoke", `{"id":"`+x.ID+`"}`, "X-Csrf-Token", g.csrf(b)); code != 200 {
 				t.Errorf("revoke: %d", code)
 			}
 		}
