@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -261,6 +263,15 @@ func TestCeremonyOfTwoOfficers(t *testing.T) {
 	}
 }
 
+func mustConfig(t *testing.T, file string) config {
+	t.Helper()
+	c, err := readConfig(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // TestReplayOfOriginals goes the whole way: lines come in, their bytes are sealed to two
 // officers, the officers open them, and the server parses them again as it did.
 func TestReplayOfOriginals(t *testing.T) {
@@ -313,6 +324,37 @@ func TestReplayOfOriginals(t *testing.T) {
 	less := regexp.MustCompile(`(?m)^.*path: "text", action: allow.*$\n`).ReplaceAllString(string(pia), "")
 	if less == string(pia) {
 		t.Fatalf("the assessment does not name the field:\n%s", pia)
+	}
+	// No byte of an original lies on the disk of the server, and no other bytes are taken.
+	err = filepath.WalkDir(c.Data, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if bytes.Contains(b, []byte("alice")) {
+			t.Errorf("%s holds a name out of an original", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv, err := dial(t.Context(), &environment{stderr: io.Discard}, mustConfig(t, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	segment := strings.TrimSuffix(filepath.Base(segs[0]), ".seg")
+	for name, ask := range map[string]*replayAsk{
+		"other bytes":   {Compartment: "apps", Segment: segment, Originals: map[uint64][]byte{0: []byte(`{"who":"director"}`)}, Salts: map[uint64][]byte{0: make([]byte, 32)}},
+		"no salt":       {Compartment: "apps", Segment: segment, Originals: map[uint64][]byte{0: []byte(`{"who":"director"}`)}},
+		"a name inside": {Compartment: "apps", Segment: segment, Context: "Jane Doe"},
+	} {
+		if err := srv.act(t.Context(), "replay", ask, &replayAnswer{}); err == nil {
+			t.Errorf("%s: parsed again", name)
+		}
+	}
+	if err := srv.close(); err != nil {
+		t.Fatal(err)
 	}
 	s.write("pias/test.yaml", less)
 	if _, said := s.run(0, "replay", segs[0], "--key", s.at("key"), "--config", file); !strings.Contains(said, "0 as sealed, 2 otherwise") {

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/counterseal/counterseal/internal/attest"
 	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/pipeline"
 	"github.com/counterseal/counterseal/internal/web"
 )
@@ -26,6 +28,7 @@ type replayAsk struct {
 	Segment     string            `json:"segment"`
 	Context     string            `json:"context,omitempty"`
 	Originals   map[uint64][]byte `json:"originals"`
+	Salts       map[uint64][]byte `json:"salts"` // that the key of the segment gives: they show that it holds these bytes
 }
 
 type replayAnswer struct {
@@ -56,12 +59,20 @@ func (s *server) replay(ctx context.Context, actor string, body []byte) (any, er
 	if err != nil || event.CheckCompartment(ask.Compartment) != nil {
 		return nil, web.BadRequest("the segment is named by compartment and id", "")
 	}
+	if ask.Context != "" && !isDigest(ask.Context) {
+		return nil, web.BadRequest("a context is named by its digest, 64 hex digits", "")
+	}
 	open, err := s.pipe.Unlocked(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	if !open {
 		return nil, &web.Refused{Reason: "the ledger knows no opening of this segment that is witnessed and whose time is not over", Hint: "ask with counterseal evidence unlock"}
+	}
+	for n, raw := range ask.Originals {
+		if err := s.holds(event.Ref{Compartment: ask.Compartment, Segment: id, Ordinal: n}, raw, ask.Salts[n]); err != nil {
+			return nil, &web.Refused{Reason: fmt.Sprintf("record %d is not in this segment as it was brought", n), Hint: "counterseal replay reads it from the segment file"}
+		}
 	}
 	named := ask.Context
 	if named == "" {
@@ -96,6 +107,24 @@ func (s *server) replay(ctx context.Context, actor string, body []byte) (any, er
 	return answer, nil
 }
 
+// holds checks that a segment of originals holds exactly these bytes. Without it whoever
+// may replay one segment could ask for the tokens of any name.
+func (s *server) holds(ref event.Ref, raw, salt []byte) error {
+	p, err := evidence.ProveLeaf(s.cfg.Data, evidence.Originals, ref)
+	if err != nil {
+		return err
+	}
+	if len(salt) != 32 || evidence.RecordLeaf([32]byte(salt), append([]byte{1, byte(event.TypeOriginal)}, raw...)) != p.Leaf {
+		return errors.New("other bytes")
+	}
+	return nil
+}
+
+func isDigest(s string) bool {
+	b, err := hex.DecodeString(s)
+	return err == nil && len(b) == 32 && s == hex.EncodeToString(b)
+}
+
 // replayBytes bounds the originals of one request to the server.
 const replayBytes = 12 << 20
 
@@ -126,7 +155,7 @@ func newReplay(env *environment) *cobra.Command {
 			enc := json.NewEncoder(w)
 			enc.SetEscapeHTML(false)
 			same, otherwise, refused := 0, 0, 0
-			ask := replayAsk{Compartment: r.Compartment(), Segment: k.Segment.String(), Context: named, Originals: map[uint64][]byte{}}
+			ask := replayAsk{Compartment: r.Compartment(), Segment: k.Segment.String(), Context: named, Originals: map[uint64][]byte{}, Salts: map[uint64][]byte{}}
 			size := 0
 			send := func() error {
 				if len(ask.Originals) == 0 {
@@ -151,6 +180,7 @@ func newReplay(env *environment) *cobra.Command {
 					}
 				}
 				clear(ask.Originals)
+				clear(ask.Salts)
 				size = 0
 				return nil
 			}
@@ -163,6 +193,11 @@ func newReplay(env *environment) *cobra.Command {
 						return err
 					}
 				}
+				proof, err := r.Prove(n, rec)
+				if err != nil {
+					return err
+				}
+				ask.Salts[n] = proof.Salt[:]
 				ask.Originals[n] = append([]byte(nil), rec[2:]...)
 				size += len(rec)
 				return nil

@@ -41,13 +41,18 @@ type sealedSegment struct {
 	Head string `json:"head"`
 }
 
-// maxUnlock is how many segments one statement can name.
-const maxUnlock = 32
+// maxUnlock is how many segments one statement can name, and maxRequest the bytes of the
+// request about them: a sealed card and its head are some 11 KiB.
+const (
+	maxUnlock    = 32
+	maxRequest   = maxUnlock * 32 << 10
+	actionUnlock = "evidence.unlock"
+)
 
 func parseRequest(b []byte) (*unlockRequest, *approval.Statement, error) {
 	bad := errors.New("not a request to unlock")
 	var r unlockRequest
-	if err := approval.Decode(b, &r); err != nil || r.V != 2 || len(r.Segments) == 0 || len(r.Segments) > maxUnlock {
+	if err := approval.DecodeUpTo(maxRequest, b, &r); err != nil || r.V != 2 || len(r.Segments) == 0 || len(r.Segments) > maxUnlock {
 		return nil, nil, bad
 	}
 	for _, s := range r.Segments {
@@ -130,7 +135,7 @@ func (s *server) unlockRequest(ctx context.Context, actor string, body []byte) (
 		return nil, err
 	}
 	st, statement, err := approval.New(approval.Ask{
-		Action: "evidence.unlock", Case: ask.Case, Purpose: ask.Purpose, Requester: ask.Requester, Objects: r.objects(), Org: org, Grant: time.Duration(ask.Minutes) * time.Minute,
+		Action: actionUnlock, Case: ask.Case, Purpose: ask.Purpose, Requester: ask.Requester, Objects: r.objects(), Org: org, Grant: time.Duration(ask.Minutes) * time.Minute,
 	}, s.now())
 	if err != nil {
 		return nil, web.BadRequest(err.Error(), "")
@@ -222,6 +227,9 @@ func (s *server) unlockApprove(ctx context.Context, actor string, body []byte) (
 	st, err := approval.Parse(statement)
 	if err != nil {
 		return nil, web.BadRequest(err.Error(), "")
+	}
+	if st.Action != actionUnlock || st.Org != s.pipe.Org().String() {
+		return nil, &web.Refused{Reason: "the statement is about something else than opening originals of this server", Hint: "ask with counterseal evidence unlock"}
 	}
 	rec := s.pipe.Recorder()
 	digest := approval.Digest(statement)

@@ -255,9 +255,12 @@ func Canonical(v any) ([]byte, error) {
 
 // Decode reads canonical JSON into v and refuses every other form: unknown, repeated
 // and reordered members, spaces, trailing bytes. Its errors quote nothing.
-func Decode(b []byte, v any) error {
-	if len(b) > maxBytes {
-		return fmt.Errorf("longer than %d bytes", maxBytes)
+func Decode(b []byte, v any) error { return DecodeUpTo(maxBytes, b, v) }
+
+// DecodeUpTo is Decode with another bound.
+func DecodeUpTo(limit int, b []byte, v any) error {
+	if len(b) > limit {
+		return fmt.Errorf("longer than %d bytes", limit)
 	}
 	if err := json.Unmarshal(b, v); err != nil {
 		return errors.New("not the JSON expected")

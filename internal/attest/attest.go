@@ -103,6 +103,8 @@ func Open(ctx context.Context, o Options) (*Recorder, error) {
 		if err := r.state.Forgotten(ctx); err != nil {
 			return nil, errors.Join(err, r.ledger.Close())
 		}
+		r.log.Error("the state knew more statements than the ledger has: an older copy of the ledger was put back, or it was cut", "state", r.next, "ledger", r.size())
+		r.alarms <- ledger.Alarm{Kind: "state.ahead", Size: r.size()}
 		r.next = 0
 	}
 	if err := r.fold(ctx, r.size()); err != nil {

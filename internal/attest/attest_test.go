@@ -237,6 +237,37 @@ func TestVerifyNamesWhatTheLedgerKnowsOtherwise(t *testing.T) {
 		}
 		h.names("key card is gone and no statement")
 	})
+	t.Run("a key card is made empty", func(t *testing.T) {
+		h := fill(t)
+		cards, err := filepath.Glob(filepath.Join(h.dir, "keys", "segments", "*"))
+		if err != nil || len(cards) == 0 {
+			t.Fatal(cards, err)
+		}
+		other, err := os.ReadFile(cards[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range []string{"", "{}\n", string(other)} {
+			if err := os.WriteFile(cards[0], []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			h.names("card")
+		}
+	})
+	t.Run("the ledger is removed", func(t *testing.T) {
+		h := fill(t)
+		if err := os.WriteFile(filepath.Join(h.dir, "VERSION"), []byte("counterseal data 1\nledger 1\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		h.sound()
+		if err := os.RemoveAll(filepath.Join(h.dir, "ledger")); err != nil {
+			t.Fatal(err)
+		}
+		r, err := Verify(t.Context(), h.dir, VerifyOptions{})
+		if err != nil || r.OK() {
+			t.Fatal("a ledger that was taken away is not missed", err)
+		}
+	})
 	t.Run("a compartment is written anew by somebody with the keys", func(t *testing.T) {
 		h := fill(t)
 		if err := os.RemoveAll(filepath.Join(h.dir, "evidence", "events", "b")); err != nil {

@@ -95,6 +95,8 @@ func Verify(ctx context.Context, dir string, o VerifyOptions) (Report, error) {
 		case stateErr != nil && !errors.Is(stateErr, fs.ErrNotExist):
 			r.Problems = append(r.Problems, Problem{"state/state.db", -1, "it cannot be read: delete it, and the next start makes it again"})
 		}
+	} else if text, err := os.ReadFile(filepath.Join(dir, "VERSION")); err == nil && strings.Contains(string(text), "\nledger ") {
+		r.Problems = append(r.Problems, Problem{"ledger", -1, "VERSION names a ledger and it is not there: it was taken away"})
 	} else if o.Known != nil || len(o.Log) > 0 {
 		return r, fmt.Errorf("verifying the ledger: %w", err)
 	}

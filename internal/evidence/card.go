@@ -161,3 +161,30 @@ func parseCard(b []byte, c *card) error {
 	}
 	return nil
 }
+
+// checkCard tells, without a key, whether a card could hold the key of a segment.
+func checkCard(dataDir string, hd *head) error {
+	b, err := os.ReadFile(cardPath(dataDir, hd.id))
+	if errors.Is(err, fs.ErrNotExist) { // destroyed meanwhile
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if hd.Escrow == escrowOfficers {
+		_, err := ReadSealedKey(dataDir, hd.id)
+		return err
+	}
+	var c card
+	if err := parseCard(b, &c); err != nil {
+		return err
+	}
+	box, err := base64.RawURLEncoding.DecodeString(c.Box)
+	switch {
+	case c.Segment != hd.Segment || c.Stream != hd.Stream:
+		return errors.New("it belongs to another segment")
+	case err != nil || len(box) < 32+nonceLen+tagLen:
+		return errors.New("it holds no key")
+	}
+	return nil
+}

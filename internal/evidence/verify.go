@@ -85,6 +85,7 @@ const (
 	PartLink    Part = "link" // number and hash that bind it to the segment before
 	PartTail    Part = "tail" // the saved bytes of a torn end
 	PartFile    Part = "file"
+	PartCard    Part = "card" // its key card: a card that holds no key of it
 )
 
 func (p Problem) String() string {
@@ -318,6 +319,11 @@ func (j *job) verify(ctx context.Context, progress func(int64)) error {
 		return nil
 	}
 	j.head = hd
+	if j.rep.HasKey {
+		if err := checkCard(j.dataDir, hd); err != nil {
+			j.wrong(PartCard, err.Error())
+		}
+	}
 	j.rep.Seq, j.rep.HeaderHash = hd.seq, hd.hash.String()
 	switch j.rep.State {
 	case segClosed.String():

@@ -64,6 +64,11 @@ func (l *Lifecycle) Pass(ctx context.Context) (Report, error) {
 
 func (l *Lifecycle) pass(ctx context.Context) (Report, error) {
 	r := Report{At: l.now()}
+	if l.o.Agree != nil {
+		if err := l.o.Agree(ctx); err != nil {
+			return r, fmt.Errorf("nothing is destroyed: %w", err)
+		}
+	}
 	ruled, mixed, err := l.sync(ctx)
 	if err != nil {
 		return r, err

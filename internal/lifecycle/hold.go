@@ -283,13 +283,7 @@ func (l *Lifecycle) Release(ctx context.Context, actor, id string, statement []b
 		return Hold{}, err
 	}
 	for _, v := range votes {
-		digest, err := l.o.Ledger.PutPayload(v.canonical)
-		if err != nil {
-			return Hold{}, fmt.Errorf("releasing hold %s: %w", id, err)
-		}
-		_, err = l.o.Statements.Record(ctx, attest.Act{Kind: "approval.decided", Actor: "officer:" + v.by.Key, Subject: []string{request.ID + "/" + v.by.Key},
-			Detail: map[string]any{"request": request.ID, "decision": string(v.decision), "office": v.by.Office, "officer": v.by.Key, "signed": digest}})
-		if err != nil {
+		if err := l.vote(ctx, request.ID, v); err != nil {
 			return Hold{}, fmt.Errorf("releasing hold %s: %w", id, err)
 		}
 	}
@@ -307,6 +301,17 @@ type vote struct {
 	by        approval.Officer
 	decision  approval.Decision
 	canonical []byte
+}
+
+// vote states the decision of an officer.
+func (l *Lifecycle) vote(ctx context.Context, request string, v vote) error {
+	digest, err := l.o.Ledger.PutPayload(v.canonical)
+	if err != nil {
+		return err
+	}
+	_, err = l.o.Statements.Record(ctx, attest.Act{Kind: "approval.decided", Actor: "officer:" + v.by.Key, Subject: []string{request + "/" + v.by.Key},
+		Detail: map[string]any{"request": request, "decision": string(v.decision), "office": v.by.Office, "officer": v.by.Key, "signed": digest}})
+	return err
 }
 
 // approved checks that two officers approved the release of exactly this hold, once.
@@ -331,6 +336,16 @@ func (l *Lifecycle) approved(ctx context.Context, h *Hold, statement []byte, sig
 	} else if used {
 		return refuse(approval.ErrUsed)
 	}
+	made, err := l.o.Statements.Facts(ctx, "approval.decided")
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, f := range made { // a refusal is final, also one that was brought before
+		var d struct{ Request, Decision string }
+		if err := json.Unmarshal(f.Detail, &d); err == nil && d.Request == s.ID && d.Decision == string(approval.Refuse) {
+			return refuse(approval.ErrDecided)
+		}
+	}
 	var votes []vote
 	for i, d := range signed {
 		by, err := l.o.Roster.Voter(d.Key)
@@ -345,6 +360,11 @@ func (l *Lifecycle) approved(ctx context.Context, h *Hold, statement []byte, sig
 			return nil, nil, err
 		}
 		votes = append(votes, vote{by, d.Decision, b})
+		if d.Decision == approval.Refuse { // stated now: the rest is not asked
+			if err := l.vote(ctx, s.ID, votes[len(votes)-1]); err != nil {
+				return nil, nil, err
+			}
+		}
 	}
 	if _, err := book.Use(s.ID, now); err != nil {
 		return refuse(err)

@@ -68,6 +68,9 @@ type Options struct {
 	// segment that the index has not read yet is not destroyed: its rows would come
 	// after it. nil: nobody reads.
 	Past func(compartment string, end evidence.Position) bool
+	// Agree compares the state with the ledger. A pass destroys nothing while they differ:
+	// a hold that somebody cut out of the state stands in the ledger. nil: not asked.
+	Agree func(context.Context) error
 	// Roster are the officers who may release a hold; nil: there are none.
 	Roster *officer.Roster
 	Org    uuid.UUID     // of the data directory, which a request to release names

@@ -42,7 +42,7 @@ func (o *Opening) approved() (*approval.Statement, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.Org != o.Org || !slices.Equal(s.Objects, o.Objects) {
+	if s.Action != "evidence.unlock" || s.Org != o.Org || !slices.Equal(s.Objects, o.Objects) {
 		return nil, errors.New("the statement is about something else")
 	}
 	for i, d := range o.Signed {

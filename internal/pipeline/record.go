@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -58,6 +59,9 @@ func OpenRecord(ctx context.Context, dir string, keys *keyring.Keyring, o Ledger
 	if err := SettleSuccession(dir); err != nil {
 		return nil, err
 	}
+	if err := ledgerThere(dir); err != nil {
+		return nil, err
+	}
 	before, err := openBefore(dir, keys, o)
 	if err != nil {
 		return nil, err
@@ -97,6 +101,19 @@ func OpenRecord(ctx context.Context, dir string, keys *keyring.Keyring, o Ledger
 		}
 	}
 	return r, nil
+}
+
+// ledgerThere refuses a directory whose VERSION names a ledger that is gone: a new one
+// would hide that.
+func ledgerThere(dir string) error {
+	text, err := os.ReadFile(filepath.Join(dir, "VERSION"))
+	if err != nil || !strings.Contains(string(text), "\nledger ") {
+		return nil // before the first start is over, or from before there was a ledger
+	}
+	if _, err := os.Stat(filepath.Join(dir, ledgerDir, "log")); err != nil {
+		return fmt.Errorf("the ledger of %s is gone, restore it from a copy: %w", dir, err)
+	}
+	return nil
 }
 
 // openRecord opens ledger and state. Both come before evidence, since a segment takes

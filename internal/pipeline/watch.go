@@ -74,6 +74,9 @@ func (p *Pipeline) compare(ctx context.Context, thorough bool) (differ, dependen
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if now := p.now(); thorough || c.at.IsZero() || now.Sub(c.at) > comparedFor || now.Before(c.at) {
+		// Who asked may go away: what is found is for the next one as well.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+		defer cancel()
 		c.differ, c.err = p.recorder.Differences(ctx)
 		c.dependent = nil
 		for _, w := range p.watch.Witnesses {
@@ -81,7 +84,9 @@ func (p *Pipeline) compare(ctx context.Context, thorough bool) (differ, dependen
 				c.dependent = append(c.dependent, fmt.Sprintf("%s is not independent: %s", witnessName(w), why))
 			}
 		}
-		c.at = now
+		if c.at = now; c.err != nil {
+			c.at = time.Time{}
+		}
 	}
 	return c.differ, c.dependent, c.err
 }
@@ -190,4 +195,13 @@ func certificates(data []byte) []*x509.Certificate {
 			out = append(out, c)
 		}
 	}
+}
+
+// Agree says where the state differs from the ledger, nil where it does not.
+func (p *Pipeline) Agree(ctx context.Context) error {
+	differ, err := p.recorder.Differences(ctx)
+	if err == nil && len(differ) > 0 {
+		err = fmt.Errorf("the state says otherwise than the ledger in %d places, %s: counterseal rebuild makes it again", len(differ), differ[0])
+	}
+	return err
 }

@@ -68,7 +68,10 @@ func (s *DB) Forgotten(ctx context.Context) error {
 
 // Facts gives the facts of a kind, by key; of every kind where kind is empty.
 func (s *DB) Facts(ctx context.Context, kind string) ([]Fact, error) {
-	return facts(ctx, s.db, "WHERE kind = ?1 OR ?1 = ''", kind)
+	if kind == "" {
+		return facts(ctx, s.db, "")
+	}
+	return facts(ctx, s.db, "WHERE kind = ?", kind)
 }
 
 // Fact gives one fact; ok is false where nothing was stated.
@@ -108,15 +111,19 @@ func facts(ctx context.Context, db asker, where string, args ...any) ([]Fact, er
 
 // AllFacts gives every fact and up to where the ledger was folded, of one moment.
 func (s *DB) AllFacts(ctx context.Context) (next uint64, all []Fact, err error) {
-	tx, err := s.db.BeginTx(ctx, nil)
+	conn, err := s.db.Conn(ctx)
 	if err != nil {
 		return 0, nil, fmt.Errorf("reading facts: %w", err)
 	}
-	defer tx.Rollback()
-	if next, err = told(ctx, tx); err != nil {
+	defer conn.Close()
+	if _, err := conn.ExecContext(ctx, "BEGIN DEFERRED"); err != nil { // a reader: it keeps no writer waiting
+		return 0, nil, fmt.Errorf("reading facts: %w", err)
+	}
+	defer conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+	if next, err = told(ctx, conn); err != nil {
 		return 0, nil, err
 	}
-	all, err = facts(ctx, tx, "")
+	all, err = facts(ctx, conn, "")
 	return next, all, err
 }
 

@@ -9,6 +9,7 @@ import (
 	"hash"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/counterseal/counterseal/internal/attest"
@@ -40,6 +41,10 @@ func sessionActor(secret string) string {
 	return "session:" + hex.EncodeToString(sum[:4])
 }
 
+// actRoute begins the routes whose bodies are not kept: an act keeps what it must in its
+// own statements.
+const actRoute = "POST /api/v1/acts/"
+
 // keptBody is how much of the body of a request goes into its payload. The digest is
 // of the whole.
 const keptBody = 64 << 10
@@ -69,7 +74,11 @@ func (s *Server) recorded(a *answerWriter, r *http.Request, route string) *http.
 	if r.Body != nil && r.Body != http.NoBody {
 		l.sum = sha256.New()
 		r = r.WithContext(r.Context())
-		r.Body = &keeper{ReadCloser: r.Body, l: l}
+		keep := keptBody
+		if strings.HasPrefix(route, actRoute) { // it may carry what must never lie on the disk of the server
+			keep = 0
+		}
+		r.Body = &keeper{ReadCloser: r.Body, l: l, keep: keep}
 	}
 	a.look = l
 	return r
@@ -78,13 +87,14 @@ func (s *Server) recorded(a *answerWriter, r *http.Request, route string) *http.
 // keeper remembers what is read of a body.
 type keeper struct {
 	io.ReadCloser
-	l *look
+	l    *look
+	keep int // bytes; the rest goes into the digest alone
 }
 
 func (k *keeper) Read(b []byte) (int, error) {
 	n, err := k.ReadCloser.Read(b)
 	k.l.sum.Write(b[:n])
-	k.l.body = append(k.l.body, b[:min(n, keptBody-len(k.l.body))]...)
+	k.l.body = append(k.l.body, b[:min(n, k.keep-len(k.l.body))]...)
 	return n, err
 }
 
@@ -114,7 +124,20 @@ func (l *look) state(status int) error {
 func (s *Server) login(r *http.Request, session, reason string) error {
 	act := attest.Act{Kind: "login.accepted", Actor: session, Detail: map[string]any{"way": "one-time-secret"}}
 	if reason != "" {
-		act = attest.Act{Kind: "login.refused", Actor: "nobody", Detail: map[string]any{"way": "one-time-secret", "reason": reason}}
+		// Whoever reaches the address can be refused as often as they like: the ledger hears
+		// it once a minute, with how often.
+		s.mu.Lock()
+		s.strangers++
+		n, now := s.strangers, s.now()
+		due := now.Sub(s.strangersAt) >= time.Minute || now.Before(s.strangersAt)
+		if due {
+			s.strangers, s.strangersAt = 0, now
+		}
+		s.mu.Unlock()
+		if !due {
+			return nil
+		}
+		act = attest.Act{Kind: "login.refused", Actor: "nobody", Detail: map[string]any{"way": "one-time-secret", "reason": reason, "times": n}}
 	} else {
 		act.Subject = []string{session}
 	}

@@ -71,6 +71,9 @@ type Server struct {
 	mu       sync.Mutex
 	once     [32]byte // digest of the one-time secret; zero when it was used
 	sessions map[[32]byte]time.Time
+
+	strangers   int // refused since strangersAt and not stated
+	strangersAt time.Time
 }
 
 // sessionLife bounds a session that the one-time secret began.
