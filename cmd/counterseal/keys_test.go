@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"io/fs"
 	"net/http"
@@ -326,6 +327,7 @@ func TestReplayOfOriginals(t *testing.T) {
 		t.Fatalf("the assessment does not name the field:\n%s", pia)
 	}
 	// No byte of an original lies on the disk of the server, and no other bytes are taken.
+	asked := 0
 	err = filepath.WalkDir(c.Data, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
@@ -334,10 +336,17 @@ func TestReplayOfOriginals(t *testing.T) {
 		if bytes.Contains(b, []byte("alice")) {
 			t.Errorf("%s holds a name out of an original", path)
 		}
+		var q struct{ Path, Body string } // of a request that is kept, behind 32 bytes of salt
+		if len(b) > 32 && json.Unmarshal(b[32:], &q) == nil && strings.HasSuffix(q.Path, "/replay") {
+			asked++
+			if q.Body != "" {
+				t.Errorf("%s keeps the originals that were brought", path)
+			}
+		}
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
+	if err != nil || asked == 0 {
+		t.Fatal(asked, err)
 	}
 	srv, err := dial(t.Context(), &environment{stderr: io.Discard}, mustConfig(t, file))
 	if err != nil {
