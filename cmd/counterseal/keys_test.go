@@ -12,10 +12,13 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/counterseal/counterseal/internal/approval"
 	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/ledger"
@@ -135,7 +138,11 @@ func TestCeremonyOfTwoOfficers(t *testing.T) {
 		t.Fatal(err)
 	}
 	var segments []string
-	for _, text := range []string{"the bytes as received", "some more of them"} {
+	originals := []string{"the bytes as received", "some more of them"}
+	for i := len(originals); i < maxUnlock; i++ {
+		originals = append(originals, "bytes "+strconv.Itoa(i))
+	}
+	for _, text := range originals {
 		ref, err := store.Append(context.Background(), evidence.Originals, "servers", [][]byte{append([]byte{1, 5}, text...)})
 		if err != nil {
 			t.Fatal(err)
@@ -146,7 +153,7 @@ func TestCeremonyOfTwoOfficers(t *testing.T) {
 		}
 	}
 	store.Close()
-	if out, _ := s.run(0, "keys", "list", "--data", c.Data); !strings.Contains(out, "2 key cards that this server cannot open") {
+	if out, _ := s.run(0, "keys", "list", "--data", c.Data); !strings.Contains(out, "32 key cards that this server cannot open") {
 		t.Fatal(out)
 	}
 
@@ -186,6 +193,19 @@ func TestCeremonyOfTwoOfficers(t *testing.T) {
 	if said := approve(3, "x", inv2); !strings.Contains(said, "another office") {
 		t.Fatal(said)
 	}
+	// The approval of another act opens nothing, and is not used up.
+	_, other, err := approval.New(approval.Ask{Action: "hold.release", Case: "C-17", Purpose: "x", Requester: "Ada Ihle", Objects: []string{"hold 1"}, Org: keys.ID(), Grant: time.Hour}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv, err := dial(t.Context(), &environment{stderr: io.Discard}, mustConfig(t, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = srv.act(t.Context(), "unlock.approve", &unlockDecided{Statement: string(other)}, &receipt{})
+	if cerr := srv.close(); cerr != nil || err == nil || !strings.Contains(err.Error(), "something else") {
+		t.Fatal(err, cerr)
+	}
 	away.Store(true)
 	if said := approve(3, "x", ovs); !strings.Contains(said, "no witness has cosigned") { // the decisions stand all the same
 		t.Fatal(said)
@@ -197,7 +217,7 @@ func TestCeremonyOfTwoOfficers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := s.write("other-receipt", strings.Replace(string(one), "unlock.opened", "unlock.closed", 1))
+	forged := s.write("other-receipt", strings.Replace(string(one), "unlock.opened", "unlock.closed", 1))
 
 	open := func(code int, who, out string, more ...string) string {
 		t.Helper()
@@ -211,7 +231,7 @@ func TestCeremonyOfTwoOfficers(t *testing.T) {
 	open(1, "ovs", "x", "--decision", ovs)
 	open(1, "ovs", "x", "--decision", inv, "--decision", inv2)
 	open(1, "ovs", "x", "--decision", inv, "--decision", no)
-	open(1, "ovs", "x", "--decision", inv, "--decision", ovs, "--receipt", other)
+	open(1, "ovs", "x", "--decision", inv, "--decision", ovs, "--receipt", forged)
 	open(1, "ovs", "x", "--decision", inv, "--decision", ovs, "--log", strings.Replace(vkey, "counterseal/", "counterseal/x", 1))
 	if said := open(2, "ovs", "x", "--decision", inv, "--decision", ovs, "--receipt", ""); !strings.Contains(said, "--receipt") {
 		t.Fatal(said)
@@ -233,7 +253,7 @@ func TestCeremonyOfTwoOfficers(t *testing.T) {
 	if st, err := os.Stat(s.at("key")); err != nil || st.Mode().Perm() != 0o600 {
 		t.Fatal(st, err)
 	}
-	for i, want := range []string{"the bytes as received", "some more of them"} {
+	for i, want := range originals {
 		if out, _ := s.run(0, "evidence", "read", segment(i), "--key", s.at("key")); out != `{"ordinal":0,"text":"`+want+`"}`+"\n" {
 			t.Fatal(out)
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -168,11 +169,20 @@ func (s *server) packageCreate(ctx context.Context, actor string, body []byte) (
 		return bad(errors.New("the file is there already"))
 	}
 	for _, path := range q.Unlocked {
-		k, err := readUnlocked(path, s.now())
+		keys, err := readUnlocked(path, s.now())
 		if err != nil {
 			return nil, err
 		}
-		r.Unlocked = append(r.Unlocked, k)
+		for _, k := range keys {
+			open, err := s.pipe.Unlocked(ctx, k.Segment)
+			if err != nil {
+				return nil, err
+			}
+			if !open {
+				return nil, &web.Refused{Reason: "the ledger knows no opening of segment " + k.Segment.String() + " that is witnessed and whose time is not over", Hint: "ask with counterseal evidence unlock"}
+			}
+		}
+		r.Unlocked = append(r.Unlocked, keys...)
 	}
 	if q.Query != "" {
 		if r.Scope.Refs, err = s.find(ctx, q.Query, r.Scope); err != nil {
@@ -191,20 +201,28 @@ func (s *server) packageCreate(ctx context.Context, actor string, body []byte) (
 	return m, nil
 }
 
-func readUnlocked(path string, now time.Time) (*evidence.UnlockedKey, error) {
+// readUnlocked reads a key file, which has a line for each segment.
+func readUnlocked(path string, now time.Time) ([]*evidence.UnlockedKey, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, web.BadRequest("a file of an unlocked key cannot be read", "")
 	}
 	defer clear(b)
-	k, err := evidence.ParseKeyFile(b, now)
-	if errors.Is(err, evidence.ErrOver) {
-		return nil, &web.Refused{Reason: err.Error(), Hint: "see: counterseal evidence unlock"}
+	var keys []*evidence.UnlockedKey
+	for _, line := range bytes.SplitAfter(b, []byte("\n")) {
+		if len(line) == 0 && len(keys) > 0 {
+			break
+		}
+		k, err := evidence.ParseKeyFile(line, now)
+		if errors.Is(err, evidence.ErrOver) {
+			return nil, &web.Refused{Reason: err.Error(), Hint: "see: counterseal evidence unlock"}
+		}
+		if err != nil {
+			return nil, web.BadRequest(err.Error(), "it is what counterseal officer open wrote")
+		}
+		keys = append(keys, k)
 	}
-	if err != nil {
-		return nil, web.BadRequest(err.Error(), "it is what counterseal officer open wrote")
-	}
-	return k, nil
+	return keys, nil
 }
 
 // find gives the references of the events that a question finds.

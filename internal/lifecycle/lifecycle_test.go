@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
+	"github.com/counterseal/counterseal/internal/approval"
 	"github.com/counterseal/counterseal/internal/durable"
 	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/index"
@@ -140,6 +141,19 @@ func TestHoldBeatsRetention(t *testing.T) {
 	for _, by := range [][]int{nil, {0}, {1}, {0, 0}, {0, 2}, {1, 3}} { // one, one person twice, two of one office
 		if err := release(by...); !errors.Is(err, ErrRefused) {
 			t.Fatalf("released by %v: %v", by, err)
+		}
+	}
+	asked, err := s.l.Ask(ctx, "os:1000", h.ID, "HR-2026-17", "The case is closed.", "A. Analyst")
+	if err != nil {
+		t.Fatal(err)
+	}
+	no, err := o.keys[3].Sign(approval.Refuse, asked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, signed := range [][]approval.Signed{{no}, o.sign(t, asked, 0, 1)} { // a refusal binds those who are asked later
+		if _, err := s.l.Release(ctx, "os:1000", h.ID, asked, signed); !errors.Is(err, ErrRefused) {
+			t.Fatalf("released after a refusal: %v", err)
 		}
 	}
 	s.after(20 * day)
