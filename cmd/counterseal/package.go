@@ -168,6 +168,15 @@ func (s *server) packageCreate(ctx context.Context, actor string, body []byte) (
 	if _, err := os.Lstat(q.Output); err == nil {
 		return bad(errors.New("the file is there already"))
 	}
+	for _, id := range q.Approvals {
+		ok, err := s.approvedByTwo(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			return nil, &web.Refused{Reason: "the ledger does not have two offices for this request", Hint: "--approval names a request that two people approved"}
+		}
+	}
 	for _, path := range q.Unlocked {
 		keys, err := readUnlocked(path, s.now())
 		if err != nil {

@@ -338,6 +338,11 @@ func (s *server) decide(ctx context.Context, actor string, st *approval.Statemen
 		if err != nil {
 			return "", &web.Refused{Reason: err.Error(), Hint: "the decision is of nobody in the file `officers`"}
 		}
+		if in, err := s.pipe.InOffice(ctx, d.Key); err != nil {
+			return "", err
+		} else if !in { // the file was changed since the start
+			return "", &web.Refused{Reason: "the ledger does not know this officer", Hint: "restart the server: it states who came into office"}
+		}
 		if _, err := book.Decide(st.ID, d, by, now); err != nil {
 			return "", &web.Refused{Reason: "a decision does not count: " + err.Error(), Hint: "two people of two offices must approve the exact statement"}
 		}
@@ -356,6 +361,29 @@ func (s *server) decide(ctx context.Context, actor string, st *approval.Statemen
 		}
 	}
 	return book.State(st.ID), nil
+}
+
+// approvedByTwo tells whether the ledger has two offices for a request and none against it.
+func (s *server) approvedByTwo(ctx context.Context, request string) (bool, error) {
+	made, err := s.pipe.Recorder().Facts(ctx, "approval.decided")
+	if err != nil {
+		return false, err
+	}
+	offices := map[string]bool{}
+	for _, f := range made {
+		var d struct{ Request, Decision, Office string }
+		if err := json.Unmarshal(f.Detail, &d); err != nil {
+			return false, err
+		}
+		if d.Request != request {
+			continue
+		}
+		if d.Decision != string(approval.Approve) {
+			return false, nil
+		}
+		offices[d.Office] = true
+	}
+	return len(offices) >= 2, nil
 }
 
 // receiptOf proves a statement that witnesses have seen.
