@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -92,6 +93,11 @@ func (s *server) holdPlace(ctx context.Context, actor string, body []byte) (any,
 	var in holdPlace
 	if err := json.Unmarshal(body, &in); err != nil {
 		return nil, web.BadRequest("this is no hold", "")
+	}
+	if c := in.Scope.Compartment; c != "" {
+		if known := s.pipe.Compartments(); !slices.Contains(known, c) {
+			return nil, web.BadRequest("no compartment has this name: a hold on it would keep nothing", "there are "+strings.Join(known, ", "))
+		}
 	}
 	h, err := s.life.Place(ctx, actor, in.Scope, in.Order, in.Review)
 	if err != nil {
@@ -183,6 +189,9 @@ func newHoldPlace(env *environment) *cobra.Command {
 				return err
 			}
 			_, err = fmt.Fprintf(env.stdout, "hold %s is in force, statement %d of the ledger\nit keeps %d segments with %d records, %s\n", out.Hold.ID, out.Hold.Statement, out.Segments, out.Records, bytesText(out.Bytes))
+			if err == nil && out.Segments == 0 {
+				_, err = fmt.Fprintln(env.stderr, "warning: this hold keeps nothing that is there today; look at its scope")
+			}
 			return err
 		}}
 	f.add(cmd)

@@ -230,7 +230,7 @@ func newKeysSeal(env *environment) *cobra.Command {
 				return err
 			}
 			return locked(dir, func() error {
-				b, err := passphrase(env, fresh, "new passphrase", true)()
+				b, err := passphrase(env, fresh, "new passphrase (--new-passphrase-file)", true)()
 				if err != nil {
 					return err
 				}
@@ -267,7 +267,7 @@ func newKeysBackup(env *environment) *cobra.Command {
 			if _, err := os.Lstat(out); err == nil { // before it is stated
 				return fmt.Errorf("%s is there already", out)
 			}
-			b, err := passphrase(env, fresh, "passphrase of the backup", true)()
+			b, err := passphrase(env, fresh, "passphrase of the backup (--new-passphrase-file)", true)()
 			if err != nil {
 				return err
 			}

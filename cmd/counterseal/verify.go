@@ -79,7 +79,7 @@ func newVerify(env *environment) *cobra.Command {
 				}
 			}
 			if _, err := os.Stat(filepath.Join(dir, "evidence")); err != nil {
-				return &exitError{code: exitUnknown, err: fmt.Errorf("no evidence at %s", dir)}
+				return &exitError{code: exitUnknown, err: fmt.Errorf("no evidence at %s", dir), hint: "name it with --data, or begin with: counterseal demo"}
 			}
 			o := attest.VerifyOptions{Log: v.Log, Witnesses: v.Witnesses, Threshold: v.Threshold}
 			if checkpoint != "" {

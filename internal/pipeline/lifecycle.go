@@ -150,3 +150,17 @@ func sealedAt(ref event.Ref, e *event.Event) time.Time {
 	}
 	return at
 }
+
+// Compartments are those that hold evidence or may, by an assessment in force, sorted.
+func (p *Pipeline) Compartments() []string {
+	seen := make(map[string]bool)
+	for _, stream := range []evidence.Stream{evidence.Events, evidence.Originals} {
+		for _, c := range p.evidence.Compartments(stream) {
+			seen[c] = true
+		}
+	}
+	for _, r := range p.InForce() {
+		seen[r.Compartment] = true
+	}
+	return sortedKeys(seen)
+}
