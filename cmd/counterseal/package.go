@@ -15,6 +15,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
+	"github.com/counterseal/counterseal/internal/attest"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/index"
@@ -169,7 +170,7 @@ func (s *server) packageCreate(ctx context.Context, actor string, body []byte) (
 		return bad(errors.New("the file is there already"))
 	}
 	for _, id := range q.Approvals {
-		ok, err := s.approvedByTwo(ctx, id)
+		ok, err := attest.Approved(ctx, s.pipe.Recorder(), id)
 		if err != nil {
 			return nil, err
 		}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -20,7 +19,6 @@ import (
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/ledger"
-	"github.com/counterseal/counterseal/internal/officer"
 	"github.com/counterseal/counterseal/internal/web"
 )
 
@@ -224,44 +222,38 @@ func (s *server) unlockApprove(ctx context.Context, actor string, body []byte) (
 	s.approving.Lock()
 	defer s.approving.Unlock()
 	statement := []byte(in.Statement)
-	st, err := approval.Parse(statement)
-	if err != nil {
-		return nil, web.BadRequest(err.Error(), "")
-	}
-	if st.Action != actionUnlock || st.Org != s.pipe.Org().String() {
-		return nil, &web.Refused{Reason: "the statement is about something else than opening originals of this server", Hint: "ask with counterseal evidence unlock"}
-	}
-	rec := s.pipe.Recorder()
 	digest := approval.Digest(statement)
-	requested, ok, err := rec.Fact(ctx, "approval.requested", st.ID)
-	if err != nil {
-		return nil, err
-	}
-	if !ok || !strings.Contains(string(requested.Detail), hex.EncodeToString(digest[:])) {
-		return nil, &web.Refused{Reason: "the ledger knows no request with this statement", Hint: "ask with counterseal evidence unlock"}
-	}
-	if opened, ok, err := rec.Fact(ctx, "unlock.opened", st.ID); err != nil || ok {
+	rec := s.pipe.Recorder()
+	if st, err := approval.Parse(statement); err == nil { // or Approve says what it is not
+		opened, ok, err := rec.Fact(ctx, "unlock.opened", st.ID)
 		if err != nil {
 			return nil, err
 		}
-		if err := s.use(ctx, actor, st.ID); err != nil {
-			return nil, err
+		if ok && strings.Contains(string(opened.Detail), hex.EncodeToString(digest[:])) {
+			if err := attest.Use(ctx, rec, actor, st.ID); err != nil {
+				return nil, err
+			}
+			return s.receiptOf(ctx, opened.Index)
 		}
-		return s.receiptOf(ctx, opened.Index)
 	}
-	roster, err := s.cfg.roster()
-	if err != nil {
+	a := attest.Approval{Statement: statement, Action: actionUnlock, Org: s.pipe.Org().String(), Actor: actor, Now: s.now()}
+	for _, text := range in.Decisions {
+		d, err := approval.ParseSigned([]byte(text))
+		if err != nil {
+			return nil, web.BadRequest(err.Error(), "")
+		}
+		a.Signed = append(a.Signed, d)
+	}
+	var err error
+	if a.Roster, err = s.cfg.roster(); err != nil {
 		return nil, err
 	}
-	if roster == nil {
-		return nil, &web.Refused{Reason: "no officers are configured", Hint: "name them in the file `officers`"}
+	st, err := attest.Approve(ctx, rec, a)
+	if errors.Is(err, attest.ErrNotApproved) {
+		return nil, &web.Refused{Reason: err.Error(), Hint: "ask with counterseal evidence unlock; two people of two offices sign it: counterseal officer sign"}
 	}
-	state, err := s.decide(ctx, actor, st, statement, in.Decisions, roster)
 	if err != nil {
 		return nil, err
-	}
-	if state != approval.Approved {
-		return nil, &web.Refused{Reason: "the request is " + string(state) + ", not approved", Hint: "two people of two offices must approve it: counterseal officer sign"}
 	}
 	act := attest.Act{
 		Kind: "unlock.opened", Actor: actor, Purpose: word(st.Case), Subject: []string{st.ID},
@@ -276,114 +268,10 @@ func (s *server) unlockApprove(ctx context.Context, actor string, body []byte) (
 	if err != nil {
 		return nil, witnessed(err)
 	}
-	if err := s.use(ctx, actor, st.ID); err != nil {
+	if err := attest.Use(ctx, rec, actor, st.ID); err != nil {
 		return nil, err
 	}
 	return s.receiptOf(ctx, got.Index)
-}
-
-// use states that an approval was used, once.
-func (s *server) use(ctx context.Context, actor, id string) error {
-	rec := s.pipe.Recorder()
-	if _, ok, err := rec.Fact(ctx, "approval.used", id); err != nil || ok {
-		return err
-	}
-	_, err := rec.Record(ctx, attest.Act{Kind: "approval.used", Actor: actor, Subject: []string{id}, Detail: map[string]any{"request": id}})
-	return err
-}
-
-// decide takes decisions in, those that the ledger has and new ones, and states the
-// new ones.
-func (s *server) decide(ctx context.Context, actor string, st *approval.Statement, statement []byte, decisions []string, roster *officer.Roster) (approval.State, error) {
-	rec := s.pipe.Recorder()
-	now := s.now()
-	var book approval.Book
-	if _, err := book.Request(statement, now); err != nil {
-		return "", &web.Refused{Reason: "the request cannot be decided: " + err.Error(), Hint: "ask anew with counterseal evidence unlock"}
-	}
-	made, err := rec.Facts(ctx, "approval.decided")
-	if err != nil {
-		return "", err
-	}
-	known := map[string]bool{}
-	var all []string
-	for _, f := range made {
-		if !strings.HasPrefix(f.Key, st.ID+"/") {
-			continue
-		}
-		var d struct {
-			Signed ledger.Digest `json:"signed"`
-		}
-		if err := json.Unmarshal(f.Detail, &d); err != nil {
-			return "", err
-		}
-		b, err := rec.Payload(d.Signed)
-		if err != nil {
-			return "", err
-		}
-		known[string(b)] = true
-		all = append(all, string(b))
-	}
-	for _, d := range decisions {
-		if !slices.Contains(all, d) {
-			all = append(all, d)
-		}
-	}
-	for _, text := range all {
-		d, err := approval.ParseSigned([]byte(text))
-		if err != nil {
-			return "", web.BadRequest(err.Error(), "")
-		}
-		by, err := roster.Voter(d.Key)
-		if err != nil {
-			return "", &web.Refused{Reason: err.Error(), Hint: "the decision is of nobody in the file `officers`"}
-		}
-		if in, err := s.pipe.InOffice(ctx, d.Key); err != nil {
-			return "", err
-		} else if !in { // the file was changed since the start
-			return "", &web.Refused{Reason: "the ledger does not know this officer", Hint: "restart the server: it states who came into office"}
-		}
-		if _, err := book.Decide(st.ID, d, by, now); err != nil {
-			return "", &web.Refused{Reason: "a decision does not count: " + err.Error(), Hint: "two people of two offices must approve the exact statement"}
-		}
-		if known[text] {
-			continue
-		}
-		payload, err := rec.Ledger().PutPayload([]byte(text))
-		if err != nil {
-			return "", err
-		}
-		if _, err := rec.Record(ctx, attest.Act{
-			Kind: "approval.decided", Actor: actor, Subject: []string{st.ID + "/" + d.Key},
-			Detail: map[string]any{"request": st.ID, "decision": string(d.Decision), "office": by.Office, "officer": d.Key, "signed": payload},
-		}); err != nil {
-			return "", err
-		}
-	}
-	return book.State(st.ID), nil
-}
-
-// approvedByTwo tells whether the ledger has two offices for a request and none against it.
-func (s *server) approvedByTwo(ctx context.Context, request string) (bool, error) {
-	made, err := s.pipe.Recorder().Facts(ctx, "approval.decided")
-	if err != nil {
-		return false, err
-	}
-	offices := map[string]bool{}
-	for _, f := range made {
-		var d struct{ Request, Decision, Office string }
-		if err := json.Unmarshal(f.Detail, &d); err != nil {
-			return false, err
-		}
-		if d.Request != request {
-			continue
-		}
-		if d.Decision != string(approval.Approve) {
-			return false, nil
-		}
-		offices[d.Office] = true
-	}
-	return len(offices) >= 2, nil
 }
 
 // receiptOf proves a statement that witnesses have seen.

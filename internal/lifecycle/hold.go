@@ -278,96 +278,25 @@ func (l *Lifecycle) Release(ctx context.Context, actor, id string, statement []b
 	if !h.InForce() {
 		return Hold{}, badInput{errors.New("this hold was released")}
 	}
-	request, votes, err := l.approved(ctx, &h, statement, signed)
-	if err != nil {
-		return Hold{}, err
+	all := struct {
+		Statements
+		Ledger
+	}{l.o.Statements, l.o.Ledger}
+	request, err := attest.Approve(ctx, all, attest.Approval{
+		Statement: statement, Signed: signed, Action: actionRelease, Org: l.o.Org.String(), Objects: objects(&h), Roster: l.o.Roster, Actor: actor, Now: l.now(),
+	})
+	if errors.Is(err, attest.ErrNotApproved) {
+		return Hold{}, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	for _, v := range votes {
-		if err := l.vote(ctx, request.ID, v); err != nil {
-			return Hold{}, fmt.Errorf("releasing hold %s: %w", id, err)
-		}
+	if err != nil {
+		return Hold{}, fmt.Errorf("releasing hold %s: %w", id, err)
 	}
 	if _, err := l.o.Statements.Critical(ctx, attest.Act{Kind: "hold.released", Actor: actor, Purpose: h.Scope.Case, Subject: []string{id},
 		Detail: map[string]any{"hold": id, "request": request.ID}}); err != nil {
 		return Hold{}, fmt.Errorf("releasing hold %s, which stands until a witness has seen its release: %w", id, err)
 	}
-	if _, err := l.o.Statements.Record(ctx, attest.Act{Kind: "approval.used", Actor: actor, Subject: []string{request.ID}, Detail: map[string]any{"request": request.ID}}); err != nil {
+	if err := attest.Use(ctx, all, actor, request.ID); err != nil {
 		return Hold{}, fmt.Errorf("hold %s was released: %w", id, err)
 	}
 	return l.hold(ctx, id)
-}
-
-type vote struct {
-	by        approval.Officer
-	decision  approval.Decision
-	canonical []byte
-}
-
-// vote states the decision of an officer.
-func (l *Lifecycle) vote(ctx context.Context, request string, v vote) error {
-	digest, err := l.o.Ledger.PutPayload(v.canonical)
-	if err != nil {
-		return err
-	}
-	_, err = l.o.Statements.Record(ctx, attest.Act{Kind: "approval.decided", Actor: "officer:" + v.by.Key, Subject: []string{request + "/" + v.by.Key},
-		Detail: map[string]any{"request": request, "decision": string(v.decision), "office": v.by.Office, "officer": v.by.Key, "signed": digest}})
-	return err
-}
-
-// approved checks that two officers approved the release of exactly this hold, once.
-func (l *Lifecycle) approved(ctx context.Context, h *Hold, statement []byte, signed []approval.Signed) (*approval.Statement, []vote, error) {
-	refuse := func(err error) (*approval.Statement, []vote, error) {
-		return nil, nil, fmt.Errorf("%w: %w", ErrRefused, err)
-	}
-	if l.o.Roster == nil {
-		return refuse(errors.New("no officers are named in the configuration, and two must approve"))
-	}
-	now := l.now()
-	var book approval.Book
-	s, err := book.Request(statement, now)
-	if err != nil {
-		return refuse(err)
-	}
-	if s.Action != actionRelease || s.Org != l.o.Org.String() || !slices.Equal(s.Objects, objects(h)) {
-		return refuse(errors.New("the statement is about something else"))
-	}
-	if _, used, err := l.o.Statements.Fact(ctx, "approval.used", s.ID); err != nil {
-		return nil, nil, err
-	} else if used {
-		return refuse(approval.ErrUsed)
-	}
-	made, err := l.o.Statements.Facts(ctx, "approval.decided")
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, f := range made { // a refusal is final, also one that was brought before
-		var d struct{ Request, Decision string }
-		if err := json.Unmarshal(f.Detail, &d); err == nil && d.Request == s.ID && d.Decision == string(approval.Refuse) {
-			return refuse(approval.ErrDecided)
-		}
-	}
-	var votes []vote
-	for i, d := range signed {
-		by, err := l.o.Roster.Voter(d.Key)
-		if err != nil {
-			return refuse(fmt.Errorf("decision %d: %w", i+1, err))
-		}
-		if _, err := book.Decide(s.ID, d, by, now); err != nil {
-			return refuse(fmt.Errorf("decision %d: %w", i+1, err))
-		}
-		b, err := approval.Canonical(d)
-		if err != nil {
-			return nil, nil, err
-		}
-		votes = append(votes, vote{by, d.Decision, b})
-		if d.Decision == approval.Refuse { // stated now: the rest is not asked
-			if err := l.vote(ctx, s.ID, votes[len(votes)-1]); err != nil {
-				return nil, nil, err
-			}
-		}
-	}
-	if _, err := book.Use(s.ID, now); err != nil {
-		return refuse(err)
-	}
-	return s, votes, nil
 }

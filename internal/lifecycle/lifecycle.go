@@ -49,9 +49,10 @@ type Statements interface {
 }
 
 // Ledger keeps payloads and knows how much enough witnesses have cosigned.
-// *ledger.Ledger is one.
+// *attest.Recorder is one.
 type Ledger interface {
 	PutPayload([]byte) (ledger.Digest, error)
+	Payload(ledger.Digest) ([]byte, error)
 	Witnessed() (size uint64, at time.Time)
 }
 

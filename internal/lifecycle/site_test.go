@@ -41,7 +41,7 @@ type book struct {
 	seen     uint64
 	seenAt   time.Time
 	slow     time.Duration // the clock of the witness is so far behind
-	payloads int
+	payloads map[ledger.Digest][]byte
 
 	calls    int
 	failAt   int // the call to fail, 1 is the first; 0: none
@@ -135,9 +135,33 @@ func (b *book) Fact(_ context.Context, kind, key string) (state.Fact, bool, erro
 func (b *book) PutPayload(p []byte) (ledger.Digest, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.payloads++
-	h := sha256.Sum256(append([]byte{byte(b.payloads)}, p...))
-	return ledger.Digest{Alg: ledger.DigestAlg, H: hex.EncodeToString(h[:])}, nil
+	h := sha256.Sum256(append([]byte{byte(len(b.payloads))}, p...))
+	d := ledger.Digest{Alg: ledger.DigestAlg, H: hex.EncodeToString(h[:])}
+	if b.payloads == nil {
+		b.payloads = make(map[ledger.Digest][]byte)
+	}
+	b.payloads[d] = p
+	return d, nil
+}
+
+func (b *book) Payload(d ledger.Digest) ([]byte, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p, ok := b.payloads[d]
+	if !ok {
+		return nil, ledger.ErrNoPayload
+	}
+	return p, nil
+}
+
+// enrol is what a server states of its officers when it starts.
+func (b *book) enrol(r *officer.Roster) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, o := range r.Officers {
+		id := o.ID()
+		b.facts[[2]string{"officer.enrolled", id}] = state.Fact{Kind: "officer.enrolled", Key: id}
+	}
 }
 
 func (b *book) Witnessed() (uint64, time.Time) {
@@ -232,6 +256,9 @@ func (s *site) tryOpen() (err error) {
 	}
 	if s.st, err = state.Open(filepath.Join(s.dir, "state")); err != nil {
 		return errors.Join(err, s.ev.Close(), s.idx.Close())
+	}
+	if s.roll != nil {
+		s.book.enrol(s.roll)
 	}
 	s.l, err = New(Options{
 		Evidence: s.ev, Index: func() *index.Index { return s.idx }, State: s.st, Statements: s.book, Ledger: s.book,

@@ -278,16 +278,6 @@ func (p *Pipeline) Officers(ctx context.Context, r *officer.Roster) error {
 	return nil
 }
 
-// InOffice tells whether the ledger knows an officer who has not left.
-func (p *Pipeline) InOffice(ctx context.Context, key string) (bool, error) {
-	came, ok, err := p.recorder.Fact(ctx, "officer.enrolled", key)
-	if err != nil || !ok {
-		return false, err
-	}
-	left, ok, err := p.recorder.Fact(ctx, "officer.retired", key)
-	return err == nil && (!ok || left.Index < came.Index), err
-}
-
 // keyID is the part of a vkey that fits a word: its digest.
 func keyID(vkey string) string {
 	sum := sha256.Sum256([]byte(vkey))
