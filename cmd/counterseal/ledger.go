@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/counterseal/counterseal/internal/approval"
+	"github.com/counterseal/counterseal/internal/attest"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/pipeline"
 )
@@ -76,7 +77,7 @@ func newLedgerSucceed(env *environment) *cobra.Command {
 						return err
 					}
 					s, statement, err := approval.New(approval.Ask{
-						Action: "ledger.succeed", Case: number, Purpose: reason, Requester: requester, Objects: e.Objects(), Org: k.ID(), Grant: time.Hour,
+						Action: attest.ActionSucceed, Case: number, Purpose: reason, Requester: requester, Objects: e.Objects(), Org: k.ID(), Grant: time.Hour,
 					}, time.Now())
 					if err != nil {
 						return usage("%v", err)
@@ -110,7 +111,11 @@ func newLedgerSucceed(env *environment) *cobra.Command {
 			if _, err := book.Request([]byte(text), now); err != nil {
 				return &exitError{code: exitRefused, err: err}
 			}
-			payloads := map[string][]byte{"statement": []byte(text)}
+			officers, err := os.ReadFile(cfg.Officers)
+			if err != nil {
+				return err
+			}
+			payloads := map[string][]byte{"statement": []byte(text), "officers": officers}
 			for i, path := range decisions {
 				b, err := os.ReadFile(path)
 				if err != nil {
@@ -137,10 +142,10 @@ func newLedgerSucceed(env *environment) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if s.Action != "ledger.succeed" || s.Org != k.ID().String() || !slices.Equal(s.Objects, e.Objects()) {
+				if s.Action != attest.ActionSucceed || s.Org != k.ID().String() || !slices.Equal(s.Objects, e.Objects()) {
 					return &exitError{code: exitRefused, err: errors.New("the officers approved something else: the log ends elsewhere by now"), hint: "ask anew with counterseal ledger succeed"}
 				}
-				vkey, err := pipeline.Succeed(cmd.Context(), dir, k, e, ownActor(), s.ID, map[string]any{"reason": "approved"}, payloads, nil, nil)
+				vkey, err := pipeline.Succeed(cmd.Context(), dir, k, e, ownActor(), s.ID, payloads)
 				if err != nil {
 					return err
 				}

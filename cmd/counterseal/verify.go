@@ -205,7 +205,7 @@ func printVerify(w io.Writer, r *attest.Report) {
 			fmt.Fprintf(w, "note    no witness has seen the ledger: whoever holds its key could write it anew\n")
 		}
 		if n := len(r.Earlier); n > 0 {
-			fmt.Fprintf(w, "note    the log succeeds %d earlier log%s, and says that two people closed it\n", n, map[bool]string{false: "s"}[n == 1])
+			fmt.Fprintf(w, "note    the log succeeds %d earlier log%s, closed by two people\n", n, map[bool]string{false: "s"}[n == 1])
 		}
 		if l.Pending > 0 {
 			fmt.Fprintf(w, "note    %d statements wait for the next start\n", l.Pending)

@@ -53,7 +53,8 @@ func Verify(ctx context.Context, dir string, o VerifyOptions) (Report, error) {
 	told, facts, stateErr := state.ReadFacts(ctx, filepath.Join(dir, "state"))
 	then := NewFolded() // when the state had read so far
 	base := uint64(0)
-	var first *ledger.Statement // of the log that is read
+	var first *ledger.Statement  // of the log that is read
+	var officers map[string]bool // in office before it
 	each := func(index uint64, s ledger.Statement) {
 		if first == nil {
 			first = &s
@@ -71,23 +72,23 @@ func Verify(ctx context.Context, dir string, o VerifyOptions) (Report, error) {
 			if _, err := os.Stat(filepath.Join(dir, at)); err != nil {
 				break
 			}
-			first = nil
+			first, officers = nil, known.officers()
 			rep, err := r.log(ctx, dir, at, VerifyOptions{Log: o.Log, Witnesses: o.Witnesses}, each)
 			if err != nil {
 				return r, err
 			}
-			r.follows(before, at, first)
+			r.follows(dir, officers, before, at, first)
 			for _, f := range rep.Findings {
 				r.Problems = append(r.Problems, Problem{at + "/" + f.File, f.Index, f.What})
 			}
 			before = append(before, rep)
 			base += rep.Size
 		}
-		first = nil
+		first, officers = nil, known.officers()
 		if r.Ledger, err = r.log(ctx, dir, "ledger", o, each); err != nil {
 			return r, err
 		}
-		r.follows(before, "ledger", first)
+		r.follows(dir, officers, before, "ledger", first)
 		r.Earlier = before
 		switch {
 		case stateErr == nil && r.OK(): // else the fold has holes, and what is wrong was said
@@ -144,8 +145,9 @@ func (r *Report) log(ctx context.Context, dir, at string, o VerifyOptions, each 
 	return ledger.VerifyDir(ctx, filepath.Join(dir, at), v)
 }
 
-// follows checks that a log begins with what it says of the one before.
-func (r *Report) follows(before []ledger.Report, at string, first *ledger.Statement) {
+// follows checks that a log begins with what two officers signed about the one before.
+// officers are those in office by the logs before it.
+func (r *Report) follows(dir string, officers map[string]bool, before []ledger.Report, at string, first *ledger.Statement) {
 	if len(before) == 0 {
 		if first != nil && first.Kind == "log.succeeded" {
 			r.Problems = append(r.Problems, Problem{at, 0, "it succeeds a log that is not there"})
@@ -163,6 +165,11 @@ func (r *Report) follows(before []ledger.Report, at string, first *ledger.Statem
 	}
 	if err := json.Unmarshal(first.Detail, &d); err != nil || d.Origin != last.Origin || d.Size != last.Size || d.Root != last.Root {
 		r.Problems = append(r.Problems, Problem{at, 0, "the log before it is not the one that it succeeds"})
+		return
+	}
+	payload := func(d ledger.Digest) ([]byte, error) { return ledger.ReadPayload(filepath.Join(dir, at), d) }
+	if err := succession(first, payload, officers); err != nil {
+		r.Problems = append(r.Problems, Problem{at, 0, err.Error()})
 	}
 }
 

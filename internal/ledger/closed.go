@@ -88,4 +88,4 @@ func (c *Closed) Prove(_ context.Context, index uint64) ([]byte, error) {
 }
 
 // Payload is Ledger.Payload.
-func (c *Closed) Payload(d Digest) ([]byte, error) { return payloadIn(c.dir, d) }
+func (c *Closed) Payload(d Digest) ([]byte, error) { return ReadPayload(c.dir, d) }

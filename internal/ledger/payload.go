@@ -62,9 +62,10 @@ func (l *Ledger) PutPayload(payload []byte) (Digest, error) {
 }
 
 // Payload reads a payload and checks it against its digest.
-func (l *Ledger) Payload(d Digest) ([]byte, error) { return payloadIn(l.o.Dir, d) }
+func (l *Ledger) Payload(d Digest) ([]byte, error) { return ReadPayload(l.o.Dir, d) }
 
-func payloadIn(dir string, d Digest) ([]byte, error) {
+// ReadPayload reads a payload from the directory of a ledger that need not be open.
+func ReadPayload(dir string, d Digest) ([]byte, error) {
 	name, err := d.file()
 	if err != nil {
 		return nil, err

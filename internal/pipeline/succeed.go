@@ -6,12 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
 	"time"
 
+	"github.com/counterseal/counterseal/internal/attest"
 	"github.com/counterseal/counterseal/internal/durable"
 	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/ledger"
@@ -108,9 +108,7 @@ type Ending struct {
 }
 
 // Objects are what the statement of a succession must name.
-func (e *Ending) Objects() []string {
-	return []string{"log " + e.Origin, "size " + strconv.FormatUint(e.Size, 10), "root " + e.Root}
-}
+func (e *Ending) Objects() []string { return attest.SucceedObjects(e.Origin, e.Size, e.Root) }
 
 // LedgerEnd finds where the log ends, while no server runs. The caller holds the lock of
 // the directory.
@@ -140,8 +138,9 @@ func LedgerEnd(dir string, keys *keyring.Keyring, o LedgerOptions) (*Ending, err
 // Succeed closes the log as it ends and begins another, whose first statement says so.
 // What the old one says still holds: the state is folded from both. Witnesses must be
 // given the key of the new log by hand. The caller holds the lock of the directory and
-// has the consent of two people, which detail carries.
-func Succeed(ctx context.Context, dir string, keys *keyring.Keyring, end *Ending, actor, request string, detail map[string]any, payloads map[string][]byte, log *slog.Logger, now func() time.Time) (vkey string, err error) {
+// has checked the consent of two people, which payloads carry: statement, decision_1,
+// decision_2, and officers, the file by which they are in office.
+func Succeed(ctx context.Context, dir string, keys *keyring.Keyring, end *Ending, actor, request string, payloads map[string][]byte) (vkey string, err error) {
 	before, err := openBefore(dir, keys, LedgerOptions{})
 	if err != nil {
 		return "", err
@@ -152,24 +151,17 @@ func Succeed(ctx context.Context, dir string, keys *keyring.Keyring, end *Ending
 	}
 	origin := Origin(keys.ID().String(), len(before)+1)
 	next := filepath.Join(dir, nextDir)
-	l, err := ledger.Open(ctx, ledger.Options{Dir: next, Origin: origin, Key: key, Node: node, Now: now, Log: log})
+	l, err := ledger.Open(ctx, ledger.Options{Dir: next, Origin: origin, Key: key, Node: node})
 	if err != nil {
 		return "", err
 	}
-	all := map[string]any{"origin": end.Origin, "size": int64(end.Size), "root": end.Root, "checkpoint": end.Checkpoint, "request": request}
-	for name, v := range detail {
-		all[name] = v
-	}
+	all := map[string]any{"origin": end.Origin, "size": int64(end.Size), "root": end.Root, "checkpoint": end.Checkpoint, "request": request, "reason": "approved"}
 	for name, b := range payloads {
 		if all[name], err = l.PutPayload(b); err != nil {
 			return "", errors.Join(err, l.Close())
 		}
 	}
-	at := time.Now()
-	if now != nil {
-		at = now()
-	}
-	s, err := ledger.New("log.succeeded", actor, at, all)
+	s, err := ledger.New("log.succeeded", actor, time.Now(), all)
 	if err == nil {
 		s.Subject = []string{end.Origin}
 		_, err = l.Add(ctx, s)

@@ -42,34 +42,43 @@ func (p *Pipeline) watchChecks(ctx context.Context, thorough bool, add func(name
 		}
 		add("ledger", state, fmt.Sprintf("%s at %s: %s", a.Kind, a.Time.UTC().Format(time.RFC3339), a.What), "docs/operations.md says what each alarm means")
 	}
-	differ, dependent, err := p.compare(ctx, thorough)
+	c := p.compare(ctx, thorough)
+	if c.forged != nil {
+		add("ledger", "fail", "it succeeds another log, and not as two officers signed: "+c.forged.Error(), "keep a copy of ledger/ and ledger.before/, then counterseal verify")
+	}
 	switch {
-	case err != nil:
+	case c.err != nil:
 		add("state", "fail", "the state cannot be compared with the ledger", "counterseal verify")
-	case len(differ) > 0:
-		add("state", "fail", fmt.Sprintf("the state says otherwise than the ledger in %d places: %s", len(differ), differ[0]), "counterseal rebuild makes it again from the ledger")
+	case len(c.differ) > 0:
+		add("state", "fail", fmt.Sprintf("the state says otherwise than the ledger in %d places: %s", len(c.differ), c.differ[0]), "counterseal rebuild makes it again from the ledger")
 	default:
 		add("state", "ok", "says what the ledger says", "")
 	}
-	for _, text := range dependent {
+	for _, text := range c.dependent {
 		add("witness", "warn", text, "let others run it, on their own host")
 	}
 }
 
-// compared is the last comparison of the state with the ledger, and what witnesses have
-// in common with this server. One reads the whole ledger and the other asks the network,
-// so a page that is looked at often shows what was found in the last minutes.
+// compared is the last comparison of the state with the ledger, of the ledger with the
+// logs that it succeeds, and what witnesses have in common with this server. It reads
+// whole logs and asks the network, so a page that is looked at often shows what was found
+// in the last minutes.
 type compared struct {
-	mu        sync.Mutex
-	at        time.Time
+	mu sync.Mutex
+	at time.Time
+	comparison
+}
+
+type comparison struct {
 	differ    []string
 	dependent []string
-	err       error
+	forged    error // the succession
+	err       error // of comparing
 }
 
 const comparedFor = 10 * time.Minute
 
-func (p *Pipeline) compare(ctx context.Context, thorough bool) (differ, dependent []string, err error) {
+func (p *Pipeline) compare(ctx context.Context, thorough bool) comparison {
 	c := &p.compared
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -77,8 +86,8 @@ func (p *Pipeline) compare(ctx context.Context, thorough bool) (differ, dependen
 		// Who asked may go away: what is found is for the next one as well.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
+		c.comparison = comparison{forged: p.recorder.Succession(ctx)}
 		c.differ, c.err = p.recorder.Differences(ctx)
-		c.dependent = nil
 		for _, w := range p.watch.Witnesses {
 			for _, why := range p.dependent(ctx, w) {
 				c.dependent = append(c.dependent, fmt.Sprintf("%s is not independent: %s", witnessName(w), why))
@@ -88,7 +97,7 @@ func (p *Pipeline) compare(ctx context.Context, thorough bool) (differ, dependen
 			c.at = time.Time{}
 		}
 	}
-	return c.differ, c.dependent, c.err
+	return c.comparison
 }
 
 func witnessName(w ledger.Witness) string {
