@@ -23,6 +23,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/state"
 )
@@ -341,6 +342,16 @@ func Fold(index uint64, s ledger.Statement) []state.Fact {
 type Folded struct {
 	Next  uint64
 	Facts map[[2]string]state.Fact // by kind and key
+
+	holds []heldFor // every hold there was, in the order in which they were placed
+}
+
+// heldFor is a hold with the statements between which it was in force.
+type heldFor struct {
+	id            string
+	placed, ended uint64 // ended 0: it is in force
+	Compartment   string
+	From, To      time.Time // of sealing
 }
 
 // NewFolded begins an empty fold.
@@ -350,8 +361,41 @@ func NewFolded() *Folded { return &Folded{Facts: make(map[[2]string]state.Fact)}
 func (f *Folded) Add(index uint64, s ledger.Statement) {
 	for _, fact := range Fold(index, s) {
 		f.Facts[[2]string{fact.Kind, fact.Key}] = fact
+		switch fact.Kind {
+		case "hold.placed":
+			h := struct{ Scope heldFor }{}
+			if decode(fact, &h) == nil { // one of a later version holds nothing here
+				h.Scope.id, h.Scope.placed = fact.Key, index
+				f.holds = append(f.holds, h.Scope)
+			}
+		case "hold.released":
+			for i := range f.holds {
+				if f.holds[i].id == fact.Key && f.holds[i].ended == 0 {
+					f.holds[i].ended = index
+				}
+			}
+		}
 	}
 	f.Next = index + 1
+}
+
+// heldAt gives a hold that was in force over a segment at a statement, empty where none
+// was. It is as narrow as the lifecycle reads a scope: by compartment and time of sealing.
+func (f *Folded) heldAt(index uint64, s *evidence.SegmentReport) string {
+	if s.First.IsZero() {
+		return ""
+	}
+	for _, h := range f.holds {
+		switch {
+		case h.placed > index || h.ended != 0 && h.ended < index:
+		case h.Compartment != "" && h.Compartment != s.Compartment:
+		case !h.From.IsZero() && s.Last.Before(h.From):
+		case !h.To.IsZero() && s.First.After(h.To):
+		default:
+			return h.id
+		}
+	}
+	return ""
 }
 
 // Fact gives one fact.

@@ -104,6 +104,11 @@ func (f *Folded) Segments(segments []evidence.SegmentReport, since *Folded) []Pr
 				bad = append(bad, Problem{object, int64(done.Index), what})
 			}
 		}
+		if gone, ok := f.Fact("destruction.done", id); ok {
+			if hold := f.heldAt(gone.Index, s); hold != "" {
+				bad = append(bad, Problem{object, int64(gone.Index), "it was destroyed while hold " + hold + " was in force"})
+			}
+		}
 		if !s.HasKey && s.State != "" {
 			_, gone := f.Fact("destruction.done", id)
 			if !gone && !f.going(id) && (s.Records > 0 || isClosed) {

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
@@ -60,6 +61,7 @@ type SegmentReport struct {
 	HeaderHash  string
 	RecordsRoot string
 	BlocksRoot  string
+	First, Last time.Time // of sealing a block; zero where they are not known
 }
 
 // Problem is one thing that is wrong.
@@ -372,6 +374,9 @@ func (j *job) prefix(w *window, damaged bool) error {
 func (j *job) took(s *sums) {
 	j.rep.Records, j.rep.Blocks = s.records, len(s.table)
 	j.rep.RecordsRoot, j.rep.BlocksRoot = s.recs.root().String(), s.blocks.root().String()
+	if len(s.table) > 0 {
+		j.rep.First, j.rep.Last = time.UnixMilli(int64(s.firstMS)).UTC(), time.UnixMilli(int64(s.lastMS)).UTC()
+	}
 	j.sums = s
 }
 
