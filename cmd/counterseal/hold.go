@@ -20,33 +20,6 @@ import (
 	"github.com/counterseal/counterseal/internal/web"
 )
 
-// releaseRequest is what travels to the officers when a hold is to end.
-type releaseRequest struct {
-	Statement string `json:"statement"`
-	V         int    `json:"v"`
-}
-
-// readStatement reads the statement out of a request of any kind.
-func readStatement(path string) (string, *approval.Statement, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return "", nil, err
-	}
-	var r releaseRequest
-	if approval.Decode(b, &r) == nil && r.V == 1 {
-		s, err := approval.Parse([]byte(r.Statement))
-		if err != nil {
-			return "", nil, fmt.Errorf("%s: %w", path, err)
-		}
-		return r.Statement, s, nil
-	}
-	u, s, err := parseRequest(b)
-	if err != nil {
-		return "", nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return u.Statement, s, nil
-}
-
 // What the acts about holds are given and answer.
 type (
 	holdPlace struct {
@@ -70,9 +43,9 @@ type (
 		Requester string `json:"requester"`
 	}
 	holdRelease struct {
-		Hold      string   `json:"hold"`
-		Statement string   `json:"statement"`
-		Decisions []string `json:"decisions"` // canonical
+		Hold      string            `json:"hold"`
+		Statement string            `json:"statement"`
+		Decisions []approval.Signed `json:"decisions"`
 	}
 )
 
@@ -133,7 +106,7 @@ func (s *server) holdAsk(ctx context.Context, actor string, body []byte) (any, e
 	if err != nil {
 		return nil, lifeError(err)
 	}
-	return releaseRequest{Statement: string(b), V: 1}, nil
+	return officerRequest{Statement: string(b), V: 1}, nil
 }
 
 func (s *server) holdRelease(ctx context.Context, actor string, body []byte) (any, error) {
@@ -141,15 +114,7 @@ func (s *server) holdRelease(ctx context.Context, actor string, body []byte) (an
 	if err := json.Unmarshal(body, &in); err != nil {
 		return nil, web.BadRequest("these are no decisions about a hold", "")
 	}
-	var signed []approval.Signed
-	for _, text := range in.Decisions {
-		d, err := approval.ParseSigned([]byte(text))
-		if err != nil {
-			return nil, web.BadRequest(err.Error(), "")
-		}
-		signed = append(signed, d)
-	}
-	h, err := s.life.Release(ctx, actor, in.Hold, []byte(in.Statement), signed)
+	h, err := s.life.Release(ctx, actor, in.Hold, []byte(in.Statement), in.Decisions)
 	if err != nil {
 		return nil, lifeError(err)
 	}
@@ -271,37 +236,19 @@ func newHoldRelease(env *environment) *cobra.Command {
 			}
 			ask.Hold = args[0]
 			if out != "" {
-				var r releaseRequest
+				var r officerRequest
 				if err := doAct(cmd, env, &f, "hold.request", &ask, &r); err != nil {
 					return err
 				}
-				b, err := approval.Canonical(&r)
-				if err != nil {
-					return err
-				}
-				if err := writeNew(out, b); err != nil {
-					return err
-				}
-				s, err := approval.Parse([]byte(r.Statement))
-				if err != nil {
-					return err
-				}
-				for _, line := range strings.Split(strings.TrimSuffix(s.Words(), "\n"), "\n") {
-					fmt.Fprintln(env.stdout, event.Printable(line))
-				}
-				return nil
+				return sendRequest(env, out, &r, r.Statement)
 			}
 			in := holdRelease{Hold: args[0]}
 			var err error
 			if in.Statement, _, err = readStatement(request); err != nil {
 				return err
 			}
-			for _, path := range decisions {
-				b, err := os.ReadFile(path)
-				if err != nil {
-					return err
-				}
-				in.Decisions = append(in.Decisions, string(b))
+			if in.Decisions, err = readDecisions(decisions); err != nil {
+				return err
 			}
 			var h lifecycle.Hold
 			if err := doAct(cmd, env, &f, "hold.release", &in, &h); err != nil {

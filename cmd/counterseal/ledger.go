@@ -5,14 +5,12 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/counterseal/counterseal/internal/approval"
 	"github.com/counterseal/counterseal/internal/attest"
-	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/pipeline"
 )
 
@@ -76,23 +74,13 @@ func newLedgerSucceed(env *environment) *cobra.Command {
 					if err != nil {
 						return err
 					}
-					s, statement, err := approval.New(approval.Ask{
+					_, statement, err := approval.New(approval.Ask{
 						Action: attest.ActionSucceed, Case: number, Purpose: reason, Requester: requester, Objects: e.Objects(), Org: k.ID(), Grant: time.Hour,
 					}, time.Now())
 					if err != nil {
 						return usage("%v", err)
 					}
-					b, err := approval.Canonical(&releaseRequest{Statement: string(statement), V: 1})
-					if err != nil {
-						return err
-					}
-					if err := writeNew(out, b); err != nil {
-						return err
-					}
-					for _, line := range strings.Split(strings.TrimSuffix(s.Words(), "\n"), "\n") {
-						fmt.Fprintln(env.stdout, event.Printable(line))
-					}
-					return nil
+					return sendRequest(env, out, &officerRequest{Statement: string(statement), V: 1}, string(statement))
 				})
 			}
 			roster, err := cfg.roster()
@@ -116,23 +104,21 @@ func newLedgerSucceed(env *environment) *cobra.Command {
 				return err
 			}
 			payloads := map[string][]byte{"statement": []byte(text), "officers": officers}
-			for i, path := range decisions {
-				b, err := os.ReadFile(path)
-				if err != nil {
-					return err
-				}
-				d, err := approval.ParseSigned(b)
-				if err != nil {
-					return fmt.Errorf("%s: %w", path, err)
-				}
+			signed, err := readDecisions(decisions)
+			if err != nil {
+				return err
+			}
+			for i, d := range signed {
 				by, err := roster.Voter(d.Key)
 				if err == nil {
 					_, err = book.Decide(s.ID, d, by, now)
 				}
 				if err != nil {
-					return &exitError{code: exitRefused, err: fmt.Errorf("%s: %w", path, err)}
+					return &exitError{code: exitRefused, err: fmt.Errorf("%s: %w", decisions[i], err)}
 				}
-				payloads[fmt.Sprintf("decision_%d", i+1)] = b
+				if payloads[fmt.Sprintf("decision_%d", i+1)], err = approval.Canonical(d); err != nil {
+					return err
+				}
 			}
 			if _, err := book.Use(s.ID, now); err != nil {
 				return &exitError{code: exitRefused, err: err, hint: "two people of two offices must approve it: counterseal officer sign"}

@@ -14,7 +14,6 @@ import (
 
 	"github.com/counterseal/counterseal/internal/approval"
 	"github.com/counterseal/counterseal/internal/durable"
-	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/officer"
 )
@@ -103,16 +102,7 @@ func newOfficerCard(env *environment) *cobra.Command {
 
 // openKey opens an officer's key file.
 func openKey(env *environment, path, pass string) (*officer.Key, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	secret, err := passphrase(env, pass, "passphrase of the key", false)()
-	if err != nil {
-		return nil, err
-	}
-	defer clear(secret)
-	return officer.OpenKey(b, secret)
+	return openWith(env, path, pass, officer.OpenKey)
 }
 
 func newOfficerSign(env *environment) *cobra.Command {
@@ -131,9 +121,7 @@ func newOfficerSign(env *environment) *cobra.Command {
 			if refuse {
 				d = approval.Refuse
 			}
-			for _, line := range strings.Split(strings.TrimSuffix(s.Words(), "\n"), "\n") {
-				fmt.Fprintln(env.stdout, event.Printable(line))
-			}
+			showStatement(env, s)
 			if !yes {
 				fmt.Fprintf(env.stdout, "To %s this, type %s: ", d, d)
 				line, err := bufio.NewReader(env.stdin).ReadString('\n')
@@ -205,16 +193,8 @@ func newOfficerOpen(env *environment) *cobra.Command {
 			if o.Roster, err = officer.ParseRoster(roster, data); err != nil {
 				return err
 			}
-			for _, path := range decisions {
-				b, err := os.ReadFile(path)
-				if err != nil {
-					return err
-				}
-				d, err := approval.ParseSigned(b)
-				if err != nil {
-					return fmt.Errorf("%s: %w", path, err)
-				}
-				o.Signed = append(o.Signed, d)
+			if o.Signed, err = readDecisions(decisions); err != nil {
+				return err
 			}
 			seen, err := readReceipt(receipt)
 			if err != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/index"
+	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/pipeline"
 	"github.com/counterseal/counterseal/internal/query"
@@ -71,6 +72,9 @@ func newPackageCreate(env *environment) *cobra.Command {
 				b, err := os.ReadFile(path)
 				if err != nil {
 					return err
+				}
+				if _, err := keyring.ParseSealed(b); err == nil {
+					return &exitError{code: exitUsage, err: fmt.Errorf("%s is a private key file: it opens the package", path), hint: "ask for the card, and tell its owner not to send the key"}
 				}
 				r, err := report.ParseRecipient(b)
 				if err != nil {
@@ -274,16 +278,7 @@ func recipientKey(env *environment, path, pass string) (*report.RecipientKey, er
 	if path == "" {
 		return nil, nil
 	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	secret, err := passphrase(env, pass, "passphrase of the key", false)()
-	if err != nil {
-		return nil, err
-	}
-	defer clear(secret)
-	return report.OpenRecipientKey(b, secret)
+	return openWith(env, path, pass, report.OpenRecipientKey)
 }
 
 func newPackageKey(env *environment) *cobra.Command {

@@ -306,7 +306,7 @@ func packageFlags(t *testing.T, dir, out string) []string {
 		if err := os.WriteFile(pass, []byte("a passphrase of some words\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		must(t, 0, "package", "key", "--name", "Test Court", "-o", key, "--passphrase-file", pass)
+		must(t, 0, "package", "key", "--name", "Test Court", "-o", key, "--card", key+".card", "--passphrase-file", pass)
 	}
-	return []string{"--case", "C-2026-11", "--purpose", "INV-1", "--recipient", key, "--due", "2999-12-31", "-o", out}
+	return []string{"--case", "C-2026-11", "--purpose", "INV-1", "--recipient", key + ".card", "--due", "2999-12-31", "-o", out}
 }

@@ -16,7 +16,6 @@ import (
 
 	"github.com/counterseal/counterseal/internal/approval"
 	"github.com/counterseal/counterseal/internal/attest"
-	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/web"
@@ -200,8 +199,8 @@ func witnessed(err error) error {
 
 // unlockDecided brings the decisions of the officers to the server.
 type unlockDecided struct {
-	Statement string   `json:"statement"`
-	Decisions []string `json:"decisions"` // canonical
+	Statement string            `json:"statement"`
+	Decisions []approval.Signed `json:"decisions"`
 }
 
 // receipt shows that witnesses have seen the statement about an opening.
@@ -236,14 +235,7 @@ func (s *server) unlockApprove(ctx context.Context, actor string, body []byte) (
 			return s.receiptOf(ctx, opened.Index)
 		}
 	}
-	a := attest.Approval{Statement: statement, Action: actionUnlock, Org: s.pipe.Org().String(), Actor: actor, Now: s.now()}
-	for _, text := range in.Decisions {
-		d, err := approval.ParseSigned([]byte(text))
-		if err != nil {
-			return nil, web.BadRequest(err.Error(), "")
-		}
-		a.Signed = append(a.Signed, d)
-	}
+	a := attest.Approval{Statement: statement, Action: actionUnlock, Org: s.pipe.Org().String(), Signed: in.Decisions, Actor: actor, Now: s.now()}
 	var err error
 	if a.Roster, err = s.cfg.roster(); err != nil {
 		return nil, err
@@ -347,21 +339,7 @@ func newEvidenceUnlock(env *environment) *cobra.Command {
 			if err := doAct(cmd, env, &f, "unlock.request", &ask, &r); err != nil {
 				return err
 			}
-			b, err := approval.Canonical(&r)
-			if err != nil {
-				return err
-			}
-			if err := writeNew(out, b); err != nil {
-				return err
-			}
-			_, s, err := parseRequest(b)
-			if err != nil {
-				return err
-			}
-			for _, line := range strings.Split(strings.TrimSuffix(s.Words(), "\n"), "\n") {
-				fmt.Fprintln(env.stdout, event.Printable(line))
-			}
-			return nil
+			return sendRequest(env, out, &r, r.Statement)
 		}}
 	f.add(cmd)
 	cmd.Flags().StringArrayVar(&ask.Segments, "segment", nil, "`id` of a segment; repeats")
@@ -392,15 +370,8 @@ func newEvidenceApprove(env *environment) *cobra.Command {
 				return err
 			}
 			in := unlockDecided{Statement: r.Statement}
-			for _, path := range decisions {
-				b, err := os.ReadFile(path)
-				if err != nil {
-					return err
-				}
-				if _, err := approval.ParseSigned(b); err != nil {
-					return fmt.Errorf("%s: %w", path, err)
-				}
-				in.Decisions = append(in.Decisions, string(b))
+			if in.Decisions, err = readDecisions(decisions); err != nil {
+				return err
 			}
 			var got receipt
 			if err := doAct(cmd, env, &f, "unlock.approve", &in, &got); err != nil {

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/counterseal/counterseal/internal/approval"
+	"github.com/counterseal/counterseal/internal/event"
+)
+
+// officerRequest is what travels to the officers where a statement is all that they are
+// asked about: releasing a hold, closing a log.
+type officerRequest struct {
+	Statement string `json:"statement"`
+	V         int    `json:"v"`
+}
+
+// readStatement reads the statement out of a request of any kind.
+func readStatement(path string) (string, *approval.Statement, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", nil, err
+	}
+	var r officerRequest
+	if approval.Decode(b, &r) == nil && r.V == 1 {
+		s, err := approval.Parse([]byte(r.Statement))
+		if err != nil {
+			return "", nil, fmt.Errorf("%s: %w", path, err)
+		}
+		return r.Statement, s, nil
+	}
+	u, s, err := parseRequest(b)
+	if err != nil {
+		return "", nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return u.Statement, s, nil
+}
+
+// showStatement says a statement in words.
+func showStatement(env *environment, s *approval.Statement) {
+	for _, line := range strings.Split(strings.TrimSuffix(s.Words(), "\n"), "\n") {
+		fmt.Fprintln(env.stdout, event.Printable(line))
+	}
+}
+
+// sendRequest writes a request for the officers into a file, shows what they are asked,
+// and says what comes next.
+func sendRequest(env *environment, out string, request any, statement string) error {
+	b, err := approval.Canonical(request)
+	if err != nil {
+		return err
+	}
+	s, err := approval.Parse([]byte(statement))
+	if err != nil {
+		return err
+	}
+	if err := writeNew(out, b); err != nil {
+		return err
+	}
+	showStatement(env, s)
+	_, err = fmt.Fprintf(env.stdout, "wrote %s; both officers: counterseal officer sign %s --key FILE -o FILE\n", out, out)
+	return err
+}
+
+// readDecisions reads the decisions that officers signed.
+func readDecisions(paths []string) ([]approval.Signed, error) {
+	var out []approval.Signed
+	for _, path := range paths {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		d, err := approval.ParseSigned(b)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+// openWith opens a file that lies under a passphrase.
+func openWith[T any](env *environment, path, pass string, open func(file, secret []byte) (T, error)) (key T, err error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return key, err
+	}
+	secret, err := passphrase(env, pass, "passphrase of the key", false)()
+	if err != nil {
+		return key, err
+	}
+	defer clear(secret)
+	return open(b, secret)
+}
