@@ -15,7 +15,6 @@ import (
 
 	"github.com/counterseal/counterseal/internal/approval"
 	"github.com/counterseal/counterseal/internal/event"
-	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/lifecycle"
 	"github.com/counterseal/counterseal/internal/web"
 )
@@ -56,8 +55,6 @@ func lifeError(err error) error {
 		return web.BadRequest(err.Error(), "")
 	case errors.Is(err, lifecycle.ErrRefused):
 		return &web.Refused{Reason: err.Error(), Hint: "ask with counterseal hold release HOLD -o FILE; two people of two offices sign it: counterseal officer sign"}
-	case errors.Is(err, ledger.ErrUnwitnessed):
-		return witnessed(err)
 	}
 	return err
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -142,13 +141,9 @@ func (s *server) open(ctx context.Context, o serverOptions) error {
 
 // started states what runs here, before anything is answered or accepted.
 func (s *server) started(ctx context.Context) error {
-	self, err := os.Executable()
+	binary, err := binaryDigest()
 	if err != nil {
-		return fmt.Errorf("finding the program: %w", err)
-	}
-	binary, err := fileDigest(self)
-	if err != nil {
-		return fmt.Errorf("hashing the program: %w", err)
+		return err
 	}
 	text, err := yaml.Marshal(s.cfg)
 	if err != nil {
@@ -162,20 +157,7 @@ func (s *server) started(ctx context.Context) error {
 	if err := s.pipe.Officers(ctx, roster); err != nil {
 		return err
 	}
-	return s.pipe.Started(ctx, binary, hex.EncodeToString(sum[:]), version(), ownActor())
-}
-
-func fileDigest(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return s.pipe.Started(ctx, hex.EncodeToString(binary[:]), hex.EncodeToString(sum[:]), version(), ownActor())
 }
 
 // ownActor is the user of this process, as the ledger names users until there is a

@@ -147,7 +147,7 @@ func (s *server) unlockRequest(ctx context.Context, actor string, body []byte) (
 		Kind: "approval.requested", Actor: actor, Purpose: word(ask.Case), Subject: subject,
 		Detail: map[string]any{"request": st.ID, "act": st.Action, "expires": st.Expires, "statement": hex.EncodeToString(digest[:]), "payload": payload},
 	}); err != nil {
-		return nil, witnessed(err)
+		return nil, err
 	}
 	return &r, nil
 }
@@ -187,14 +187,6 @@ func word(text string) string {
 		return text
 	}
 	return ""
-}
-
-// witnessed says what to do about an act that nobody could witness.
-func witnessed(err error) error {
-	if errors.Is(err, attest.ErrNoWitness) {
-		return &web.Refused{Reason: "this act must be witnessed, and no witness is configured", Hint: "run counterseal witness on another host and name it under `witnesses`"}
-	}
-	return err
 }
 
 // unlockDecided brings the decisions of the officers to the server.
@@ -258,7 +250,7 @@ func (s *server) unlockApprove(ctx context.Context, actor string, body []byte) (
 	}
 	got, err := rec.Critical(ctx, act)
 	if err != nil {
-		return nil, witnessed(err)
+		return nil, err
 	}
 	if err := attest.Use(ctx, rec, actor, st.ID); err != nil {
 		return nil, err

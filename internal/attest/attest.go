@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -449,7 +450,8 @@ func (f *Folded) compare(told uint64, all []state.Fact) []string {
 			out = append(out, fmt.Sprintf("the state lacks %s about %s of statement %d", key[0], key[1], want.Index))
 		}
 	}
-	return sorted(out)
+	slices.Sort(out)
+	return out
 }
 
 func same(a, b state.Fact) bool {

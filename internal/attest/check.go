@@ -222,8 +222,3 @@ func (f *Folded) State(told uint64, facts []state.Fact) []Problem {
 	}
 	return bad
 }
-
-func sorted(s []string) []string {
-	slices.Sort(s)
-	return s
-}

@@ -131,7 +131,7 @@ func (r *Report) log(ctx context.Context, dir, at string, o VerifyOptions, each 
 	if err != nil && len(o.Log) == 0 {
 		return ledger.Report{}, fmt.Errorf("verifying the ledger: its public key is not there, give it: %w", err)
 	}
-	own := string(trimLine(b))
+	own := strings.TrimSpace(string(b))
 	v := ledger.Verifiers{Witnesses: o.Witnesses, Threshold: o.Threshold, Known: o.Known, Each: each}
 	origin, _, _ := strings.Cut(own, "+")
 	for _, k := range o.Log {
@@ -180,11 +180,4 @@ func sound(logs []ledger.Report) bool {
 		}
 	}
 	return true
-}
-
-func trimLine(b []byte) []byte {
-	for len(b) > 0 && (b[len(b)-1] == '\n' || b[len(b)-1] == '\r') {
-		b = b[:len(b)-1]
-	}
-	return b
 }

@@ -27,6 +27,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/counterseal/counterseal/internal/attest"
 	"github.com/counterseal/counterseal/internal/collect"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/ledger"
@@ -357,6 +358,8 @@ func (s *Server) fail(w *answerWriter, r *http.Request, err error) {
 		problem(w, http.StatusBadRequest, "bad_request", bad.text, bad.hint)
 	case errors.As(err, &no):
 		problem(w, http.StatusForbidden, "refused", no.Reason, no.Hint)
+	case errors.Is(err, attest.ErrNoWitness):
+		problem(w, http.StatusForbidden, "unwitnessed", "this act must be witnessed, and no witness is configured", "run counterseal witness on another host and name it under `witnesses`")
 	case errors.Is(err, ledger.ErrUnwitnessed):
 		problem(w, http.StatusServiceUnavailable, "unwitnessed", "no witness has cosigned the statement, so the act was not done", "counterseal doctor says what the witnesses do; then ask again")
 	case errors.As(err, &refusal):
