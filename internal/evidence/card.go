@@ -76,8 +76,11 @@ func cardBinding(id uuid.UUID, headHash hash) []byte {
 func cardPurpose(s Stream) string { return "segment/" + s.String() }
 
 // writeCard makes the key card of a segment durable.
-func writeCard(d durable.FS, keys *keyring.Keyring, dataDir string, s Stream, id uuid.UUID, headHash hash, secret []byte) error {
-	box := keys.Wrap(cardPurpose(s), secret, cardBinding(id, headHash))
+func writeCard(d durable.FS, keys keyring.Holder, dataDir string, s Stream, id uuid.UUID, headHash hash, secret []byte) error {
+	box, err := keys.Wrap(cardPurpose(s), secret, cardBinding(id, headHash))
+	if err != nil {
+		return err
+	}
 	js, err := marshalLine(card{Box: base64.RawURLEncoding.EncodeToString(box), Keyring: keys.ID().String(), Segment: id.String(), Stream: s.String(), V: 1})
 	if err != nil {
 		return err
@@ -89,7 +92,7 @@ func writeCard(d durable.FS, keys *keyring.Keyring, dataDir string, s Stream, id
 }
 
 // readKey opens the key card of a segment.
-func readKey(keys *keyring.Keyring, dataDir string, hd *head) (*segmentKey, error) {
+func readKey(keys keyring.Holder, dataDir string, hd *head) (*segmentKey, error) {
 	b, err := os.ReadFile(cardPath(dataDir, hd.id))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("segment %s: %w", hd.id, ErrNoKey)

@@ -413,7 +413,7 @@ func CountCards(dataDir string) (Cards, error) {
 
 // Opens proves that a keyring opens the key card of a segment: the card, its binding
 // to the header, and the key that the header names. It writes nothing.
-func Opens(dataDir string, keys *keyring.Keyring, id uuid.UUID) error {
+func Opens(dataDir string, keys keyring.Holder, id uuid.UUID) error {
 	b, err := headOf(dataDir, id)
 	if err != nil {
 		return err

@@ -123,8 +123,8 @@ func (e *DamageError) Unwrap() error { return e.Err }
 
 // Options say where and how. Zero limits take the defaults.
 type Options struct {
-	Dir  string // data directory: evidence/ and keys/segments/ below it
-	Keys *keyring.Keyring
+	Dir  string         // data directory: evidence/ and keys/segments/ below it
+	Keys keyring.Holder // wraps the keys of segments that the service can open
 	// Escrow, if set, are the officers to whom the key of every new original segment
 	// is sealed. The keyring then has no wrap of it, and once the segment is closed
 	// nobody has it but they. nil: the keyring wraps both streams.

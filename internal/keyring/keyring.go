@@ -79,7 +79,7 @@ type boxKey struct {
 type Holder interface {
 	ID() uuid.UUID
 	// Wrap seals under the newest key of a purpose, bound to aad.
-	Wrap(purpose string, plaintext, aad []byte) []byte
+	Wrap(purpose string, plaintext, aad []byte) ([]byte, error)
 	// Unwrap opens what Wrap gave, under whichever key made it.
 	Unwrap(purpose string, box, aad []byte) ([]byte, error)
 	// MAC is HMAC-SHA256 under the lasting key of a purpose.
@@ -462,14 +462,15 @@ func (k *Keyring) box(epoch int, purpose string) cipher.AEAD {
 	return a
 }
 
-// Wrap seals plaintext under the newest key of a purpose, bound to aad.
-func (k *Keyring) Wrap(purpose string, plaintext, aad []byte) []byte {
+// Wrap seals plaintext under the newest key of a purpose, bound to aad. A keyring in
+// memory gives no error; one behind a token or a service can.
+func (k *Keyring) Wrap(purpose string, plaintext, aad []byte) ([]byte, error) {
 	epoch := k.Epoch()
 	if epoch == 1 {
-		return k.box(1, purpose).Seal([]byte{boxVersion}, nil, plaintext, aad)
+		return k.box(1, purpose).Seal([]byte{boxVersion}, nil, plaintext, aad), nil
 	}
 	head := binary.BigEndian.AppendUint32([]byte{boxEpoch}, uint32(epoch))
-	return k.box(epoch, purpose).Seal(head, nil, plaintext, aad)
+	return k.box(epoch, purpose).Seal(head, nil, plaintext, aad), nil
 }
 
 // BoxEpoch tells which epoch made a box, 0 where it is none.

@@ -29,7 +29,7 @@ func TestOpenTwice(t *testing.T) {
 	if a.ID() != b.ID() || !bytes.Equal(a.MACKey("x"), b.MACKey("x")) {
 		t.Fatal("another keyring after a restart")
 	}
-	box := a.Wrap("segment/events", []byte("secret"), []byte("here"))
+	box := wrap(t, a, "segment/events", []byte("secret"), []byte("here"))
 	pt, err := b.Unwrap("segment/events", box, []byte("here"))
 	if err != nil || string(pt) != "secret" {
 		t.Fatalf("%q, %v", pt, err)
@@ -44,7 +44,7 @@ func TestOpenTwice(t *testing.T) {
 
 func TestBoxesAreBound(t *testing.T) {
 	k := opened(t, t.TempDir())
-	box := k.Wrap("a", []byte("secret"), []byte("here"))
+	box := wrap(t, k, "a", []byte("secret"), []byte("here"))
 	open := map[string]func() ([]byte, error){
 		"other purpose": func() ([]byte, error) { return k.Unwrap("b", box, []byte("here")) },
 		"other binding": func() ([]byte, error) { return k.Unwrap("a", box, []byte("there")) },
@@ -64,7 +64,7 @@ func TestBoxesAreBound(t *testing.T) {
 			t.Errorf("%s: %q, %v", name, pt, err)
 		}
 	}
-	if bytes.Equal(box, k.Wrap("a", []byte("secret"), []byte("here"))) {
+	if bytes.Equal(box, wrap(t, k, "a", []byte("secret"), []byte("here"))) {
 		t.Error("two boxes are equal")
 	}
 }
@@ -191,4 +191,14 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// wrap is Wrap of a keyring in memory, which always can.
+func wrap(t testing.TB, k *Keyring, purpose string, plaintext, aad []byte) []byte {
+	t.Helper()
+	box, err := k.Wrap(purpose, plaintext, aad)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return box
 }

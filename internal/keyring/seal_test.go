@@ -238,7 +238,7 @@ func TestSealAndRotate(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "keys", "keyring")
 	k := opened(t, dir)
-	first := k.Wrap("a", []byte("one"), nil)
+	first := wrap(t, k, "a", []byte("one"), nil)
 	mac := k.MACKey("token/1")
 	s1, err := k.Signer("log", 1)
 	if err != nil {
@@ -248,7 +248,7 @@ func TestSealAndRotate(t *testing.T) {
 	if n, err := k.Rotate(dir, now, nil); n != 2 || err != nil {
 		t.Fatal(n, err)
 	}
-	second := k.Wrap("a", []byte("two"), nil)
+	second := wrap(t, k, "a", []byte("two"), nil)
 	if BoxEpoch(first) != 1 || BoxEpoch(second) != 2 || BoxEpoch(nil) != 0 {
 		t.Fatal(BoxEpoch(first), BoxEpoch(second))
 	}
@@ -331,7 +331,7 @@ func TestSealAndRotate(t *testing.T) {
 	if n, err := k.Rotate(dir, now, pass(phrase)); n != 3 || err != nil {
 		t.Fatal(n, err)
 	}
-	third := k.Wrap("a", []byte("three"), nil)
+	third := wrap(t, k, "a", []byte("three"), nil)
 	restored, err := Load(backup, pass(other))
 	if err != nil {
 		t.Fatal(err)

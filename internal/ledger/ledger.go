@@ -15,7 +15,7 @@ package ledger
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
+	"crypto"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -54,11 +54,11 @@ var (
 
 // Options say where a ledger is and who signs and witnesses it.
 type Options struct {
-	Dir    string             // of this ledger alone; one process at a time
-	Origin string             // names the log for ever: one origin, one history
-	Key    ed25519.PrivateKey // signs checkpoints
-	Others []ed25519.PrivateKey
-	Node   string // the writing node, in every statement
+	Dir    string          // of this ledger alone; one process at a time
+	Origin string          // names the log for ever: one origin, one history
+	Key    crypto.Signer   // an Ed25519 key that signs checkpoints; it may live in a token or a service
+	Others []crypto.Signer // sign beside it while one takes over from another
+	Node   string          // the writing node, in every statement
 
 	Witnesses []Witness
 	Threshold int // independent witnesses that a checkpoint needs; 0: all
@@ -183,12 +183,12 @@ func Open(ctx context.Context, o Options) (l *Ledger, err error) {
 	}
 	var others []note.Signer
 	vkeys := []string{}
-	for _, k := range append([]ed25519.PrivateKey{o.Key}, o.Others...) {
+	for _, k := range append([]crypto.Signer{o.Key}, o.Others...) {
 		s, lv, err := signer(o.Origin, k)
 		if err != nil {
 			return nil, fmt.Errorf("opening the ledger: %w", err)
 		}
-		vkey, err := VKey(o.Origin, k.Public().(ed25519.PublicKey))
+		vkey, err := VKey(o.Origin, k.Public())
 		if err != nil {
 			return nil, fmt.Errorf("opening the ledger: %w", err)
 		}

@@ -3,6 +3,7 @@ package ledger
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
@@ -294,5 +295,40 @@ func TestWithoutClose(t *testing.T) {
 	}
 	if i := testAdd(t, l2, "y"); i != 300 {
 		t.Fatal(i)
+	}
+}
+
+// elsewhere signs with a key that nobody can take out of it, as a token would.
+type elsewhere struct{ crypto.Signer }
+
+// TestKeyThatLiesElsewhere: the log needs signatures, not the key.
+func TestKeyThatLiesElsewhere(t *testing.T) {
+	o := Options{Dir: t.TempDir(), Origin: "ledger.example/else", Key: elsewhere{testKey(3)}, Node: "n1"}
+	l, err := Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New("state.rebuilt", "system", time.Now(), map[string]any{"views": "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Add(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	vkey, err := VKey(o.Origin, o.Key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := VerifyDir(t.Context(), o.Dir, Verifiers{Log: []string{vkey}})
+	if err != nil || !r.OK() || r.Published != 1 {
+		t.Fatal(r, err)
+	}
+	for _, bad := range []crypto.Signer{nil, ed25519.PrivateKey(nil)} {
+		if _, err := Open(t.Context(), Options{Dir: t.TempDir(), Origin: "x", Key: bad, Node: "n1"}); err == nil {
+			t.Fatal("a ledger without a key")
+		}
 	}
 }

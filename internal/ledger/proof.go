@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ed25519"
 	"encoding/base64"
 	"errors"
@@ -44,12 +45,17 @@ type Verifiers struct {
 	Each func(index uint64, s Statement)
 }
 
-// VKey is the public half of a log key, to give to verifiers and witnesses.
-func VKey(origin string, pub ed25519.PublicKey) (string, error) {
+// VKey is the public half of a log key, an Ed25519 key, to give to verifiers and
+// witnesses.
+func VKey(origin string, pub crypto.PublicKey) (string, error) {
 	if err := checkOrigin(origin); err != nil {
 		return "", err
 	}
-	return note.NewEd25519VerifierKey(origin, pub)
+	key, ok := pub.(ed25519.PublicKey)
+	if !ok {
+		return "", errors.New("the key of a ledger is no Ed25519 key")
+	}
+	return note.NewEd25519VerifierKey(origin, key)
 }
 
 // checkOrigin holds the origin to a name that notes can carry.
@@ -60,12 +66,23 @@ func checkOrigin(origin string) error {
 	return nil
 }
 
+// logSigner signs notes by the name of a log. It takes any crypto.Signer, so that the key
+// need not be in memory.
+type logSigner struct {
+	note.Verifier
+	key crypto.Signer
+}
+
+func (s *logSigner) Sign(msg []byte) ([]byte, error) {
+	return s.key.Sign(nil, msg, crypto.Hash(0)) // Ed25519 takes the message itself and no randomness
+}
+
 // signer makes the note signer of a log key.
-func signer(origin string, key ed25519.PrivateKey) (note.Signer, note.Verifier, error) {
-	if len(key) != ed25519.PrivateKeySize {
-		return nil, nil, errors.New("the key of a ledger is no Ed25519 key")
+func signer(origin string, key crypto.Signer) (note.Signer, note.Verifier, error) {
+	if k, plain := key.(ed25519.PrivateKey); key == nil || plain && len(k) != ed25519.PrivateKeySize {
+		return nil, nil, errors.New("the ledger has no key")
 	}
-	vkey, err := VKey(origin, key.Public().(ed25519.PublicKey))
+	vkey, err := VKey(origin, key.Public())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -73,14 +90,7 @@ func signer(origin string, key ed25519.PrivateKey) (note.Signer, note.Verifier, 
 	if err != nil {
 		return nil, nil, err
 	}
-	const ed25519Key = 1
-	skey := fmt.Sprintf("PRIVATE+KEY+%s+%08x+%s", origin, v.KeyHash(),
-		base64.StdEncoding.EncodeToString(append([]byte{ed25519Key}, key.Seed()...)))
-	s, err := note.NewSigner(skey)
-	if err != nil {
-		return nil, nil, errors.New("the key of a ledger cannot sign")
-	}
-	return s, v, nil
+	return &logSigner{v, key}, v, nil
 }
 
 // cosigner is a witness as a verifier sees it.

@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -55,7 +54,7 @@ func (r *Record) Close() error { return errors.Join(r.Recorder.Close(), r.State.
 
 // OpenRecord opens ledger and state of a data directory that the caller has locked: for
 // what is done while no server runs. now is nil for the clock.
-func OpenRecord(ctx context.Context, dir string, keys *keyring.Keyring, o LedgerOptions, log *slog.Logger, now func() time.Time) (r *Record, err error) {
+func OpenRecord(ctx context.Context, dir string, keys keyring.Holder, o LedgerOptions, log *slog.Logger, now func() time.Time) (r *Record, err error) {
 	if err := SettleSuccession(dir); err != nil {
 		return nil, err
 	}
@@ -71,7 +70,7 @@ func OpenRecord(ctx context.Context, dir string, keys *keyring.Keyring, o Ledger
 		return nil, err
 	}
 	origin := Origin(keys.ID().String(), len(before))
-	vkey, err := ledger.VKey(origin, key.Public().(ed25519.PublicKey))
+	vkey, err := ledger.VKey(origin, key.Public())
 	if err != nil {
 		return nil, err
 	}

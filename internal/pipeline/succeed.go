@@ -2,7 +2,7 @@ package pipeline
 
 import (
 	"context"
-	"crypto/ed25519"
+	"crypto"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -57,20 +57,10 @@ func SettleSuccession(dir string) error {
 }
 
 // logKey is the signing key of every log of a data directory.
-func logKey(keys *keyring.Keyring) (ed25519.PrivateKey, error) {
-	signer, err := keys.Signer("ledger", 1)
-	if err != nil {
-		return nil, err
-	}
-	key, ok := signer.(ed25519.PrivateKey)
-	if !ok {
-		return nil, errors.New("the key of the ledger is not kept in this keyring")
-	}
-	return key, nil
-}
+func logKey(keys keyring.Holder) (crypto.Signer, error) { return keys.Signer("ledger", 1) }
 
 // openBefore opens the logs that were succeeded, oldest first.
-func openBefore(dir string, keys *keyring.Keyring, o LedgerOptions) ([]*ledger.Closed, error) {
+func openBefore(dir string, keys keyring.Holder, o LedgerOptions) ([]*ledger.Closed, error) {
 	key, err := logKey(keys)
 	if err != nil {
 		return nil, err
@@ -91,8 +81,8 @@ func openBefore(dir string, keys *keyring.Keyring, o LedgerOptions) ([]*ledger.C
 	}
 }
 
-func openClosed(at, origin string, key ed25519.PrivateKey, o LedgerOptions) (*ledger.Closed, error) {
-	vkey, err := ledger.VKey(origin, key.Public().(ed25519.PublicKey))
+func openClosed(at, origin string, key crypto.Signer, o LedgerOptions) (*ledger.Closed, error) {
+	vkey, err := ledger.VKey(origin, key.Public())
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +102,7 @@ func (e *Ending) Objects() []string { return attest.SucceedObjects(e.Origin, e.S
 
 // LedgerEnd finds where the log ends, while no server runs. The caller holds the lock of
 // the directory.
-func LedgerEnd(dir string, keys *keyring.Keyring, o LedgerOptions) (*Ending, error) {
+func LedgerEnd(dir string, keys keyring.Holder, o LedgerOptions) (*Ending, error) {
 	if err := SettleSuccession(dir); err != nil {
 		return nil, err
 	}
@@ -140,7 +130,7 @@ func LedgerEnd(dir string, keys *keyring.Keyring, o LedgerOptions) (*Ending, err
 // given the key of the new log by hand. The caller holds the lock of the directory and
 // has checked the consent of two people, which payloads carry: statement, decision_1,
 // decision_2, and officers, the file by which they are in office.
-func Succeed(ctx context.Context, dir string, keys *keyring.Keyring, end *Ending, actor, request string, payloads map[string][]byte) (vkey string, err error) {
+func Succeed(ctx context.Context, dir string, keys keyring.Holder, end *Ending, actor, request string, payloads map[string][]byte) (vkey string, err error) {
 	before, err := openBefore(dir, keys, LedgerOptions{})
 	if err != nil {
 		return "", err
@@ -169,7 +159,7 @@ func Succeed(ctx context.Context, dir string, keys *keyring.Keyring, end *Ending
 	if err = errors.Join(err, l.Close()); err != nil {
 		return "", fmt.Errorf("beginning another log: %w", err)
 	}
-	if vkey, err = ledger.VKey(origin, key.Public().(ed25519.PublicKey)); err != nil {
+	if vkey, err = ledger.VKey(origin, key.Public()); err != nil {
 		return "", err
 	}
 	var disk durable.FS
