@@ -95,6 +95,7 @@ type witnessClient struct {
 	http *http.Client
 	mu   sync.Mutex // held for one question: a slow witness is not asked twice at once
 	old  int64      // the size that it cosigned last, as far as we know; guarded by mu
+	said string     // why it did not cosign the last time, empty where it did; guarded by mu
 }
 
 func newWitnessClients(o Options, t *trust) ([]*witnessClient, error) {
@@ -267,9 +268,8 @@ func (l *Ledger) isWaiting() bool {
 // round asks every witness for one checkpoint and keeps it when enough answered.
 func (l *Ledger) round(ctx context.Context, o opened) error {
 	type answer struct {
-		name string
-		sig  []byte
-		err  error
+		sig []byte
+		err error
 	}
 	// Answers that come too late to count still bring a witness up to date.
 	answers := make(chan answer, len(l.clients))
@@ -284,7 +284,15 @@ func (l *Ledger) round(ctx context.Context, o opened) error {
 			qctx, cancel := context.WithTimeout(ctx, l.o.WitnessTimeout)
 			defer cancel()
 			sig, err := l.ask(qctx, w, o)
-			answers <- answer{w.Name(), sig, err}
+			why := ""
+			if err != nil {
+				why = err.Error()
+			}
+			if why != "" && why != w.said { // it is asked again and again: once is enough
+				l.log.Warn("a witness did not cosign; asked again", "witness", w.Name(), "error", err)
+			}
+			w.said = why
+			answers <- answer{sig, err}
 		})
 	}
 	// Cosignatures of an earlier round over the same bytes are not reused: a
@@ -297,7 +305,6 @@ func (l *Ledger) round(ctx context.Context, o opened) error {
 			return ctx.Err()
 		case a := <-answers:
 			if a.err != nil {
-				l.log.Warn("a witness did not cosign", "witness", a.name, "error", a.err)
 				errs = append(errs, a.err)
 				continue
 			}
