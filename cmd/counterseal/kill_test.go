@@ -120,7 +120,7 @@ func (s *served) count(t *testing.T, q string) int {
 func TestKillDuringFlow(t *testing.T) {
 	rounds := 2
 	if packs.Required("kill") {
-		rounds = 20
+		rounds = 50
 	}
 	if text := os.Getenv("COUNTERSEAL_KILLS"); text != "" {
 		var err error
@@ -148,7 +148,7 @@ func TestKillDuringFlow(t *testing.T) {
 			}
 			relayed.Store(int64(n + 1))
 			if n%20 == 19 { // as many lines in many rounds as in few: the sender must get rid of them
-				time.Sleep(time.Duration(4*max(1, rounds/20)) * time.Millisecond)
+				time.Sleep(time.Duration(4*max(1, rounds/50)) * time.Millisecond)
 			}
 		}
 	})

@@ -331,6 +331,12 @@ func (l *Lifecycle) finish(ctx context.Context) (back int, err error) {
 	if begun, err := l.begun(ctx); err != nil || !begun {
 		return 0, err
 	}
+	if l.o.Agree != nil {
+		if err := l.o.Agree(ctx); err != nil { // what was begun may be what somebody wrote into the state
+			l.log.Error("nothing is ended that seems to have been begun", "err", err)
+			return 0, nil
+		}
+	}
 	ruled, err := l.promises(ctx)
 	if err != nil {
 		return 0, err

@@ -18,6 +18,7 @@ import (
 	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/index"
 	"github.com/counterseal/counterseal/internal/pia"
+	"github.com/counterseal/counterseal/internal/state"
 )
 
 // TestWayOut follows a week from sealing to its end: kept to the last day, announced,
@@ -749,4 +750,29 @@ func TestCrashAtEveryStep(t *testing.T) {
 func (s *site) opens2(id uuid.UUID) bool {
 	_, err := os.Stat(filepath.Join(s.dir, "keys", "segments", id.String()+".card"))
 	return err == nil
+}
+
+// TestStateThatTheLedgerDoesNotSay: a destruction, or its announcement, that somebody
+// wrote into the state destroys nothing: at the start, with a hold, in a pass.
+func TestStateThatTheLedgerDoesNotSay(t *testing.T) {
+	s := newSite(t)
+	a := s.seal(evidence.Events, "hr", 1)
+	differ := errors.New("the state says otherwise than the ledger")
+	s.agree = func(context.Context) error { return differ }
+	s.reopen()
+	id := a.String()
+	s.book.facts[[2]string{"destruction.done", id}] = state.Fact{Kind: "destruction.done", Key: id, Time: s.at, Detail: []byte(`{"rule":"x","destroyed":{}}`)}
+	s.reopen() // Begin
+	s.place(Scope{Compartment: "net"})
+	if _, err := s.l.Pass(context.Background()); !errors.Is(err, differ) {
+		t.Fatal(err)
+	}
+	if !s.opens(a) {
+		t.Fatal("destroyed by what somebody wrote into the state")
+	}
+	s.agree = nil // where nobody compares, it is gone: the test would see it
+	s.reopen()
+	if s.pass(); s.opens(a) {
+		t.Fatal("the forged statement had no effect without the comparison either")
+	}
 }

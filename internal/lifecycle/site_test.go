@@ -211,6 +211,7 @@ type site struct {
 	n    int
 
 	closed bool
+	agree  func(context.Context) error
 }
 
 // monday is a quiet Monday noon.
@@ -262,7 +263,7 @@ func (s *site) tryOpen() (err error) {
 	}
 	s.l, err = New(Options{
 		Evidence: s.ev, Index: func() *index.Index { return s.idx }, State: s.st, Statements: s.book, Ledger: s.book,
-		Rules: func() []*pia.Rule { return s.rules }, Grace: s.grace, Now: s.now, Past: s.past, Roster: s.roll, Org: s.keys.ID(),
+		Rules: func() []*pia.Rule { return s.rules }, Grace: s.grace, Now: s.now, Past: s.past, Agree: s.agree, Roster: s.roll, Org: s.keys.ID(),
 	})
 	return err
 }
