@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +17,11 @@ import (
 	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/state"
 )
+
+func TestMain(m *testing.M) {
+	ledger.RouteLibraryLog(slog.New(slog.DiscardHandler))
+	os.Exit(m.Run())
+}
 
 // house is a data directory with evidence, ledger and state.
 type house struct {
@@ -320,6 +326,11 @@ func TestProgressIsHeldAgainstAnOpenSegment(t *testing.T) {
 	h := newHouse(t)
 	h.append("a", "one", "two")
 	h.append("a", "three")
+	for end := time.Now().Add(10 * time.Second); h.store.Heads()[0].Records < 3; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the head does not follow")
+		}
+	}
 	if err := h.segs.Flush(t.Context(), h.store); err != nil {
 		t.Fatal(err)
 	}
