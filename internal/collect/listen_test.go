@@ -487,10 +487,14 @@ func TestRELPSealsFirst(t *testing.T) {
 	}
 }
 
-// Lines that a broken session sealed are marked when they come again, once each.
+// Lines that a broken session sealed are marked when they come again, and so are
+// equal lines of the session after it, whose sender may send each of them twice.
 func TestRELPRepeats(t *testing.T) {
 	var e evidence
-	l, _ := relp(t, &e, Options{})
+	var now atomic.Int64
+	now.Store(time.Now().UnixNano())
+	l, _ := relp(t, &e, Options{Now: func() time.Time { return time.Unix(0, now.Load()) }})
+	now.Add(int64(time.Hour)) // a sender of the process before us would be back by now
 	c := newRELP(t, l.Addr())
 	c.open()
 	for _, line := range []string{"<13>a", "<13>b", "<13>b", "<13>c"} {
@@ -518,17 +522,44 @@ func TestRELPRepeats(t *testing.T) {
 			}
 		}
 	}
-	if diff := cmp.Diff([]string{"<13>b", "<13>c", "<13>b"}, got); diff != "" {
+	if diff := cmp.Diff([]string{"<13>b", "<13>c", "<13>c", "<13>b", "<13>b"}, got); diff != "" {
 		t.Error(diff)
 	}
-	until(t, "the count", func() bool { return l.Stats().Repeats == 3 && l.Stats().Open == 0 })
+	until(t, "the count", func() bool { return l.Stats().Repeats == 5 && l.Stats().Open == 0 })
 	// After a clean close nothing is remembered.
 	c = newRELP(t, l.Addr())
 	c.open()
 	c.send("syslog", "<13>a")
+	c.send("syslog", "<13>a")
 	c.recv()
-	if l.Stats().Repeats != 3 {
+	c.recv()
+	if l.Stats().Repeats != 5 {
 		t.Errorf("%+v", l.Stats())
+	}
+}
+
+// A repeat whose batch was refused as a whole is a repeat when it comes once more.
+func TestRELPRepeatOfARefusedBatch(t *testing.T) {
+	var e evidence
+	var no atomic.Bool
+	e.before = func(*event.Batch) error {
+		if no.Swap(false) {
+			return &event.Refusal{Code: "internal", Reason: "not now"}
+		}
+		return nil
+	}
+	l, _ := relp(t, &e, Options{})
+	for i, line := range []string{"<13>a", "<13>a", "<13>a"} {
+		no.Store(i == 1)
+		c := newRELP(t, l.Addr())
+		c.open()
+		c.send("syslog", line)
+		c.recv()
+		c.c.Close()
+		until(t, "the break", func() bool { return l.Stats().Breaks == uint64(i+1) && l.Stats().Open == 0 })
+	}
+	if len(e.lines()) != 2 || l.Stats().Repeats != 1 {
+		t.Errorf("%d lines, %+v", len(e.lines()), l.Stats())
 	}
 }
 

@@ -23,10 +23,11 @@ import (
 const (
 	relpDigits   = 9
 	relpCommand  = 32
-	relpOpenMax  = 4 << 10  // data of an open
-	relpSkipMax  = 64 << 20 // a message longer than this ends the session
-	relpRemember = 1024     // sealed lines of a session that may come again; rsyslog has 128 under way
-	relpPeers    = 256      // senders whose broken session is remembered
+	relpOpenMax  = 4 << 10          // data of an open
+	relpSkipMax  = 64 << 20         // a message longer than this ends the session
+	relpRemember = 1024             // sealed lines of a session that may come again; rsyslog has 128 under way
+	relpPeers    = 256              // senders whose broken session is remembered
+	relpEarly    = 15 * time.Minute // after a start a sender may come back from a session with the process before
 )
 
 // RELP is the listener for the Reliable Event Logging Protocol. A `syslog` command
@@ -37,7 +38,8 @@ const (
 // two equal lines may both be true. A sender can be back before we see that its old
 // session broke, so every other session of the sender that has not said close counts
 // as broken here. Digests are kept in memory alone: a line may be one that is
-// withheld later. So after a crash of this process nothing is marked.
+// withheld later. So after a crash of this process only lines that come twice in one
+// session are marked here.
 //
 // A line that the sink refuses by itself (event.LineError) is answered 200 too: it
 // is counted in evidence, and any other answer would make the sender repeat it for
@@ -45,6 +47,7 @@ const (
 // ends, so the sender keeps its lines.
 type RELP struct {
 	*server
+	started time.Time
 
 	rmu     sync.Mutex // guards the rest, and what each session sealed
 	live    map[netip.Addr][]*relpSession
@@ -71,7 +74,7 @@ func ListenRELP(addr string, o Options) (*RELP, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &RELP{server: s, live: make(map[netip.Addr][]*relpSession), broken: make(map[netip.Addr]*brokenLines)}, nil
+	return &RELP{server: s, started: s.o.Now(), live: make(map[netip.Addr][]*relpSession), broken: make(map[netip.Addr]*brokenLines)}, nil
 }
 
 // Run serves until ctx ends. Each session then answers what it has sealed and says
@@ -222,6 +225,7 @@ type relpSession struct {
 	*session
 	open  bool
 	clean bool // the client said close
+	again bool // a session of the sender may have broken before this one; guarded by RELP.rmu
 	out   []byte
 
 	// The lines that were sealed last and may come again, guarded by RELP.rmu.
@@ -402,7 +406,7 @@ func (r *RELP) seal(ctx context.Context, s *relpSession, lines []relpFrame) erro
 		repeats := r.mark(s, digests, b.Frames)
 		res, err := r.o.accept(ctx, &r.c, b)
 		if err != nil {
-			r.unmark(s, digests)
+			r.unmark(s, digests, b.Frames)
 			var no *event.Refusal
 			if errors.As(err, &no) {
 				for _, l := range lines {
@@ -448,6 +452,7 @@ func (s *relpSession) flush() error {
 func (r *RELP) enter(s *relpSession) {
 	r.rmu.Lock()
 	defer r.rmu.Unlock()
+	s.again = r.broken[s.peer] != nil || len(r.live[s.peer]) > 0 || r.o.Now().Sub(r.started) < relpEarly
 	r.live[s.peer] = append(r.live[s.peer], s)
 }
 
@@ -505,18 +510,13 @@ func (r *RELP) mark(s *relpSession, digests []lineDigest, frames []event.Frame) 
 		for _, o := range r.live[s.peer] {
 			again = again || o != s && take(o.sealedLines, d)
 		}
+		// Both librelp and the queue of rsyslog above it keep a line until it is
+		// answered, and after a break each may send it: twice in one session.
+		again = again || s.again && len(s.ring) < relpRemember && s.sealedLines[d] > 0
 		if again {
 			frames[i].Repeat = true
 			repeats++
 		}
-	}
-	if b != nil {
-		// A sender repeats first of all; what comes later is new.
-		if b.since += len(digests); b.since > 4*relpRemember {
-			r.forget(s.peer)
-		}
-	}
-	for _, d := range digests {
 		s.sealedLines[d]++
 		if len(s.ring) < relpRemember {
 			s.ring = append(s.ring, d)
@@ -526,15 +526,24 @@ func (r *RELP) mark(s *relpSession, digests []lineDigest, frames []event.Frame) 
 		s.ring[s.at] = d
 		s.at = (s.at + 1) % relpRemember
 	}
+	if b != nil {
+		// A sender repeats first of all; what comes later is new.
+		if b.since += len(digests); b.since > 4*relpRemember {
+			r.forget(s.peer)
+		}
+	}
 	return repeats
 }
 
-// unmark forgets lines that were not sealed after all.
-func (r *RELP) unmark(s *relpSession, digests []lineDigest) {
+// unmark forgets lines that were not sealed after all, but those whose equals were:
+// they come again, and are repeats then.
+func (r *RELP) unmark(s *relpSession, digests []lineDigest, frames []event.Frame) {
 	r.rmu.Lock()
 	defer r.rmu.Unlock()
-	for _, d := range digests {
-		take(s.sealedLines, d)
+	for i, d := range digests {
+		if !frames[i].Repeat {
+			take(s.sealedLines, d)
+		}
 	}
 }
 

@@ -83,6 +83,7 @@ type part struct {
 	lateness  time.Duration
 	rules     map[*pia.Rule]int64 // events by the line that let them in
 	repeats   int                 // events equal to ones sealed and not acknowledged in a broken session
+	tail      []*event.Event      // of these, the ones taken from the tail
 }
 
 // Accept takes a batch through the gate and returns when what is left of it is
@@ -313,7 +314,10 @@ func (p *Pipeline) admit(pol *policy, w *work, rule *pia.Rule, rec *event.Record
 	}
 	t.events = append(t.events, e)
 	t.rules[rule]++
-	if f.Repeat || e.Way == wayRELP && p.tail.take(e, p.now()) {
+	if e.Way == wayRELP && p.tail.take(e, p.now()) {
+		t.tail = append(t.tail, e)
+		t.repeats++
+	} else if f.Repeat {
 		t.repeats++
 	}
 	t.lateness = max(t.lateness, rule.Lateness)
@@ -476,6 +480,13 @@ func keyOf(b *event.Batch) string {
 // exactly when its records are there.
 func (p *Pipeline) append(ctx context.Context, pol *policy, w *work, compartment string, parts []string, key, body string) (_ *event.Card, err error) {
 	t := w.parts[compartment]
+	defer func() {
+		if err != nil { // it comes again, and is a repeat then
+			for _, e := range t.tail {
+				p.tail.add(e)
+			}
+		}
+	}()
 	if len(t.originals) > 0 {
 		first, err := p.evidence.Append(ctx, evidence.Originals, compartment, t.originals)
 		if err != nil {

@@ -661,6 +661,27 @@ func TestRepeatsAfterARestart(t *testing.T) {
 	if n, err := s.State().Repeats(t.Context()); err != nil || n[b.Source] != 5 {
 		t.Fatalf("repeats %v, want 5; %v", n, err)
 	}
+	s.stop()
+
+	// A batch that could not be sealed comes again, and is a repeat then as well.
+	s = start(t, Options{Dir: dir, Documents: docs})
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	for range 3 { // as often as the tail holds each line
+		w, no := s.gate(s.policy, again)
+		if _, err := s.keep(stopped, s.policy, w, no); err == nil {
+			t.Fatal("sealed with a context that had ended")
+		}
+	}
+	if _, err := s.Accept(t.Context(), again); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.State().Repeats(t.Context()); err != nil || n[b.Source] != 10 {
+		t.Fatalf("repeats %v, want 10; %v", n, err)
+	}
 }
 
 // TestDamagedEvidenceCostsOnlyItself: a flipped byte in a closed segment is named by
