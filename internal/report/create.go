@@ -555,7 +555,7 @@ func (m *Maker) custody(ctx context.Context, req *Request, s *selection, id stri
 		}
 	}
 	more := [][2]string{{"export.made", id}, {"server.start", "n1"}, {"rules.activated", "rules"}, {"lists.activated", "protected"}, {"lists.activated", "directory"},
-		{"case.opened", req.Case}, {"case.authorised", req.Case}}
+		{"case.opened", req.Case}, {"authorisation.requested", req.Case}, {"authorisation.decided", req.Case}}
 	for _, r := range req.Approvals {
 		n := len(found)
 		for _, kind := range []string{"approval.requested", "approval.used"} {
