@@ -116,13 +116,9 @@ func (r *Request) fields(line, words string) error {
 		case "principal standing":
 			into = &p.Standing
 		case "principal trained_until":
-			p.TrainedUntil, err = time.Parse(time.RFC3339, value)
+			p.TrainedUntil, err = instant(value)
 		case "resource id":
 			into = &o.ID
-		case "resource compartment":
-			into = &o.Compartment
-		case "resource sensitivity":
-			into = &o.Sensitivity
 		case "resource selects":
 			into = &o.Selects
 		case "resource owner":
@@ -134,7 +130,21 @@ func (r *Request) fields(line, words string) error {
 		case "resource hold":
 			into = &o.Hold
 		case "context now":
-			c.Now, err = time.Parse(time.RFC3339, value)
+			c.Now, err = instant(value)
+		case "context machine":
+			c.Machine, err = flag(value)
+		case "context crowd":
+			into = &c.Crowd
+		case "context offices":
+			into = &c.Offices
+		case "context scopes":
+			c.Scopes = list
+		case "context counsel":
+			c.Counsel, err = flag(value)
+		case "context outside":
+			c.Outside, err = flag(value)
+		case "context finding":
+			c.Finding, err = flag(value)
 		case "context purpose":
 			into = &c.Purpose
 		case "context authorisation":
@@ -145,13 +155,28 @@ func (r *Request) fields(line, words string) error {
 			return fmt.Errorf("a %s has no %s", line, key)
 		}
 		if err != nil {
-			return fmt.Errorf("%s is not a time as in 2026-11-25T12:00:00Z", key)
+			return fmt.Errorf("%s is not %w", key, err)
 		}
 		if into != nil {
 			*into = value
 		}
 	}
 	return nil
+}
+
+func flag(value string) (bool, error) {
+	if value != "true" && value != "false" {
+		return false, errors.New("true or false")
+	}
+	return value == "true", nil
+}
+
+func instant(value string) (time.Time, error) {
+	t, err := time.Parse(time.RFC3339, value)
+	if err != nil {
+		return t, errors.New("a time as in 2026-11-25T12:00:00Z")
+	}
+	return t, nil
 }
 
 // Check runs one case. The error says what came instead.

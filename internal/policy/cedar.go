@@ -104,8 +104,8 @@ func samples(action string, roles []string) []Request {
 		{
 			Principal: Person{ID: "p", Roles: roles, Office: "o", Authority: "a", Standing: "s", TrainedUntil: now},
 			Action:    action,
-			Resource:  Resource{ID: "r", Compartment: "c", Sensitivity: "s", Selects: "x", Owner: "o", Chain: []string{"q"}, Authority: "a", Hold: "held"},
-			Context:   Context{Now: now, Purpose: "p", Authorisation: "a", Grant: "g"},
+			Resource:  Resource{ID: "r", Selects: "x", Owner: "o", Chain: []string{"q"}, Authority: "a", Hold: "held"},
+			Context:   Context{Now: now, Offices: "o", Machine: true, Scopes: []string{action}, Purpose: "p", Authorisation: "a", Grant: "g", Crowd: "c", Counsel: true, Outside: true, Finding: true},
 		},
 	}
 }
@@ -209,8 +209,6 @@ func (v *vocabulary) request(r Request) (*query, error) {
 	what := types.RecordMap{}
 	switch kind {
 	case "Events":
-		text(what, "compartment", r.Resource.Compartment)
-		text(what, "sensitivity", r.Resource.Sensitivity)
 		text(what, "selects", r.Resource.Selects)
 	case "Request":
 		text(what, "authority", r.Resource.Authority)
@@ -235,7 +233,17 @@ func (v *vocabulary) request(r Request) (*query, error) {
 	default:
 		return nil, errors.New("the act is about a type of resource that is not known")
 	}
-	now := types.RecordMap{"now": types.NewDatetime(r.Context.Now)}
+	now := types.RecordMap{"now": types.NewDatetime(r.Context.Now), "machine": types.Boolean(r.Context.Machine || len(r.Context.Scopes) > 0)}
+	text(now, "offices", r.Context.Offices)
+	if len(r.Context.Scopes) > 0 {
+		text(now, "scope", v.scope(r.Context.Scopes, r.Action))
+	}
+	text(now, "crowd", r.Context.Crowd)
+	for key, yes := range map[types.String]bool{"counsel": r.Context.Counsel, "outside": r.Context.Outside, "finding": r.Context.Finding} {
+		if yes {
+			now[key] = types.True
+		}
+	}
 	text(now, "purpose", r.Context.Purpose)
 	text(now, "authorisation", r.Context.Authorisation)
 	text(now, "grant", r.Context.Grant)
@@ -246,6 +254,30 @@ func (v *vocabulary) request(r Request) (*query, error) {
 	}
 	q.request = cedar.Request{Principal: q.principal.UID, Action: types.NewEntityUID("Action", types.String(r.Action)), Resource: q.resource.UID, Context: types.NewRecord(now)}
 	return q, nil
+}
+
+// scope says whether one of the scopes names the act or a group of it.
+func (v *vocabulary) scope(scopes []string, action string) string {
+	for _, s := range scopes {
+		if v.within(types.NewEntityUID("Action", types.String(action)), s) {
+			return "covers"
+		}
+	}
+	return "outside"
+}
+
+// within reports whether an act has the name, or is in a group that has it. The schema
+// has no circles: Resolve refuses them.
+func (v *vocabulary) within(act types.EntityUID, name string) bool {
+	if string(act.ID) == name {
+		return true
+	}
+	for parent := range v.acts[act].Parents.All() {
+		if v.within(parent, name) {
+			return true
+		}
+	}
+	return false
 }
 
 func text(m types.RecordMap, key types.String, value string) {

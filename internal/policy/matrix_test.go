@@ -8,21 +8,33 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cedar-policy/cedar-go/types"
 )
+
+var classes = []string{"nobody", "person", "reverse", "person+reverse", "protected"}
 
 const matrixFile = "../../docs/policy-matrix.md"
 
 var noon = time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
 
-// fine is a request in circumstances in which nothing but role, class, authorisation
-// and grant can be in the way.
+// fine is a request in circumstances in which nothing but role, class, authorisation,
+// finding and grant can be in the way.
 func fine(role, action, selects string) Request {
-	return Request{
+	r := Request{
 		Principal: Person{ID: "alba", Roles: []string{role}, Office: "office-one", Authority: "council", Standing: "confirmed", TrainedUntil: noon.AddDate(0, 6, 0)},
 		Action:    action,
-		Resource:  Resource{ID: "thing", Compartment: "c", Sensitivity: "normal", Selects: selects, Owner: "bruno", Chain: []string{"chiara"}, Authority: "director", Hold: "free"},
-		Context:   Context{Now: noon, Purpose: "incident-response"},
+		Resource:  Resource{ID: "thing", Selects: selects, Owner: "bruno", Chain: []string{"chiara"}, Authority: "director", Hold: "free"},
+		Context:   Context{Now: noon, Offices: "kept", Crowd: "none", Purpose: "incident-response"},
 	}
+	if strings.HasPrefix(selects, "person") {
+		r.Context.Crowd = "few"
+	}
+	if role == "founder" {
+		r.Principal = Founder("alba")
+		r.Context.Offices = "none"
+	}
+	return r
 }
 
 // tables reads the tables of the document: heading to rows of cells.
@@ -65,28 +77,27 @@ func load(t testing.TB) *Set {
 	return s
 }
 
+// tried are what the table tries each act with.
+var tried = []Context{{}, {Grant: "covers"}, {Finding: true}, {Authorisation: "covers"}}
+
+// words are what comes of it, in that order.
+var words = map[string]string{"yyyy": "yes", "nnnn": "no", "nnny": "auth", "nyny": "auth, grant", "nnyy": "auth, finding"}
+
 // cellOf says in the words of the table what a set answers without anything, with a
-// grant and with an authorisation.
+// grant, by findings alone, and with an authorisation.
 func cellOf(s *Set, role, action, selects string) string {
 	got := ""
-	for _, c := range []Context{{}, {Grant: "covers"}, {Authorisation: "covers"}} {
+	for _, c := range tried {
 		r := fine(role, action, selects)
-		r.Context.Grant, r.Context.Authorisation = c.Grant, c.Authorisation
+		r.Context.Grant, r.Context.Finding, r.Context.Authorisation = c.Grant, c.Finding, c.Authorisation
 		if s.Decide(r).Allow {
 			got += "y"
 		} else {
 			got += "n"
 		}
 	}
-	switch got {
-	case "yyy":
-		return "yes"
-	case "nnn":
-		return "no"
-	case "nny":
-		return "auth"
-	case "nyy":
-		return "auth, grant"
+	if word, ok := words[got]; ok {
+		return word
 	}
 	return "unexplained: " + got
 }
@@ -108,7 +119,7 @@ func TestMatrix(t *testing.T) {
 			want[a+"/-"] = true
 			continue
 		}
-		for _, class := range []string{"nobody", "person", "reverse", "protected"} {
+		for _, class := range classes {
 			want[a+"/"+class] = true
 		}
 	}
@@ -130,7 +141,7 @@ func TestMatrix(t *testing.T) {
 	for key := range want {
 		t.Errorf("%s is in no row", key)
 	}
-	t.Logf("%d rows, %d roles, %d cells, %d decisions: %v", len(rows)-1, len(roles), (len(rows)-1)*len(roles), 3*(len(rows)-1)*len(roles), count)
+	t.Logf("%d rows, %d roles, %d cells, %d decisions: %v", len(rows)-1, len(roles), (len(rows)-1)*len(roles), len(tried)*(len(rows)-1)*len(roles), count)
 }
 
 // spoilers are the circumstances of the second table.
@@ -155,17 +166,43 @@ var spoilers = map[string]func(*Request){
 	"reverse, without":            func(r *Request) { r.Resource.Selects, r.Context.Authorisation = "reverse", "" },
 	"reverse, authorisation over": func(r *Request) { r.Resource.Selects, r.Context.Authorisation = "reverse", "expired" },
 	"reverse, outside its scope":  func(r *Request) { r.Resource.Selects, r.Context.Authorisation = "reverse", "outside" },
-	"under a hold":                func(r *Request) { r.Resource.Hold = "held" },
-	"hold unknown":                func(r *Request) { r.Resource.Hold = "" },
-	"operator as well":            func(r *Request) { r.Principal.Roles = append(r.Principal.Roles, "operator") },
-	"overseer as well":            func(r *Request) { r.Principal.Roles = append(r.Principal.Roles, "overseer") },
-	"privacy officer as well":     func(r *Request) { r.Principal.Roles = append(r.Principal.Roles, "privacy_officer") },
-	"collector as well":           func(r *Request) { r.Principal.Roles = append(r.Principal.Roles, "collector") },
-	"role unknown":                func(r *Request) { r.Principal.Roles = append(r.Principal.Roles, "king") },
-	"person missing":              func(r *Request) { r.Principal.ID = "" },
-	"time missing":                func(r *Request) { r.Context.Now = time.Time{} },
-	"hold of another word":        func(r *Request) { r.Resource.Hold = "perhaps" },
-	"act in another spelling":     func(r *Request) { r.Action = strings.ToUpper(r.Action) },
+	"person and reverse, without": func(r *Request) { r.Resource.Selects, r.Context.Authorisation = "person+reverse", "" },
+	"crowd unknown":               func(r *Request) { r.Context.Crowd = "" },
+	"crowd of another word":       func(r *Request) { r.Context.Crowd = "dozens" },
+	"crowd not counted":           func(r *Request) { r.Context.Crowd = "many" },
+	"above 20, without counsel":   func(r *Request) { r.Context.Crowd, r.Context.Outside = "counsel", true },
+	"above 100, with counsel":     func(r *Request) { r.Context.Crowd, r.Context.Counsel = "outside", true },
+	"by a token without scopes":   func(r *Request) { r.Context.Machine = true },
+	"by a token of other scopes": func(r *Request) {
+		r.Context.Machine, r.Context.Scopes = true, []string{"Search", "search.", "", "king"}
+	},
+	"by a token that has it all": func(r *Request) {
+		r.Context.Machine, r.Context.Scopes = true, []string{r.Action}
+		if r.Resource.Selects == "nobody" {
+			r.Resource.Selects, r.Context.Crowd = "person", "few"
+		}
+	},
+	"founder, offices kept":    func(r *Request) { r.Principal, r.Context.Offices = foundersToo(r), "kept" },
+	"founder, offices unknown": func(r *Request) { r.Principal, r.Context.Offices = foundersToo(r), "" },
+	"founder with a token":     func(r *Request) { r.Principal, r.Context.Offices, r.Context.Machine = foundersToo(r), "none", true },
+	"founder as well":          func(r *Request) { r.Principal, r.Context.Offices = foundersToo(r), "none" },
+	"under a hold":             func(r *Request) { r.Resource.Hold = "held" },
+	"hold unknown":             func(r *Request) { r.Resource.Hold = "" },
+	"operator as well":         func(r *Request) { r.Principal.Roles = append(r.Principal.Roles, "operator") },
+	"overseer as well":         func(r *Request) { r.Principal.Roles = append(r.Principal.Roles, "overseer") },
+	"privacy officer as well":  func(r *Request) { r.Principal.Roles = append(r.Principal.Roles, "privacy_officer") },
+	"collector as well":        func(r *Request) { r.Principal.Roles = append(r.Principal.Roles, "collector") },
+	"role unknown":             func(r *Request) { r.Principal.Roles = append(r.Principal.Roles, "king") },
+	"person missing":           func(r *Request) { r.Principal.ID = "" },
+	"time missing":             func(r *Request) { r.Context.Now = time.Time{} },
+	"hold of another word":     func(r *Request) { r.Resource.Hold = "perhaps" },
+	"act in another spelling":  func(r *Request) { r.Action = strings.ToUpper(r.Action) },
+}
+
+func foundersToo(r *Request) Person {
+	p := r.Principal
+	p.Roles = append(slices.Clone(p.Roles), "founder")
+	return p
 }
 
 // TestSpoiled: whatever the first table allows is refused, by the policy that the second
@@ -192,6 +229,9 @@ func TestSpoiled(t *testing.T) {
 				continue
 			}
 			for _, role := range s.Roles() {
+				if role == "founder" && row[2] == "training" { // nobody could say yet who is trained
+					continue
+				}
 				r := fine(role, action, selects)
 				r.Context.Authorisation, r.Context.Grant = "covers", "covers"
 				if !s.Decide(r).Allow {
@@ -219,22 +259,12 @@ func TestSpoiled(t *testing.T) {
 
 // concerns reads the second column: a group, an act, or what kind of resource it has.
 func concerns(s *Set, column, action string) bool {
-	if column == "all" {
-		return true
+	if but, all := strings.CutPrefix(column, "all but "); all || column == "all" {
+		return action != but
 	}
 	for word := range strings.SplitSeq(column, ", ") {
-		if word == action {
+		if s.schema.within(types.NewEntityUID("Action", types.String(action)), word) {
 			return true
-		}
-		for uid := range s.schema.acts {
-			if string(uid.ID) != action {
-				continue
-			}
-			for parent := range s.schema.acts[uid].Parents.All() {
-				if string(parent.ID) == word {
-					return true
-				}
-			}
 		}
 	}
 	return false
@@ -246,7 +276,7 @@ func TestRoutesAndActs(t *testing.T) {
 	s := load(t)
 	want := map[string]bool{}
 	for file, shape := range map[string]*regexp.Regexp{
-		"../web/routes.go":              regexp.MustCompile(`(?m)^\t+\{"([^"]+)", \w+, (?:true|false), s\.`),
+		"../web/routes.go":              regexp.MustCompile(`(?m)^\t+\{"([^"]+)", \w+, .*\bs\.\w+\},$`),
 		"../../cmd/counterseal/acts.go": regexp.MustCompile(`(?m)^\t+"([a-z.]+)": +s\.`),
 	} {
 		data, err := os.ReadFile(file)

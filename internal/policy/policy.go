@@ -68,8 +68,7 @@ type Person struct {
 type Resource struct {
 	ID string
 	// Of events.
-	Compartment, Sensitivity string
-	Selects                  string // nobody, person, reverse or protected
+	Selects string // nobody, person, reverse, person+reverse or protected
 	// Of a request that is decided on.
 	Owner     string   // person who asked
 	Chain     []string // persons above and below the owner; nil is unknown, empty is nobody
@@ -81,10 +80,21 @@ type Resource struct {
 // Context is the situation of a request.
 type Context struct {
 	Now           time.Time
+	Offices       string   // none or kept: whether a record of offices is in force
+	Machine       bool     // it came with the token of a machine; so did one that has scopes
+	Scopes        []string // of that token: acts, or groups of acts
 	Purpose       string
 	Authorisation string // covers, outside or expired
-	Grant         string // covers, outside or expired
+	Grant         string // of an incident or a broken glass: covers, outside or expired
+	Crowd         string // how many people at once: none, few, counsel, outside or many
+	Counsel       bool   // counsel has agreed
+	Outside       bool   // an office outside the organisation has agreed
+	Finding       bool   // it asks by findings alone, and their rules are older than the request
 }
+
+// Founder is the owner of the machine, who can open its socket, while there is no record
+// of offices.
+func Founder(id string) Person { return Person{ID: id, Roles: []string{"founder"}} }
 
 // Request is one question to a set.
 type Request struct {
