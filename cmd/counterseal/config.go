@@ -43,6 +43,11 @@ type config struct {
 	Directory string `yaml:"directory"`
 	// Officers is the file of the officers to whom originals are sealed (officers/v1).
 	Officers string `yaml:"officers"`
+	// Offices is the record of who is in which office (offices/v1); without it the owner
+	// of this machine runs the house and looks at nobody.
+	Offices string `yaml:"offices"`
+	// Policies is the folder of the policies; without it those in the program judge.
+	Policies string `yaml:"policies"`
 	// PassphraseFile holds the passphrase of a sealed keyring; without it the systemd
 	// credential counterseal-passphrase and COUNTERSEAL_PASSPHRASE are asked.
 	PassphraseFile string `yaml:"passphrase_file"`
@@ -172,6 +177,8 @@ func parseConfig(path string, data []byte) (config, error) {
 	abs(&c.Protected)
 	abs(&c.Directory)
 	abs(&c.Officers)
+	abs(&c.Offices)
+	abs(&c.Policies)
 	abs(&c.PassphraseFile)
 	for i := range c.PIAs {
 		abs(&c.PIAs[i])
