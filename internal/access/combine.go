@@ -18,11 +18,11 @@ func Combine(now time.Time, o Options, questions ...Question) Verdict {
 	for _, q := range questions {
 		j := judge{o: o}
 		j.ask(q)
-		for id := range j.seen { // somebody named in two questions is one person
+		for id, who := range j.seen { // somebody named in two questions is one person
 			if all.seen == nil {
-				all.seen = make(map[string]bool)
+				all.seen = make(map[string]Who)
 			}
-			all.seen[id] = true
+			all.seen[id] = who
 		}
 		one := j.done()
 		all.v.Class |= one.Class

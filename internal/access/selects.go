@@ -332,9 +332,9 @@ func (j *judge) ask(q Question) {
 type judge struct {
 	o       Options
 	v       Verdict
-	seen    map[string]bool // people
-	content bool            // a condition reads contents, unexcused
-	field   string          // the first such field, by name
+	seen    map[string]Who // people, by key
+	content bool           // a condition reads contents, unexcused
+	field   string         // the first such field, by name
 }
 
 func (j *judge) done() Verdict {
@@ -375,9 +375,11 @@ func (j *judge) person(field string, who Who, id, why string) {
 	}
 	if id != "" {
 		if j.seen == nil {
-			j.seen = make(map[string]bool)
+			j.seen = make(map[string]Who)
 		}
-		j.seen[id] = true
+		if old, ok := j.seen[id]; !ok || before(who, old) {
+			j.seen[id] = who
+		}
 	}
 	j.because(field, why)
 }
@@ -564,9 +566,13 @@ func (j *judge) value(field, s string) (about bool) {
 	if shaped {
 		j.hits(field, hits)
 	}
-	if !shaped && j.o.Known != nil && known(j.o.Known, f) {
-		shaped = true
-		j.person(field, ByName, "n:"+f, "names somebody of the directory")
+	if !shaped && j.o.Known != nil {
+		for p := range strings.SplitSeq(f, string(gap)) {
+			if p != "" && j.o.Known(p) {
+				shaped = true
+				j.person(field, ByName, "n:"+p, "names somebody of the directory")
+			}
+		}
 	}
 	shared := exact && (wellKnown(f) || j.o.Shared != nil && j.o.Shared(f))
 	switch {
@@ -719,11 +725,15 @@ func (j *judge) item(field, s string) {
 	if _, err := netip.ParsePrefix(f); err == nil || notAName(f) || wellKnown(f) {
 		return
 	}
+	id := "n:" + f
+	if strings.IndexByte(f, gap) >= 0 {
+		id, j.v.Many = "", true
+	}
 	if strings.HasSuffix(f, "$") {
-		j.person("", ByMachine, "n:"+f, "names a machine account")
+		j.person("", ByMachine, id, "names a machine account")
 		return
 	}
-	j.person("", ByName, "n:"+f, "may be the name of an account: say which field the list is for")
+	j.person("", ByName, id, "may be the name of an account: say which field the list is for")
 }
 
 // values judges completion and facets: the values of a field are the answer.

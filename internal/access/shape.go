@@ -32,7 +32,7 @@ func shape(f string) (hits []hit, found bool) {
 		return nil, false
 	}
 	hits = tokens(hits, f)
-	if strings.Contains(f, "person-") {
+	if strings.IndexByte(f, '-') >= 0 {
 		hits = aliases(hits, f)
 	}
 	if strings.IndexByte(f, '@') >= 0 {
@@ -93,30 +93,44 @@ func tokens(hits []hit, f string) []hit {
 	return hits
 }
 
+// aliasKinds are what an alias begins with; keyed by case, it stands for a token.
+var aliasKinds = [...]string{"person-", "mail-", "device-", "address-"}
+
+// aliases finds aliases: the kind, and 6 or more characters of base32. After person-
+// any letter or digit counts, because nothing else is written so.
 func aliases(hits []hit, f string) []hit {
-	const p = "person-"
-	for i := 0; ; {
-		k := strings.Index(f[i:], p)
-		if k < 0 {
-			return hits
-		}
-		at := i + k
-		i = at + len(p)
-		if at > 0 && word(f[at-1]) {
-			continue
-		}
-		n := i
-		for n < len(f) && word(f[n]) {
-			n++
-		}
-		switch {
-		case n < len(f) && f[n] == gap:
-			hits = append(hits, hit{who: ByToken, part: true})
-		case n-i >= 6:
-			hits = append(hits, hit{who: ByToken, id: f[at:n]})
+	for _, kind := range aliasKinds {
+		any := kind == "person-"
+		for i := 0; ; {
+			k := strings.Index(f[i:], kind)
+			if k < 0 {
+				break
+			}
+			at := i + k
+			i = at + len(kind)
+			if at > 0 && word(f[at-1]) {
+				continue
+			}
+			n := i
+			for n < len(f) && (base32(f[n]) || any && word(f[n])) {
+				n++
+			}
+			switch {
+			case n < len(f) && f[n] == gap && (any || n > i && !aliasWords[f[i:n]]):
+				hits = append(hits, hit{who: ByToken, part: true})
+			case n-i < 6, n < len(f) && word(f[n]), aliasWords[f[i:n]]:
+			default:
+				hits = append(hits, hit{who: ByToken, id: f[at:n]})
+			}
 		}
 	}
+	return hits
 }
+
+// aliasWords follow device-, mail- and address- in programs and services. That an
+// alias is one of them has a chance of one in many millions.
+var aliasWords = set("manager|management|install|installer|installation|setup|driver|drivers|control|controller|config|guard|credential|encryption|health|update|mapper|plugin|" +
+	"server|servers|service|services|gateway|filter|archive|relay|client|security|delivery|queue|transfer|resolution|family|families|translation|space|list|book|type|name|data|host")
 
 func mails(hits []hit, f string) []hit {
 	local := func(c byte) bool { return word(c) || strings.IndexByte(".%+-'$#!~", c) >= 0 }
