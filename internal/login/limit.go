@@ -8,9 +8,10 @@ import (
 
 // once holds values that may be taken one time, by a random text, for a while.
 type once struct {
-	max int
-	mu  sync.Mutex // guards m
-	m   map[string]kept
+	max  int
+	text func() string
+	mu   sync.Mutex // guards m
+	m    map[string]kept
 }
 
 type kept struct {
@@ -18,10 +19,12 @@ type kept struct {
 	end time.Time
 }
 
-func newOnce(limit int) *once { return &once{max: limit, m: map[string]kept{}} }
+func newOnce(limit int, text func() string) *once {
+	return &once{max: limit, text: text, m: map[string]kept{}}
+}
 
 func (o *once) put(v any, now time.Time, life time.Duration) (string, error) {
-	text := random()
+	text := o.text()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.m) >= o.max {
@@ -36,6 +39,14 @@ func (o *once) put(v any, now time.Time, life time.Duration) (string, error) {
 	}
 	o.m[digest(text)] = kept{v, now.Add(life)}
 	return text, nil
+}
+
+// look returns the value and leaves it.
+func (o *once) look(text string, now time.Time) (any, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	e, ok := o.m[digest(text)]
+	return e.v, ok && now.Before(e.end)
 }
 
 // take returns the value and forgets it, also when its time is over.

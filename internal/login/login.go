@@ -1,9 +1,10 @@
 // Package login answers who is asking: OIDC, passkeys, sessions of browsers and tokens of
 // machines. It owns `login.db`, which is no view of the ledger and has to be backed up.
 //
-// It promises: no password exists; a login takes effect only after Record has taken its
-// statement; cookies and tokens are stored as SHA-256 alone; no error, event or address
-// names a person, because an account is a random id. It leaves to others what an
+// It promises: no password exists; a login, an account and a token take effect only after
+// Record has taken their statement; cookies, sessions of terminals and tokens are stored
+// as SHA-256 alone; no error, event or address names a person, because an account is a
+// random id; a disabled account has no session and no token. It leaves to others what an
 // account may do (internal/policy) and every page.
 package login
 
@@ -22,7 +23,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -45,14 +48,19 @@ const (
 // ErrRefused is every refusal that a client sees; it never says which check failed.
 var ErrRefused = errors.New("login refused")
 
+// Nobody is the actor of a refusal whose account is not known.
+const Nobody = "nobody"
+
 // Options are what the service needs.
 type Options struct {
 	Store  Store
 	RPID   string // the host name that passkeys are bound to
 	Origin string // https://host[:port]
 	OIDC   *OIDC  // nil: passkeys only
-	// Record makes the ledger statement. It is called before a login takes effect; an
-	// error of it refuses the login.
+	// Proxies are the peers whose last hop in X-Forwarded-For is the source of a request.
+	Proxies []netip.Prefix
+	// Record makes the ledger statement, of the kinds login, account and token of
+	// ledger.Kinds. It is called before anything takes effect; an error of it refuses.
 	Record func(ctx context.Context, kind, actor string, detail map[string]any) error
 	Now    func() time.Time // nil: time.Now
 	Client *http.Client     // for the provider; nil: one with a timeout
@@ -67,12 +75,15 @@ type Service struct {
 	secrets *once
 	sources *limiter
 	persons *limiter
+	starts  *limiter // of logins of terminals, by source
+	devices *devices
 
 	counting sync.Mutex // orders reading and writing of sign counts
 }
 
-// New checks the options and, where a provider is set, reads its discovery document.
-func New(ctx context.Context, o Options) (*Service, error) {
+// New checks the options. The provider is asked when somebody first logs in by it: a
+// server collects also while its provider is away.
+func New(o Options) (*Service, error) {
 	if o.Store == nil || o.Record == nil {
 		return nil, errors.New("login needs a store and a record function")
 	}
@@ -86,46 +97,23 @@ func New(ctx context.Context, o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{o: o, wan: wan, pending: newOnce(4096), secrets: newOnce(64),
-		sources: newLimiter(20, time.Minute, 5*time.Minute), persons: newLimiter(5, 15*time.Minute, 15*time.Minute)}
+	s := &Service{o: o, wan: wan, pending: newOnce(4096, random), secrets: newOnce(64, rand.Text), devices: newDevices(),
+		sources: newLimiter(20, time.Minute, 5*time.Minute), persons: newLimiter(5, 15*time.Minute, 15*time.Minute), starts: newLimiter(10, time.Minute, time.Minute)}
 	if o.OIDC != nil {
-		if s.oidc, err = newProvider(ctx, *o.OIDC, o.Client); err != nil {
+		if s.oidc, err = newProvider(*o.OIDC, o.Client); err != nil {
 			return nil, err
 		}
 	}
 	return s, nil
 }
 
-// SetUp returns the secret that makes the first account, valid once and for SecretLife.
-// It fails when an account exists. The caller prints it on the terminal, nowhere else.
-func (s *Service) SetUp(ctx context.Context, roles []string) (string, error) {
-	n, err := s.o.Store.Accounts(ctx)
-	if err != nil {
-		return "", err
-	}
-	if n > 0 {
-		return "", errors.New("set-up is over: an account exists")
-	}
-	return s.secrets.put(invitation{roles: roles, first: true}, s.o.Now(), SecretLife)
-}
-
-// Invite returns a secret that makes one further account. The caller has asked the
-// policy and made the statement.
-func (s *Service) Invite(roles []string) (string, error) {
-	return s.secrets.put(invitation{roles: roles}, s.o.Now(), SecretLife)
-}
-
-type invitation struct {
-	roles []string
-	first bool
-}
-
 // Who is the asker of a request.
 type Who struct {
-	Account Account
-	Session string   // id of the session; empty for a machine
-	Scopes  []string // of a machine's token
-	Since   time.Time
+	Account  Account
+	Session  string   // id of the session; empty for a machine
+	Terminal bool     // the session belongs to the command line
+	Scopes   []string // of a machine's token
+	Since    time.Time
 }
 
 // May says whether the scope covers it: a session may ask anything that policy allows.
@@ -147,7 +135,7 @@ func (s *Service) Middleware(next http.Handler) http.Handler {
 	return http.NewCrossOriginProtection().Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "" {
 			text, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-			who, err := s.byToken(r.Context(), text)
+			who, err := s.byBearer(r.Context(), text)
 			if !bearer || err != nil {
 				refuse(w, http.StatusUnauthorized)
 				return
@@ -160,7 +148,7 @@ func (s *Service) Middleware(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		who, err := s.bySession(r.Context(), c.Value)
+		who, err := s.bySession(r.Context(), c.Value, false)
 		if err != nil {
 			clearCookie(w, cookieName)
 			next.ServeHTTP(w, r)
@@ -204,12 +192,16 @@ func (s *Service) Handler() http.Handler {
 	mux.HandleFunc("GET /login/me", s.known(s.me))
 	mux.HandleFunc("GET /login/sessions", s.known(s.sessions))
 	mux.HandleFunc("POST /login/sessions/revoke", s.known(s.revoke))
+	mux.HandleFunc("POST /login/passkeys/remove", s.known(s.removePasskey))
+	mux.HandleFunc("POST /login/cli/start", s.limited(s.cliStart))
+	mux.HandleFunc("POST /login/cli/confirm", s.limited(s.known(s.cliConfirm)))
+	mux.HandleFunc("POST /login/cli/finish", s.limited(s.cliFinish))
 	return s.Middleware(mux)
 }
 
 func (s *Service) limited(h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if s.sources.locked(source(r), s.o.Now()) {
+		if s.sources.locked(s.source(r), s.o.Now()) {
 			w.Header().Set("Retry-After", "300")
 			refuse(w, http.StatusTooManyRequests)
 			return
@@ -229,28 +221,44 @@ func (s *Service) known(h func(http.ResponseWriter, *http.Request, Who)) http.Ha
 	}
 }
 
-// source is the peer's address, an IPv6 one by its /64: one host has a whole such net.
-func source(r *http.Request) string {
+// source is the address that a request comes from, an IPv6 one by its /64: one host has a
+// whole such net. Behind a proxy of the configuration it is the last hop of
+// X-Forwarded-For, which that proxy wrote; what stands before it anybody may have written.
+func (s *Service) source(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		host = r.RemoteAddr
 	}
-	if ip := net.ParseIP(host); ip != nil && ip.To4() == nil {
-		return ip.Mask(net.CIDRMask(64, 128)).String()
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return host
 	}
-	return host
+	ip = ip.Unmap().WithZone("")
+	if slices.ContainsFunc(s.o.Proxies, func(p netip.Prefix) bool { return p.Contains(ip) }) {
+		if hops := r.Header.Values("X-Forwarded-For"); len(hops) > 0 {
+			last := hops[len(hops)-1]
+			if hop, err := netip.ParseAddr(strings.TrimSpace(last[strings.LastIndexByte(last, ',')+1:])); err == nil {
+				ip = hop.Unmap().WithZone("")
+			}
+		}
+	}
+	if ip.Is6() {
+		return netip.PrefixFrom(ip, 64).Masked().Addr().String()
+	}
+	return ip.String()
 }
 
-// refused counts and records a refusal. The reason goes to the ledger, not to the client.
-func (s *Service) refused(w http.ResponseWriter, r *http.Request, how, account, reason string) {
+// refused counts and records a refusal. The reason is a code; it goes to the ledger, not
+// to the client.
+func (s *Service) refused(w http.ResponseWriter, r *http.Request, way, account, reason string) {
 	now := s.o.Now()
-	s.sources.fail(source(r), now)
+	s.sources.fail(s.source(r), now)
 	if account == "" {
-		account = "unknown"
+		account = Nobody
 	} else {
 		s.persons.fail(account, now)
 	}
-	if err := s.o.Record(r.Context(), "login.refused", account, map[string]any{"how": how, "reason": reason}); err != nil {
+	if err := s.o.Record(r.Context(), "login.refused", account, map[string]any{"way": way, "reason": reason}); err != nil {
 		refuse(w, http.StatusServiceUnavailable)
 		return
 	}
@@ -259,35 +267,57 @@ func (s *Service) refused(w http.ResponseWriter, r *http.Request, how, account, 
 
 // accept makes the statement, ends the session that the browser came with, and starts a
 // new one: a session that somebody planted before the login is worth nothing after it.
-func (s *Service) accept(w http.ResponseWriter, r *http.Request, a Account, how string) {
-	if a.Disabled || s.persons.locked(a.ID, s.o.Now()) {
-		s.refused(w, r, how, a.ID, "disabled or locked out")
+func (s *Service) accept(w http.ResponseWriter, r *http.Request, a Account, way string) {
+	text, err := s.enter(r, a, way, false)
+	switch {
+	case errors.Is(err, ErrRefused):
+		s.refused(w, r, way, a.ID, "disabled-or-locked")
 		return
-	}
-	if err := s.o.Record(r.Context(), "login.accepted", a.ID, map[string]any{"how": how}); err != nil {
+	case errors.Is(err, errUnstated):
 		refuse(w, http.StatusServiceUnavailable)
 		return
-	}
-	if c, err := r.Cookie(cookieName); err == nil {
-		if err := s.o.Store.DeleteSession(r.Context(), digest(c.Value)); err != nil {
-			refuse(w, http.StatusInternalServerError)
-			return
-		}
-	}
-	text, err := s.start(r.Context(), a.ID)
-	if err != nil {
+	case err != nil:
 		refuse(w, http.StatusInternalServerError)
 		return
 	}
-	s.persons.clear(a.ID)
 	setCookie(w, cookieName, text, "/", http.SameSiteStrictMode, Absolute)
 	answer(w, map[string]any{"account": a.ID, "roles": a.Roles, "csrf": csrf(text)})
 }
 
-func (s *Service) start(ctx context.Context, account string) (string, error) {
-	now := s.o.Now()
+// errUnstated is wrapped where the ledger could not take a statement.
+var errUnstated = errors.New("the ledger could not take the statement")
+
+func (s *Service) record(ctx context.Context, kind, actor string, detail map[string]any) error {
+	if err := s.o.Record(ctx, kind, actor, detail); err != nil {
+		return fmt.Errorf("%w: %w", errUnstated, err)
+	}
+	return nil
+}
+
+// enter makes the statement and then the session.
+func (s *Service) enter(r *http.Request, a Account, way string, terminal bool) (string, error) {
+	ctx, now := r.Context(), s.o.Now()
+	if a.Disabled || s.persons.locked(a.ID, now) {
+		return "", ErrRefused
+	}
 	text := random()
-	return text, s.o.Store.PutSession(ctx, Session{Hash: digest(text), ID: id("s_"), Account: account, Created: now, Seen: now})
+	if terminal {
+		text = terminalPrefix + text
+	}
+	fresh := Session{Hash: digest(text), ID: id("s_"), Account: a.ID, Terminal: terminal, Created: now, Seen: now}
+	if err := s.record(ctx, "login.accepted", a.ID, map[string]any{"way": way, "session": fresh.ID}); err != nil {
+		return "", err
+	}
+	if c, err := r.Cookie(cookieName); err == nil && !terminal {
+		if err := s.o.Store.DeleteSession(ctx, digest(c.Value)); err != nil {
+			return "", err
+		}
+	}
+	if err := s.o.Store.PutSession(ctx, fresh); err != nil {
+		return "", err
+	}
+	s.persons.clear(a.ID)
+	return text, nil
 }
 
 // Renew replaces the session of the request by a new one of the same age. Call it when
@@ -314,8 +344,10 @@ func (s *Service) Renew(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (s *Service) bySession(ctx context.Context, text string) (Who, error) {
-	if len(text) != 43 {
+// bySession finds the session of a cookie, or that of a terminal: neither opens what is
+// the other's, since the one needs its CSRF token and the other does not.
+func (s *Service) bySession(ctx context.Context, text string, terminal bool) (Who, error) {
+	if len(text) > 64 {
 		return Who{}, ErrRefused
 	}
 	h := digest(text)
@@ -323,8 +355,11 @@ func (s *Service) bySession(ctx context.Context, text string) (Who, error) {
 	if err != nil {
 		return Who{}, err
 	}
+	if ses.Terminal != terminal {
+		return Who{}, ErrRefused
+	}
 	now := s.o.Now()
-	if now.Sub(ses.Created) >= Absolute || now.Sub(ses.Seen) >= Idle {
+	if ses.over(now) {
 		if err := s.o.Store.DeleteSession(ctx, h); err != nil {
 			return Who{}, err
 		}
@@ -342,26 +377,21 @@ func (s *Service) bySession(ctx context.Context, text string) (Who, error) {
 			return Who{}, err
 		}
 	}
-	return Who{Account: a, Session: ses.ID, Since: ses.Created}, nil
+	return Who{Account: a, Session: ses.ID, Terminal: terminal, Since: ses.Created}, nil
 }
 
-// NewToken makes a token for a machine and returns its text, which is shown once.
-func (s *Service) NewToken(ctx context.Context, account string, scopes []string, life time.Duration) (text, tokenID string, err error) {
-	if len(scopes) == 0 || len(scopes) > 32 || life <= 0 || life > 366*24*time.Hour {
-		return "", "", errors.New("a token needs 1 to 32 scopes and a life of at most 366 days")
-	}
-	for _, sc := range scopes {
-		if sc == "" || len(sc) > 64 || strings.ContainsAny(sc, " ,\n") {
-			return "", "", errors.New("a scope is a word of at most 64 bytes")
-		}
-	}
-	now := s.o.Now()
-	text = tokenPrefix + random()
-	t := APIToken{Hash: digest(text), ID: id("t_"), Account: account, Scopes: scopes, Created: now, Expires: now.Add(life)}
-	return text, t.ID, s.o.Store.PutToken(ctx, t)
-}
+const (
+	tokenPrefix    = "cst_"
+	terminalPrefix = "css_"
+)
 
-const tokenPrefix = "cst_"
+// byBearer finds who shows a text in the Authorization header.
+func (s *Service) byBearer(ctx context.Context, text string) (Who, error) {
+	if strings.HasPrefix(text, terminalPrefix) {
+		return s.bySession(ctx, text, true)
+	}
+	return s.byToken(ctx, text)
+}
 
 func (s *Service) byToken(ctx context.Context, text string) (Who, error) {
 	if len(text) != len(tokenPrefix)+43 || !strings.HasPrefix(text, tokenPrefix) {
@@ -392,15 +422,14 @@ func (s *Service) byToken(ctx context.Context, text string) (Who, error) {
 }
 
 func (s *Service) me(w http.ResponseWriter, r *http.Request, who Who) {
-	c, err := r.Cookie(cookieName)
-	if err != nil {
-		refuse(w, http.StatusUnauthorized)
-		return
-	}
-	answer(w, map[string]any{"account": who.Account.ID, "roles": who.Account.Roles, "csrf": csrf(c.Value)})
+	answer(w, map[string]any{"account": who.Account.ID, "roles": who.Account.Roles, "csrf": CSRF(r)})
 }
 
 func (s *Service) out(w http.ResponseWriter, r *http.Request, who Who) {
+	if err := s.record(r.Context(), "login.ended", who.Account.ID, map[string]any{"session": who.Session, "reason": "logged-out"}); err != nil {
+		refuse(w, http.StatusServiceUnavailable)
+		return
+	}
 	if err := s.o.Store.RevokeSession(r.Context(), who.Account.ID, who.Session); err != nil {
 		refuse(w, http.StatusInternalServerError)
 		return
@@ -410,23 +439,25 @@ func (s *Service) out(w http.ResponseWriter, r *http.Request, who Who) {
 }
 
 func (s *Service) sessions(w http.ResponseWriter, r *http.Request, who Who) {
-	list, err := s.o.Store.Sessions(r.Context(), who.Account.ID)
+	list, err := s.Sessions(r.Context(), who.Account.ID)
 	if err != nil {
 		refuse(w, http.StatusInternalServerError)
 		return
 	}
 	type row struct {
 		ID            string
+		Terminal      bool
 		Created, Seen time.Time
 		Current       bool
 	}
 	rows := []row{}
 	for _, x := range list {
-		rows = append(rows, row{x.ID, x.Created, x.Seen, x.ID == who.Session})
+		rows = append(rows, row{x.ID, x.Terminal, x.Created, x.Seen, x.ID == who.Session})
 	}
 	answer(w, rows)
 }
 
+// revoke ends a session of the account that asks.
 func (s *Service) revoke(w http.ResponseWriter, r *http.Request, who Who) {
 	var in struct {
 		ID string `json:"id"`
@@ -435,8 +466,21 @@ func (s *Service) revoke(w http.ResponseWriter, r *http.Request, who Who) {
 		refuse(w, http.StatusBadRequest)
 		return
 	}
-	if err := s.o.Store.RevokeSession(r.Context(), who.Account.ID, in.ID); err != nil {
+	list, err := s.o.Store.Sessions(r.Context(), who.Account.ID)
+	if err != nil {
+		refuse(w, http.StatusInternalServerError)
+		return
+	}
+	if !slices.ContainsFunc(list, func(x Session) bool { return x.ID == in.ID }) {
 		refuse(w, http.StatusNotFound)
+		return
+	}
+	if err := s.record(r.Context(), "login.ended", who.Account.ID, map[string]any{"session": in.ID, "reason": "revoked"}); err != nil {
+		refuse(w, http.StatusServiceUnavailable)
+		return
+	}
+	if err := s.o.Store.RevokeSession(r.Context(), who.Account.ID, in.ID); err != nil && !errors.Is(err, ErrUnknown) {
+		refuse(w, http.StatusInternalServerError)
 		return
 	}
 	answer(w, map[string]any{})
@@ -488,11 +532,17 @@ func answer(w http.ResponseWriter, v any) {
 	w.Write(b)
 }
 
-func refuse(w http.ResponseWriter, status int) {
+func refuse(w http.ResponseWriter, status int) { refuseAs(w, status, "refused") }
+
+// notFresh is the code for a session that is too old for what it asks: the page offers to
+// log in again. Only who has the session hears it.
+const notFresh = "not_fresh"
+
+func refuseAs(w http.ResponseWriter, status int, code string) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	io.WriteString(w, `{"title":"refused","code":"refused"}`)
+	io.WriteString(w, `{"title":"refused","status":`+strconv.Itoa(status)+`,"code":"`+code+`","detail":"the login refused this","type":"about:blank"}`)
 }
 
 func setCookie(w http.ResponseWriter, name, value, path string, same http.SameSite, life time.Duration) {
@@ -514,6 +564,16 @@ func id(prefix string) string { return prefix + rand.Text() }
 func digest(text string) string {
 	h := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(h[:])
+}
+
+// CSRF is the token that a page of this session sends in X-Csrf-Token; empty without a
+// cookie.
+func CSRF(r *http.Request) string {
+	c, err := r.Cookie(cookieName)
+	if err != nil {
+		return ""
+	}
+	return csrf(c.Value)
 }
 
 func csrf(session string) string {

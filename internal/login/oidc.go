@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
@@ -72,24 +74,54 @@ func (c *OIDC) check() error {
 	return nil
 }
 
+// provider is asked for its discovery document when somebody first needs it, and again
+// after a pause where it did not answer.
 type provider struct {
 	c      OIDC
 	client *http.Client
+
+	mu    sync.Mutex // guards found and tried
+	found *discovered
+	tried time.Time
+}
+
+type discovered struct {
 	oauth  oauth2.Config
 	verify *oidc.IDTokenVerifier
 }
 
-func newProvider(ctx context.Context, c OIDC, client *http.Client) (*provider, error) {
+// again is the pause before a provider that did not answer is asked again.
+const again = 10 * time.Second
+
+var errAway = errors.New("the provider did not answer")
+
+func newProvider(c OIDC, client *http.Client) (*provider, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	p, err := oidc.NewProvider(oidc.ClientContext(ctx, client), c.Issuer)
-	if err != nil {
-		return nil, fmt.Errorf("reading the provider's discovery document: %w", err)
+	return &provider{c: c, client: client}, nil
+}
+
+func (p *provider) discover(ctx context.Context, now time.Time) (*discovered, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.found != nil {
+		return p.found, nil
 	}
-	return &provider{c: c, client: client,
-		oauth:  oauth2.Config{ClientID: c.ClientID, ClientSecret: c.ClientSecret, RedirectURL: c.RedirectURL, Endpoint: p.Endpoint(), Scopes: []string{oidc.ScopeOpenID}},
-		verify: p.Verifier(&oidc.Config{ClientID: c.ClientID, SupportedSigningAlgs: c.Algs})}, nil
+	if since := now.Sub(p.tried); since >= 0 && since < again {
+		return nil, errAway
+	}
+	p.tried = now
+	// The next asker needs the answer too, when this one has gone.
+	d, err := oidc.NewProvider(oidc.ClientContext(context.WithoutCancel(ctx), p.client), p.c.Issuer)
+	if err != nil {
+		return nil, errAway
+	}
+	p.found = &discovered{
+		oauth:  oauth2.Config{ClientID: p.c.ClientID, ClientSecret: p.c.ClientSecret, RedirectURL: p.c.RedirectURL, Endpoint: d.Endpoint(), Scopes: []string{oidc.ScopeOpenID}},
+		verify: d.Verifier(&oidc.Config{ClientID: p.c.ClientID, SupportedSigningAlgs: p.c.Algs}),
+	}
+	return p.found, nil
 }
 
 type flow struct{ state, nonce, verifier string }
@@ -97,6 +129,11 @@ type flow struct{ state, nonce, verifier string }
 func (s *Service) oidcStart(w http.ResponseWriter, r *http.Request) {
 	if s.oidc == nil {
 		refuse(w, http.StatusNotFound)
+		return
+	}
+	d, err := s.oidc.discover(r.Context(), s.o.Now())
+	if err != nil {
+		refuse(w, http.StatusBadGateway)
 		return
 	}
 	f := flow{random(), random(), oauth2.GenerateVerifier()}
@@ -107,7 +144,7 @@ func (s *Service) oidcStart(w http.ResponseWriter, r *http.Request) {
 	}
 	setCookie(w, oidcCookie, text, "/", http.SameSiteLaxMode, Ceremony)
 	w.Header().Set("Cache-Control", "no-store")
-	http.Redirect(w, r, s.oidc.oauth.AuthCodeURL(f.state, oauth2.S256ChallengeOption(f.verifier), oidc.Nonce(f.nonce)), http.StatusFound)
+	http.Redirect(w, r, d.oauth.AuthCodeURL(f.state, oauth2.S256ChallengeOption(f.verifier), oidc.Nonce(f.nonce)), http.StatusFound)
 }
 
 // oidcCallback answers with a document and no redirect: a Strict cookie would not go along
@@ -129,7 +166,12 @@ func (s *Service) oidcCallback(w http.ResponseWriter, r *http.Request) {
 		s.refused(w, r, "oidc", "", "code")
 		return
 	}
-	who, reason := s.oidc.redeem(r.Context(), f, code)
+	d, err := s.oidc.discover(r.Context(), s.o.Now())
+	if err != nil {
+		refuse(w, http.StatusBadGateway)
+		return
+	}
+	who, reason := s.oidc.redeem(r.Context(), d, f, code)
 	if reason != "" {
 		s.refused(w, r, "oidc", "", reason)
 		return
@@ -143,16 +185,21 @@ func (s *Service) oidcCallback(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if a.Disabled || len(who.Roles) == 0 {
-		s.refused(w, r, "oidc", a.ID, "disabled, or no group has a role")
+		s.refused(w, r, "oidc", a.ID, "disabled-or-no-role")
 		return
 	}
 	if !slices.Equal(a.Roles, who.Roles) {
-		if err := s.o.Record(r.Context(), "login.roles", a.ID, map[string]any{"roles": who.Roles}); err != nil {
+		kind, detail := "account.changed", map[string]any{"account": a.ID, "change": "roles", "roles": who.Roles}
+		put := func(ctx context.Context, a Account) error { return s.o.Store.SetRoles(ctx, a.ID, a.Roles) }
+		if a.Roles == nil {
+			kind, detail, put = "account.made", map[string]any{"account": a.ID, "way": "oidc", "roles": who.Roles}, s.o.Store.PutAccount
+		}
+		if err := s.record(r.Context(), kind, a.ID, detail); err != nil {
 			refuse(w, http.StatusServiceUnavailable)
 			return
 		}
 		a.Roles = who.Roles
-		if err := s.o.Store.PutAccount(r.Context(), a); err != nil {
+		if err := put(r.Context(), a); err != nil {
 			refuse(w, http.StatusInternalServerError)
 			return
 		}
@@ -161,25 +208,25 @@ func (s *Service) oidcCallback(w http.ResponseWriter, r *http.Request) {
 }
 
 // redeem turns a code into the external id and the roles. The reason is for the ledger.
-func (p *provider) redeem(ctx context.Context, f flow, code string) (a Account, reason string) {
+func (p *provider) redeem(ctx context.Context, d *discovered, f flow, code string) (a Account, reason string) {
 	ctx = oidc.ClientContext(ctx, p.client)
-	tok, err := p.oauth.Exchange(ctx, code, oauth2.VerifierOption(f.verifier))
+	tok, err := d.oauth.Exchange(ctx, code, oauth2.VerifierOption(f.verifier))
 	if err != nil {
-		return a, "code not taken"
+		return a, "code-not-taken"
 	}
 	rawID, ok := tok.Extra("id_token").(string)
 	if !ok || len(rawID) > maxBody {
-		return a, "no id token"
+		return a, "no-id-token"
 	}
-	t, err := p.verify.Verify(ctx, rawID) // signature, algorithm, issuer, audience, expiry
+	t, err := d.verify.Verify(ctx, rawID) // signature, algorithm, issuer, audience, expiry
 	if err != nil {
-		return a, "id token not valid"
+		return a, "id-token-not-valid"
 	}
 	if t.Nonce == "" || subtle.ConstantTimeCompare([]byte(t.Nonce), []byte(f.nonce)) != 1 {
 		return a, "nonce"
 	}
 	if len(t.Audience) != 1 || t.Subject == "" {
-		return a, "audience or subject"
+		return a, "audience-or-subject"
 	}
 	var all map[string]json.RawMessage
 	if err := t.Claims(&all); err != nil {

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/go-webauthn/webauthn/protocol"
 	"github.com/go-webauthn/webauthn/webauthn"
@@ -34,10 +36,10 @@ func (u user) WebAuthnDisplayName() string                { return u.a.ID }
 func (u user) WebAuthnCredentials() []webauthn.Credential { return u.creds }
 
 type registration struct {
-	data  webauthn.SessionData
-	u     user
-	made  bool // the account is new
-	first bool
+	data   webauthn.SessionData
+	u      user
+	secret string // that makes the account; empty for an account that is there
+	first  bool
 }
 
 func (s *Service) pend(w http.ResponseWriter, v any, options any) {
@@ -72,8 +74,8 @@ func (s *Service) registerBegin(w http.ResponseWriter, r *http.Request) {
 	now := s.o.Now()
 	var reg registration
 	if who, ok := From(r.Context()); ok && in.Secret == "" {
-		if who.Session == "" || now.Sub(who.Since) >= Fresh {
-			s.refused(w, r, "register", who.Account.ID, "no fresh login")
+		if who.Session == "" || who.Terminal || now.Sub(who.Since) >= Fresh {
+			refuseAs(w, http.StatusForbidden, notFresh)
 			return
 		}
 		creds, err := s.o.Store.Credentials(r.Context(), who.Account.ID)
@@ -83,13 +85,16 @@ func (s *Service) registerBegin(w http.ResponseWriter, r *http.Request) {
 		}
 		reg.u = user{who.Account, creds}
 	} else {
-		v, ok := s.secrets.take(in.Secret, now)
+		// The secret stays until the passkey is there: an authenticator that fails does not
+		// use it up.
+		secret := typed(in.Secret)
+		v, ok := s.secrets.look(secret, now)
 		if !ok {
-			s.refused(w, r, "register", "", "secret unknown, used or over")
+			s.refused(w, r, "passkey", "", "secret")
 			return
 		}
 		inv := v.(invitation)
-		reg = registration{u: user{a: Account{ID: id("u_"), Roles: inv.roles, Created: now}}, made: true, first: inv.first}
+		reg = registration{u: user{a: Account{ID: inv.account, Roles: inv.roles, Created: now}}, secret: secret, first: inv.first}
 	}
 	required := true
 	options, data, err := s.wan.BeginRegistration(reg.u,
@@ -109,34 +114,63 @@ func (s *Service) registerFinish(w http.ResponseWriter, r *http.Request) {
 	reg, right := v.(registration)
 	b, err := raw(r)
 	if !ok || !right || err != nil {
-		s.refused(w, r, "register", "", "no registration under way")
+		s.refused(w, r, "passkey", "", "no-ceremony")
 		return
 	}
 	cred, err := s.created(reg, b)
 	if err != nil {
-		s.refused(w, r, "register", "", "passkey not acceptable")
+		s.refused(w, r, "passkey", "", "passkey-not-acceptable")
 		return
 	}
-	ctx := r.Context()
-	if err := s.o.Record(ctx, "login.passkey-added", reg.u.a.ID, map[string]any{"first": reg.first}); err != nil {
-		refuse(w, http.StatusServiceUnavailable)
-		return
-	}
-	if reg.made {
-		put := s.o.Store.PutAccount
-		if reg.first {
-			put = s.o.Store.FirstAccount
+	ctx, account := r.Context(), reg.u.a.ID
+	way := "invitation"
+	if reg.secret == "" {
+		// Who began it may have been turned away meanwhile.
+		if who, ok := From(ctx); !ok || who.Account.ID != account {
+			s.refused(w, r, "passkey", account, "no-ceremony")
+			return
 		}
-		if err := put(ctx, reg.u.a); err != nil {
-			s.refused(w, r, "register", "", "account not made")
+	} else {
+		if _, ok := s.secrets.take(reg.secret, s.o.Now()); !ok {
+			s.refused(w, r, "passkey", "", "secret")
+			return
+		}
+		if reg.first {
+			way = "set-up"
+			if n, err := s.o.Store.Accounts(ctx); err != nil || n > 0 {
+				s.refused(w, r, "passkey", "", "secret")
+				return
+			}
+		}
+		if err := s.record(ctx, "account.made", account, map[string]any{"account": account, "way": way, "roles": reg.u.a.Roles}); err != nil {
+			refuse(w, http.StatusServiceUnavailable)
 			return
 		}
 	}
-	if err := s.o.Store.PutCredential(ctx, reg.u.a.ID, *cred); err != nil {
+	if err := s.record(ctx, "login.passkey_added", account, map[string]any{"account": account, "passkey": passkeyID(cred.ID)}); err != nil {
+		refuse(w, http.StatusServiceUnavailable)
+		return
+	}
+	switch {
+	case reg.secret == "":
+		err = s.o.Store.PutCredential(ctx, account, *cred, s.o.Now())
+	default:
+		err = s.o.Store.Register(ctx, reg.u.a, reg.first, *cred)
+	}
+	if errors.Is(err, ErrUnknown) { // another account was first, or the passkey is another's
+		s.refused(w, r, "passkey", "", "passkey-not-acceptable")
+		return
+	}
+	if err != nil {
 		refuse(w, http.StatusInternalServerError)
 		return
 	}
-	s.accept(w, r, reg.u.a, "register")
+	s.accept(w, r, reg.u.a, "passkey")
+}
+
+// typed is a secret or a code as a person may have typed it.
+func typed(text string) string {
+	return strings.ToUpper(strings.NewReplacer(" ", "", "-", "", "\n", "", "\t", "").Replace(text))
 }
 
 // created judges the answer of an authenticator to a registration.
@@ -180,7 +214,7 @@ func (s *Service) passkeyFinish(w http.ResponseWriter, r *http.Request) {
 	data, right := v.(webauthn.SessionData)
 	b, err := raw(r)
 	if !ok || !right || err != nil {
-		s.refused(w, r, "passkey", "", "no login under way")
+		s.refused(w, r, "passkey", "", "no-ceremony")
 		return
 	}
 	s.counting.Lock()
@@ -217,13 +251,54 @@ func (s *Service) asserted(ctx context.Context, data webauthn.SessionData, b []b
 		return user{a, creds}, err
 	}, data, parsed)
 	if err != nil || u == nil || !cred.Flags.UserVerified {
-		return a, "passkey not valid"
+		return a, "passkey-not-valid"
 	}
-	if err := s.o.Store.PutCredential(ctx, a.ID, *cred); err != nil { // with the warning, so that it stays seen
+	if err := s.o.Store.PutCredential(ctx, a.ID, *cred, s.o.Now()); err != nil { // with the warning, so that it stays seen
 		return a, "store"
 	}
 	if cred.Authenticator.CloneWarning {
-		return a, "sign count went back: a copy of the passkey may exist"
+		return a, "sign-count-went-back"
 	}
 	return a, ""
+}
+
+// removePasskey takes a passkey from the account that asks, not the last one.
+func (s *Service) removePasskey(w http.ResponseWriter, r *http.Request, who Who) {
+	var in struct {
+		ID string `json:"id"`
+	}
+	if err := body(r, &in); err != nil {
+		refuse(w, http.StatusBadRequest)
+		return
+	}
+	if who.Terminal || s.o.Now().Sub(who.Since) >= Fresh {
+		refuseAs(w, http.StatusForbidden, notFresh)
+		return
+	}
+	s.counting.Lock() // a login that is just being judged would put the passkey back
+	defer s.counting.Unlock()
+	ctx, account := r.Context(), who.Account.ID
+	creds, err := s.o.Store.Credentials(ctx, account)
+	if err != nil {
+		refuse(w, http.StatusInternalServerError)
+		return
+	}
+	i := slices.IndexFunc(creds, func(c webauthn.Credential) bool { return passkeyID(c.ID) == in.ID })
+	switch {
+	case i < 0:
+		refuse(w, http.StatusNotFound)
+		return
+	case len(creds) == 1 && who.Account.External == "":
+		refuseAs(w, http.StatusConflict, "last_passkey")
+		return
+	}
+	if err := s.record(ctx, "account.changed", account, map[string]any{"account": account, "change": "passkey-removed", "passkey": in.ID}); err != nil {
+		refuse(w, http.StatusServiceUnavailable)
+		return
+	}
+	if err := s.o.Store.DeleteCredential(ctx, account, creds[i].ID); err != nil {
+		refuse(w, http.StatusInternalServerError)
+		return
+	}
+	answer(w, map[string]any{})
 }
