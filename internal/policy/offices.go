@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -26,7 +27,7 @@ type Office struct {
 	Authority string // who appointed it
 	Under     string // the office above it; empty at the top of a chain
 	Outside   bool   // of the organisation
-	Holder    string // person id; empty while the office is vacant
+	Holder    string // person id in small letters; empty while the office is vacant
 	Standing  string // confirmed or acting
 	Since     time.Time
 	Roles     []string
@@ -123,12 +124,12 @@ func deepIndent(data []byte) int {
 }
 
 func (d officeDoc) office(roles []string) (Office, error) {
-	o := Office{ID: d.ID, Authority: d.Authority, Under: d.Under, Outside: d.Outside, Holder: d.Holder, Standing: d.Standing, Roles: d.Roles}
+	o := Office{ID: d.ID, Authority: d.Authority, Under: d.Under, Outside: d.Outside, Holder: canonical(d.Holder), Standing: d.Standing, Roles: d.Roles}
 	if !plainName(d.ID) || !plainName(d.Authority) || d.Under != "" && !plainName(d.Under) {
 		return o, errors.New("id, authority and under are small letters, digits and hyphens")
 	}
-	if len(d.Holder) > 128 || canonical(d.Holder) != d.Holder {
-		return o, fmt.Errorf("%s: the holder is a person id of at most 128 bytes, in small letters", d.ID)
+	if err := checkHolder(o.Holder); err != nil {
+		return o, fmt.Errorf("%s: %w", d.ID, err)
 	}
 	if d.Holder == "" {
 		if d.Standing != "" || d.Since != "" || d.Trained != "" {
@@ -141,6 +142,9 @@ func (d officeDoc) office(roles []string) (Office, error) {
 		return o, fmt.Errorf("%s: an office has a role", d.ID)
 	}
 	for i, r := range d.Roles {
+		if r == founder {
+			return o, fmt.Errorf("%s: the founder holds no office: with a record of offices there is none", d.ID)
+		}
 		if !slices.Contains(roles, r) || slices.Contains(d.Roles[:i], r) {
 			return o, fmt.Errorf("%s: role %d is not known, or there twice", d.ID, i+1)
 		}
@@ -157,6 +161,27 @@ func (d officeDoc) office(roles []string) (Office, error) {
 		}
 	}
 	return o, nil
+}
+
+// founder is the role of the owner of the machine while there is no record of offices.
+const founder = "founder"
+
+// SystemUser begins the id of a user of the operating system, who comes by the socket:
+// os-1000. Whoever owns the machine is whoever it says.
+const SystemUser = "os-"
+
+// checkHolder takes the id of an account or of a system user. Letters that look alike are
+// no way to be two people.
+func checkHolder(id string) error {
+	if len(id) > 128 || strings.Trim(id, "abcdefghijklmnopqrstuvwxyz0123456789._@+-") != "" {
+		return errors.New("the holder is the id of an account, or os- and the number of a system user")
+	}
+	if number, ok := strings.CutPrefix(id, SystemUser); ok {
+		if n, err := strconv.ParseUint(number, 10, 32); err != nil || strconv.FormatUint(n, 10) != number {
+			return errors.New("after os- comes the number of a system user, as in os-1000")
+		}
+	}
+	return nil
 }
 
 func (o *Offices) find(id string) *Office {
@@ -222,6 +247,18 @@ func decides(f Office) bool {
 func opposed(a, b Office) bool {
 	return slices.Contains(a.Roles, deciding[0]) && slices.Contains(b.Roles, deciding[1]) ||
 		slices.Contains(a.Roles, deciding[1]) && slices.Contains(b.Roles, deciding[0])
+}
+
+// Held names the offices of a person, in the order of the record.
+func (o *Offices) Held(person string) []string {
+	person = canonical(person)
+	var out []string
+	for _, f := range o.Offices {
+		if person != "" && f.Holder == person {
+			out = append(out, f.ID)
+		}
+	}
+	return out
 }
 
 // Chain names the persons above and below the offices of a person, sorted, without the

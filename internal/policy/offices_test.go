@@ -71,7 +71,12 @@ func TestOfficesRefused(t *testing.T) {
 		"vacant with standing": {"under: director, roles", "under: director, standing: acting, roles", "vacant"},
 		"since":                {"since: 2026-03-01, roles: [analyst]", "since: March, roles: [analyst]", "since is not a date"},
 		"training":             {"training_until: 2027-01-31}\n  - {id: soc", "training_until: soon}\n  - {id: soc", "training_until is not a date"},
-		"two spellings":        {"holder: ada", "holder: Ada", "in small letters"},
+		"two spellings":        {"holder: olga", "holder: PIA", "held by one person"},
+		"a holder with spaces": {"holder: ada", "holder: ada lovelace", "the holder is the id of an account"},
+		"letters alike":        {"holder: ada", "holder: аda", "the holder is the id of an account"},
+		"no number":            {"holder: ada", "holder: os-root", "after os- comes the number"},
+		"two forms of one":     {"holder: ada", "holder: os-007", "after os- comes the number"},
+		"a founder":            {"[analyst]", "[analyst, founder]", "the founder holds no office"},
 		"profile":              {"offices/v1\n", "offices/v1\nprofile: large\n", "profile"},
 		"small, none outside":  {"offices/v1\n", "offices/v1\nprofile: small\n", "outside of the organisation"},
 		"alias":                {"{id: soc,", "&a {id: soc,", "anchors"},
@@ -90,6 +95,67 @@ func TestOfficesRefused(t *testing.T) {
 			if strings.Contains(strings.ToLower(err.Error()), holder) {
 				t.Errorf("%s: the error names a holder: %v", name, err)
 			}
+		}
+	}
+}
+
+func TestHeld(t *testing.T) {
+	o, err := ParseOffices([]byte(strings.ReplaceAll(agency, "holder: ada", "holder: u_ABC123DEF")), load(t).Roles())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, spelling := range []string{"u_ABC123DEF", "u_abc123def"} {
+		if got := o.Held(spelling); !slices.Equal(got, []string{"soc"}) {
+			t.Errorf("offices of %s: got %v", spelling, got)
+		}
+	}
+	if got := o.Held(""); got != nil {
+		t.Errorf("nobody holds %v", got)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	roles := load(t).Roles()
+	fine := strings.Replace(agency, "holder: ines, standing: confirmed, since: 2026-03-01, roles: [investigator]", "holder: ines, standing: confirmed, since: 2026-03-01, roles: [investigator], training_until: 2027-01-31", 1)
+	fine = strings.Replace(fine, "authority: parliament, holder", "authority: parliament, outside: true, holder", 1)
+	warnings := func(text string) []string {
+		t.Helper()
+		o, err := ParseOffices([]byte(text), roles)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out []string
+		for _, w := range o.Warnings(noon) {
+			out = append(out, w.String())
+			for _, holder := range []string{"olga", "ada", "ines", "pia"} {
+				if strings.Contains(w.String(), holder) {
+					t.Errorf("a warning names a holder: %s", w)
+				}
+			}
+		}
+		return out
+	}
+	if got := warnings(fine); len(got) > 0 {
+		t.Fatalf("a sound record: got %q", got)
+	}
+	for name, c := range map[string]struct{ old, new, want string }{
+		"vacant":           {", holder: olga, standing: confirmed, since: 2023-05-01", "", "nobody is overseer"},
+		"only acting":      {"holder: pia, standing: confirmed", "holder: pia, standing: acting", "who is privacy officer is only acting"},
+		"nobody outside":   {"outside: true, ", "", "no office outside"},
+		"ends in 30 days":  {"roles: [analyst], training_until: 2027-01-31", "roles: [analyst], training_until: 2026-12-25", "soc: its training ends on 2026-12-25"},
+		"is over":          {"roles: [analyst], training_until: 2027-01-31", "roles: [analyst], training_until: 2026-11-25", "soc: its training is over"},
+		"never trained":    {"roles: [analyst], training_until: 2027-01-31", "roles: [analyst]", "soc: reads events and has no training"},
+		"user of machine":  {"holder: ada", "holder: os-1000", "soc: is held by a user of the machine"},
+		"two offices":      {"holder: ada", "holder: sven", "security: its holder has 2 offices"},
+		"operator as well": {"[analyst]", "[analyst, operator]", "soc: its holder is operator as well"},
+		"nobody decides":   {"authority: security, under: security", "authority: minister, under: inspector", "soc: nobody can decide on what it asks"},
+	} {
+		text := strings.Replace(fine, c.old, c.new, 1)
+		if text == fine {
+			t.Fatalf("%s changes nothing", name)
+		}
+		if got := warnings(text); !slices.ContainsFunc(got, func(w string) bool { return strings.HasPrefix(w, c.want) }) {
+			t.Errorf("%s: got %q, want %q", name, got, c.want)
 		}
 	}
 }

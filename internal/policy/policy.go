@@ -94,7 +94,7 @@ type Context struct {
 
 // Founder is the owner of the machine, who can open its socket, while there is no record
 // of offices.
-func Founder(id string) Person { return Person{ID: id, Roles: []string{"founder"}} }
+func Founder(id string) Person { return Person{ID: id, Roles: []string{founder}} }
 
 // Request is one question to a set.
 type Request struct {
