@@ -16,6 +16,17 @@ type Identity struct {
 	Value string
 }
 
+// Key is the same for an identity by whatever field it is named: a host is the same as
+// a device field and in a path, an account as a name and as a home folder. Compare
+// keys, not identities.
+func (i Identity) Key() string {
+	switch i.Who {
+	case ByToken, ByMail, BySID, ByPhone, ByCloud:
+		return string(i.Who) + ":" + i.Value
+	}
+	return "n:" + i.Value
+}
+
 // whoOrder puts the surest way first: a person who is named by account and by home
 // folder in one question counts once, as the account.
 var whoOrder = [...]Who{ByToken, ByName, ByMail, BySID, ByPhone, ByMachine, ByDevice, ByAddress, ByHome, ByCloud, BySession}

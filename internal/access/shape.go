@@ -19,12 +19,7 @@ type hit struct {
 
 // key is one for the same identity in all its shapes, as far as shapes tell: mail
 // and name of one person stay two.
-func (h hit) key() string {
-	if h.who == ByHome || h.who == ByName {
-		return "n:" + h.id
-	}
-	return string(h.who) + ":" + h.id
-}
+func (h hit) key() string { return Identity{h.who, h.id}.Key() }
 
 // shape finds identities by their shape in folded text, wherever they stand.
 func shape(f string) (hits []hit, found bool) {
