@@ -289,6 +289,7 @@ func TestHalves(t *testing.T) {
 		{"again", []string{"query.hostname = union.example", "query.hostname = union.example"}, []int{1, 1}},
 		{"in a table", []string{"query.hostname = union.example", "query.hostname = union.example and group.name = a | stats count() by query.hostname"}, []int{1, 0}},
 		{"facets", []string{"class_uid = 4003 and group.name = a | top 9 by query.hostname", "class_uid = 4003 | top 9 by query.hostname"}, []int{1, 1}},
+		{"no test of contents", []string{"class_uid = 4003 | stats count_uniq(query.hostname)", "class_uid = 4003 and group.name = a | stats count_uniq(query.hostname)"}, []int{1, 0}},
 		{"sorting", []string{"class_uid = 4003 | stats count() by query.hostname | sort by count | limit 1", "class_uid = 4003 and group.name = a | stats count() by query.hostname | sort by count desc | limit 1"}, []int{1, 1}},
 	} {
 		m := &access.Memory{}

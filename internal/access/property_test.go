@@ -332,6 +332,56 @@ func BenchmarkSelects(b *testing.B) {
 	}
 }
 
+// worst are questions as long as the language lets them be, n bytes each: many people,
+// one long text of shapes, and conditions in conditions.
+func worst(t testing.TB, n int) map[string]string {
+	var people strings.Builder
+	people.WriteString("user.uid in (alice")
+	for i := 0; people.Len() < n-30 && i < query.MaxTerms-2; i++ {
+		people.WriteString(", " + token("p", i))
+	}
+	inner := "user.uid = alice"
+	for i := 0; len(inner) < n-4000 && i < query.MaxTerms-200; i++ {
+		inner += " or user.uid = alice-with-a-long-name-" + strconv.Itoa(i)
+	}
+	deep := strings.Repeat("(user.uid = alice or (user.uid exists and ", query.MaxDepth/2-2) + "(" + inner + " or class_uid = 1)" + strings.Repeat("))", query.MaxDepth/2-2)
+	shapes := ""
+	for _, p := range []string{"a@b.example ", "/home/alice/ ", "s-1-5-21-1-2-3-1104 ", "device-k3x7qa ", "+49 30 1234567 ", "p1_abc "} {
+		shapes += p
+	}
+	return map[string]string{
+		"people": people.String() + ")",
+		"deep":   deep,
+		"shapes": `process.cmd_line = "` + strings.Repeat(shapes, (n-40)/len(shapes)) + `"`,
+	}
+}
+
+func BenchmarkSelectsWorst(b *testing.B) {
+	for _, n := range []int{query.MaxText / 4, query.MaxText} {
+		for name, text := range worst(b, n) {
+			q := parseQuery(b, text)
+			b.Run(name+"/"+strconv.Itoa(n), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					access.Selects(access.Search{Query: q}, access.Options{})
+				}
+			})
+		}
+	}
+}
+
+func BenchmarkConfined(b *testing.B) {
+	all := func(access.Identity) bool { return true }
+	for name, text := range map[string]string{"pivot": expand("user.uid = {p} and class_uid = 3002 last 24h"), "worst": worst(b, query.MaxText)["deep"]} {
+		q := parseQuery(b, text)
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				access.Confined(q, access.Options{}, all)
+			}
+		})
+	}
+}
+
 // TestPage: every example of docs/selects.md is answered as the page says.
 func TestPage(t *testing.T) {
 	data, err := os.ReadFile("../../docs/selects.md")
@@ -353,6 +403,21 @@ func TestPage(t *testing.T) {
 	}
 	if n < 40 {
 		t.Errorf("%d examples", n)
+	}
+	n = 0
+	for line := range strings.Lines(string(data)) {
+		c := strings.Split(line, "|")
+		if len(c) != 5 || !strings.Contains(c[1], "`") {
+			continue
+		}
+		n++
+		question, want := strings.Trim(strings.TrimSpace(c[1]), "`"), strings.TrimSpace(c[2]) == "yes"
+		if access.Confined(parseQuery(t, question), access.Options{}, coversAlice) != want {
+			t.Errorf("%s is covered: %v", question, !want)
+		}
+	}
+	if n < 6 {
+		t.Errorf("%d examples of what is covered", n)
 	}
 }
 

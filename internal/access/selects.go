@@ -401,9 +401,9 @@ func (j *judge) query(q *query.Query, as answer) {
 	if q == nil {
 		q = &query.Query{}
 	}
-	one := j.single(q.Where)
-	found := pinsFinding(q.Where)
-	j.where(q.Where, one, found)
+	m := j.measure(q.Where)
+	one, found := m.bound == 1, m.finding
+	j.part(q.Where, m, one, found)
 	for _, n := range q.Names() {
 		j.nameOf(n)
 	}
@@ -502,21 +502,63 @@ func (j *judge) beside(q *query.Query) {
 
 // where judges a condition. one: the rows are those of one person. found: they are
 // findings.
-func (j *judge) where(e query.Expr, one, found bool) {
+func (j *judge) where(e query.Expr, one, found bool) { j.part(e, j.measure(e), one, found) }
+
+// measured says of a condition and its parts what they are bound to: once for each, so
+// that the time for a question grows with its length and not with its depth.
+type measured struct {
+	bound   int
+	finding bool
+	parts   []measured
+}
+
+func (j *judge) measure(e query.Expr) (m measured) {
+	switch e := e.(type) {
+	case query.And:
+		m.parts = make([]measured, 0, len(e.Of))
+		for _, x := range e.Of {
+			p := j.measure(x)
+			if p.bound > 0 && (m.bound == 0 || p.bound < m.bound) {
+				m.bound = p.bound
+			}
+			m.finding = m.finding || p.finding
+			m.parts = append(m.parts, p)
+		}
+	case query.Or:
+		all := true
+		m.finding = true
+		m.parts = make([]measured, 0, len(e.Of))
+		for _, x := range e.Of {
+			p := j.measure(x)
+			all = all && p.bound > 0
+			m.bound += p.bound
+			m.finding = m.finding && p.finding
+			m.parts = append(m.parts, p)
+		}
+		if !all {
+			m.bound = 0
+		}
+	case query.Not:
+		m.parts = []measured{j.measure(e.Of)}
+	default:
+		m.bound, m.finding = j.bound(e), pinsFinding(e)
+	}
+	return m
+}
+
+func (j *judge) part(e query.Expr, m measured, one, found bool) {
 	switch e := e.(type) {
 	case nil:
 	case query.And:
-		one = one || j.single(e)
-		found = found || pinsFinding(e)
-		for _, x := range e.Of {
-			j.where(x, one, found)
+		for i, x := range e.Of {
+			j.part(x, m.parts[i], one || m.bound == 1, found || m.finding)
 		}
 	case query.Or:
-		for _, x := range e.Of {
-			j.where(x, one || j.single(x), found || pinsFinding(x))
+		for i, x := range e.Of {
+			j.part(x, m.parts[i], one || m.parts[i].bound == 1, found || m.parts[i].finding)
 		}
 	case query.Not:
-		j.where(e.Of, one, found)
+		j.part(e.Of, m.parts[0], one, found)
 	case query.Equal:
 		j.test(e.Field, text(e.Pattern), one, found)
 	case query.OneOf:
@@ -743,9 +785,9 @@ func (j *judge) values(q Values) {
 		w.Where = q.Where.Where
 	}
 	j.nameOf(q.Field)
-	one := j.single(w.Where)
-	found := pinsFinding(w.Where)
-	j.where(w.Where, one, found)
+	m := j.measure(w.Where)
+	one, found := m.bound == 1, m.finding
+	j.part(w.Where, m, one, found)
 	r := roleOf(q.Field)
 	if q.Prefix != "" {
 		if j.value(q.Field, plainGap(q.Prefix)+string(gap)) && !one {
@@ -822,29 +864,11 @@ func (j *judge) private(folded string) bool {
 
 // single reports whether every row of a condition belongs to one named person: then
 // it asks what that person did, and not who did something.
-func (j *judge) single(e query.Expr) bool { return j.bound(e) == 1 }
+func (j *judge) single(e query.Expr) bool { return j.measure(e).bound == 1 }
 
-// bound gives how many people a condition is bound to, 0 where it is not.
+// bound gives how many people a test is bound to, 0 where it is not.
 func (j *judge) bound(e query.Expr) int {
 	switch e := e.(type) {
-	case query.And:
-		best := 0
-		for _, x := range e.Of {
-			if n := j.bound(x); n > 0 && (best == 0 || n < best) {
-				best = n
-			}
-		}
-		return best
-	case query.Or:
-		sum := 0
-		for _, x := range e.Of {
-			n := j.bound(x)
-			if n == 0 {
-				return 0
-			}
-			sum += n
-		}
-		return sum
 	case query.Equal:
 		if !e.Differs {
 			return j.pins(e.Field, e.Pattern)
