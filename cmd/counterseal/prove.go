@@ -159,6 +159,9 @@ func (s *server) prove(ctx context.Context, _ string, body []byte) (any, error) 
 	if err != nil {
 		return nil, web.BadRequest(err.Error(), "")
 	}
+	if err := s.web.JudgeRecord(ctx, ref.String(), q.Open); err != nil {
+		return nil, err
+	}
 	b, witnessed, err := s.maker().Prove(ctx, stream, ref, q.Open)
 	switch {
 	case errors.Is(err, evidence.ErrNotClosed):

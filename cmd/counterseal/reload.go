@@ -16,7 +16,7 @@ import (
 // reloadEvery is how often serve looks whether a document has changed.
 const reloadEvery = 2 * time.Second
 
-// reload puts changed rules, assessments and lists in force while the server runs:
+// reload puts changed rules, assessments, lists, policies and offices in force while the server runs:
 // on SIGHUP, and when a file of them was added, removed or written. Documents that
 // cannot be read leave the old ones in force; the log says which and why.
 func (s *server) reload(ctx context.Context) error {
@@ -51,6 +51,9 @@ func (s *server) reload(ctx context.Context) error {
 		if err == nil {
 			err = s.pipe.SetDocuments(docs)
 		}
+		if err == nil {
+			err = s.reloadForce(ctx)
+		}
 		if err != nil {
 			s.log.Error("documents cannot be read; the old ones stay in force", "err", err)
 			continue
@@ -63,7 +66,7 @@ func (s *server) reload(ctx context.Context) error {
 func (c *config) stamp() (string, error) {
 	var b strings.Builder
 	roots := append(append([]string{}, c.PIAs...), c.Rules...)
-	for _, p := range []string{c.Protected, c.Directory} {
+	for _, p := range []string{c.Protected, c.Directory, c.Policies, c.Offices} {
 		if p != "" {
 			roots = append(roots, p)
 		}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -288,6 +289,7 @@ func newRulesRun(env *environment) *cobra.Command {
 	var o output
 	var folders []string
 	var from, to string
+	var why look
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Ask rules about what is sealed",
@@ -324,11 +326,14 @@ func newRulesRun(env *environment) *cobra.Command {
 				return err
 			}
 			defer func() { err = errors.Join(err, c.close()) }()
-			resp, err := c.do(cmd.Context(), "POST", "/api/v1/rules/run", nil, bytes.NewReader(body))
+			v := url.Values{}
+			why.values(v)
+			resp, err := c.do(cmd.Context(), "POST", "/api/v1/rules/run", v, bytes.NewReader(body))
 			if err != nil {
 				return err
 			}
 			defer resp.Body.Close()
+			notices(env, resp)
 			w, format, done, err := o.open(env)
 			if err != nil {
 				return err
@@ -341,6 +346,7 @@ func newRulesRun(env *environment) *cobra.Command {
 	cmd.Flags().StringArrayVar(&folders, "rules", nil, "`folder` of rules to ask instead of those in force (repeats)")
 	cmd.Flags().StringVar(&from, "from", "", "earliest event `time`, RFC 3339")
 	cmd.Flags().StringVar(&to, "to", "", "latest event `time`, RFC 3339")
+	why.add(cmd)
 	return cmd
 }
 

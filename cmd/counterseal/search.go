@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"os"
 	"slices"
@@ -71,34 +72,63 @@ sealed, source, dataset, kind are the row's own.`
 func newSearch(env *environment) *cobra.Command {
 	var f configFlags
 	var o output
-	var from, to string
-	var limit int
+	var w window
 	cmd := &cobra.Command{
 		Use:   "search [QUERY]",
 		Short: "Find sealed events and findings",
 		Long:  "Search asks the index. The answer is newest first unless the query sorts.\n" + queryHelp,
 		Args:  cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return searchAndPrint(cmd, env, &f, &o, strings.Join(args, " "), from, to, limit)
+			return searchAndPrint(cmd, env, &f, &o, strings.Join(args, " "), &w)
 		},
 	}
 	f.add(cmd)
 	o.add(cmd)
-	addWindow(cmd, &from, &to, &limit)
+	w.add(cmd)
 	return cmd
 }
 
-func addWindow(cmd *cobra.Command, from, to *string, limit *int) {
-	cmd.Flags().StringVar(from, "from", "", "earliest event `time`, RFC 3339")
-	cmd.Flags().StringVar(to, "to", "", "latest event `time`, RFC 3339")
-	cmd.Flags().IntVar(limit, "limit", 100, "rows at most")
+// window bounds a question, and says why it is asked.
+type window struct {
+	from, to string
+	limit    int
+	look     look
+}
+
+func (w *window) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&w.from, "from", "", "earliest event `time`, RFC 3339")
+	cmd.Flags().StringVar(&w.to, "to", "", "latest event `time`, RFC 3339")
+	cmd.Flags().IntVar(&w.limit, "limit", 100, "rows at most")
+	w.look.add(cmd)
+}
+
+// look says why somebody looks, and in which case.
+type look struct{ purpose, caseID string }
+
+func (l *look) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&l.purpose, "purpose", os.Getenv("COUNTERSEAL_PURPOSE"), "why: a `code` that an assessment declares (default $COUNTERSEAL_PURPOSE, or the only one there is)")
+	cmd.Flags().StringVar(&l.caseID, "case", os.Getenv("COUNTERSEAL_CASE"), "`case` in which you ask; its aliases are its own (default $COUNTERSEAL_CASE)")
+}
+
+func (l *look) values(v url.Values) {
+	for name, text := range map[string]string{"purpose": l.purpose, "case": l.caseID} {
+		if text != "" {
+			v.Set(name, text)
+		}
+	}
+}
+
+// notices shows what the server says beside an answer.
+func notices(env *environment, resp *http.Response) {
+	for _, n := range resp.Header.Values("Counterseal-Notice") {
+		fmt.Fprintf(env.stderr, "counterseal: %s\n", event.Printable(n))
+	}
 }
 
 func newTimeline(env *environment) *cobra.Command {
 	var f configFlags
 	var o output
-	var from, to string
-	var limit int
+	var w window
 	cmd := &cobra.Command{
 		Use:   "timeline [QUERY]",
 		Short: "What happened, oldest first (default: the findings)",
@@ -112,22 +142,23 @@ func newTimeline(env *environment) *cobra.Command {
 			if strings.TrimSpace(q) == "" {
 				q = "kind = finding"
 			}
-			return searchAndPrint(cmd, env, &f, &o, q+" | sort by time", from, to, limit)
+			return searchAndPrint(cmd, env, &f, &o, q+" | sort by time", &w)
 		},
 	}
 	f.add(cmd)
 	o.add(cmd)
-	addWindow(cmd, &from, &to, &limit)
+	w.add(cmd)
 	return cmd
 }
 
-func searchAndPrint(cmd *cobra.Command, env *environment, f *configFlags, o *output, q, from, to string, limit int) (err error) {
+func searchAndPrint(cmd *cobra.Command, env *environment, f *configFlags, o *output, q string, w *window) (err error) {
 	cfg, err := f.load()
 	if err != nil {
 		return err
 	}
-	v := url.Values{"q": {q}, "limit": {strconv.Itoa(limit)}}
-	for name, text := range map[string]string{"from": from, "to": to} {
+	v := url.Values{"q": {q}, "limit": {strconv.Itoa(w.limit)}}
+	w.look.values(v)
+	for name, text := range map[string]string{"from": w.from, "to": w.to} {
 		if _, err := flagTime(name, text); err != nil {
 			return err
 		}
@@ -145,11 +176,12 @@ func searchAndPrint(cmd *cobra.Command, env *environment, f *configFlags, o *out
 		return err
 	}
 	defer resp.Body.Close()
-	w, format, done, err := o.open(env)
+	notices(env, resp)
+	out, format, done, err := o.open(env)
 	if err != nil {
 		return err
 	}
-	return errors.Join(printAnswer(w, format, resp.Body, limit, env), done())
+	return errors.Join(printAnswer(out, format, resp.Body, w.limit, env), done())
 }
 
 // printAnswer prints JSON lines of rows, or a table that begins with its columns.

@@ -13,12 +13,15 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/counterseal/counterseal/internal/alias"
+	"github.com/counterseal/counterseal/internal/cases"
 	"github.com/counterseal/counterseal/internal/collect"
 	"github.com/counterseal/counterseal/internal/durable"
 	"github.com/counterseal/counterseal/internal/event"
@@ -41,6 +44,10 @@ type server struct {
 	web  *web.Server
 	http *collect.HTTP
 	life *lifecycle.Lifecycle
+
+	force   atomic.Pointer[inForce] // who may do what
+	cases   *cases.Book
+	aliases *alias.Book
 
 	approving sync.Mutex // one act of approval at a time
 
@@ -110,6 +117,11 @@ func (s *server) open(ctx context.Context, o serverOptions) error {
 	if err != nil {
 		return err
 	}
+	force, err := s.cfg.inForce()
+	if err != nil {
+		return err
+	}
+	s.force.Store(force)
 	s.pipe, err = pipeline.Open(ctx, pipeline.Options{
 		Dir: s.cfg.Data, Documents: docs, Log: s.log, Now: s.now, Reserve: reserve, Memory: memory,
 		Segment: evidence.Options{Escrow: escrow}, Passphrase: keyring.PassphraseFrom(s.cfg.PassphraseFile),
@@ -121,6 +133,9 @@ func (s *server) open(ctx context.Context, o serverOptions) error {
 	if err := errors.Join(writeVersion(s.cfg.Data), s.started(ctx)); err != nil {
 		return errors.Join(err, s.pipe.Close())
 	}
+	if err := s.openGate(ctx); err != nil {
+		return errors.Join(err, s.pipe.Close())
+	}
 	if err := s.openLife(ctx); err != nil {
 		return errors.Join(err, s.pipe.Close())
 	}
@@ -129,7 +144,7 @@ func (s *server) open(ctx context.Context, o serverOptions) error {
 		return errors.Join(err, s.pipe.Close())
 	}
 	s.web, err = web.New(web.Options{
-		Pipeline: s.pipe, Ingest: s.http.Ingest(), Bulk: s.http.Bulk(), Import: s.importFiles, Log: s.log,
+		Pipeline: s.pipe, Gate: s.gate(), Ingest: s.http.Ingest(), Bulk: s.http.Bulk(), Import: s.importFiles, Log: s.log,
 		Acts: s.acts(), Checks: s.checks,
 		Version: version(), Demo: o.demo, Story: o.story, Now: s.now, Collectors: []prometheus.Collector{wayMetrics{s}},
 	})
@@ -157,7 +172,11 @@ func (s *server) started(ctx context.Context) error {
 	if err := s.pipe.Officers(ctx, roster); err != nil {
 		return err
 	}
-	return s.pipe.Started(ctx, hex.EncodeToString(binary[:]), hex.EncodeToString(sum[:]), version(), ownActor())
+	force := s.force.Load()
+	return s.pipe.Started(ctx, pipeline.Start{
+		Binary: hex.EncodeToString(binary[:]), Config: hex.EncodeToString(sum[:]),
+		Policy: force.policy.Digest(), Offices: force.digest, Version: version(), Actor: ownActor(),
+	})
 }
 
 // ownActor is the user of this process, as the ledger names users until there is a
@@ -343,7 +362,7 @@ func (s *server) run(ctx context.Context) error {
 
 // close closes what open opened. run has returned.
 func (s *server) close() error {
-	return errors.Join(s.pipe.Close(), s.lock.Release())
+	return errors.Join(s.closeGate(), s.pipe.Close(), s.lock.Release())
 }
 
 // socketPath gives a path for run/api.sock that fits the 108 bytes that the system

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/counterseal/counterseal/internal/access"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/pia"
@@ -24,6 +25,35 @@ func (p *Pipeline) InForce() []*pia.Rule {
 	p.policyMu.RLock()
 	defer p.policyMu.RUnlock()
 	return p.policy.pias.Rules(p.now())
+}
+
+// Asking is what the decision point must know of the documents in force: protected
+// channels, and whom the directory names.
+func (p *Pipeline) Asking() access.Options {
+	p.policyMu.RLock()
+	pol := p.policy
+	p.policyMu.RUnlock()
+	return access.Options{
+		Protected: pol.protected.Mentions,
+		Known: func(text string) bool {
+			label, err := pol.names.Label(text)
+			return err != nil || label != text
+		},
+	}
+}
+
+// AliasMAC is the keyed digest that aliases are made of.
+func (p *Pipeline) AliasMAC(msg []byte) [32]byte { return [32]byte(p.keyring.MAC("alias/1", msg)) }
+
+// Purposes are the codes that the assessments in force declare, sorted.
+func (p *Pipeline) Purposes() []string {
+	seen := map[string]bool{}
+	for _, r := range p.InForce() {
+		for _, u := range r.Purposes {
+			seen[u] = true
+		}
+	}
+	return sortedKeys(seen)
 }
 
 // Past tells whether the follower of a compartment has read up to a position, so that

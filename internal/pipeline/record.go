@@ -182,28 +182,43 @@ func (p *Pipeline) closeRecord(ctx context.Context) error {
 // Recorder is the ledger with its projection, for statements about acts of people.
 func (p *Pipeline) Recorder() *attest.Recorder { return p.recorder }
 
+// Start is what a server runs with. The digests are SHA-256 in hex.
+type Start struct {
+	Binary, Config string
+	Policy         string // of the access policies
+	Offices        string // of the record of offices; empty: none is configured
+	Version, Actor string
+}
+
 // Started states that a server of this binary and configuration runs, with what is in
-// force; Close then states that it stopped. The digests are SHA-256 in hex.
-func (p *Pipeline) Started(ctx context.Context, binary, config, version, actor string) error {
+// force; Close then states that it stopped.
+func (p *Pipeline) Started(ctx context.Context, s Start) error {
 	p.policyMu.RLock()
-	rules, policy := p.policy.rules.Digest(), p.policy.digest
+	rules, documents := p.policy.rules.Digest(), p.policy.digest
 	p.policyMu.RUnlock()
-	before, ok, err := p.recorder.Fact(ctx, "config.activated", "config")
-	if err != nil {
-		return err
-	}
-	if !ok || !strings.Contains(string(before.Detail), `"`+config+`"`) {
-		if _, err := p.recorder.Record(ctx, attest.Act{Kind: "config.activated", Actor: actor, Subject: []string{"config"}, Detail: map[string]any{"digest": config}}); err != nil {
+	for _, one := range [][3]string{{"config.activated", "config", s.Config}, {"policy.activated", "policy", s.Policy}, {"offices.activated", "offices", s.Offices}} {
+		if err := p.Activated(ctx, one[0], one[1], one[2], s.Actor); err != nil {
 			return err
 		}
 	}
-	_, err = p.recorder.Record(ctx, attest.Act{
-		Kind: "server.start", Actor: actor, Subject: []string{node},
-		Detail: map[string]any{"binary": binary, "config": config, "rules": rules, "policy": policy, "version": version},
+	_, err := p.recorder.Record(ctx, attest.Act{
+		Kind: "server.start", Actor: s.Actor, Subject: []string{node},
+		Detail: map[string]any{"binary": s.Binary, "config": s.Config, "rules": rules, "policy": s.Policy, "documents": documents, "version": s.Version},
 	})
 	if err == nil {
 		p.leaving = "asked"
 	}
+	return err
+}
+
+// Activated states that a document is in force from now on, if the last one was
+// another. An empty digest says that there is none.
+func (p *Pipeline) Activated(ctx context.Context, kind, key, digest, actor string) error {
+	before, ok, err := p.recorder.Fact(ctx, kind, key)
+	if err != nil || !ok && digest == "" || ok && strings.Contains(string(before.Detail), `"`+digest+`"`) {
+		return err
+	}
+	_, err = p.recorder.Record(ctx, attest.Act{Kind: kind, Actor: actor, Subject: []string{key}, Detail: map[string]any{"digest": digest}})
 	return err
 }
 

@@ -2,12 +2,17 @@ package web
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/counterseal/counterseal/internal/access"
+	"github.com/counterseal/counterseal/internal/alias"
 	"github.com/counterseal/counterseal/internal/collect"
 	"github.com/counterseal/counterseal/internal/detect"
 	"github.com/counterseal/counterseal/internal/event"
@@ -29,7 +34,11 @@ type asked struct {
 
 func (s *Server) ask(r *http.Request) (asked, error) {
 	v := r.URL.Query()
-	q, err := query.Parse(v.Get("q"))
+	text, err := s.meant(r.Context(), v.Get("q"))
+	if err != nil {
+		return asked{}, err
+	}
+	q, err := query.Parse(text)
 	if err != nil {
 		return asked{}, &badRequest{err.Error(), "see: counterseal search --help"}
 	}
@@ -53,6 +62,24 @@ func (s *Server) ask(r *http.Request) (asked, error) {
 	return a, nil
 }
 
+// meant turns the aliases of a question back. One of another case or another day says
+// nothing here, and a token was never shown to anybody.
+func (s *Server) meant(ctx context.Context, text string) (string, error) {
+	p := permitOf(ctx)
+	found, err := s.o.Gate.Aliases.Resolve(ctx, p.view, text)
+	switch {
+	case errors.Is(err, alias.ErrText):
+		return "", &badRequest{err.Error(), ""}
+	case err != nil:
+		return "", err
+	case found.Tokens > 0:
+		return "", &Refused{"the question holds a token, and tokens never leave the server", "use the alias that the answer showed, such as person-…"}
+	case found.Unknown > 0:
+		return "", &Refused{"the question holds an alias that was not shown here", "an alias counts in its case alone, without a case for its day: name the case with --case, or search again"}
+	}
+	return found.Text, nil
+}
+
 // Row is one line of an answer.
 type Row struct {
 	Ref         string              `json:"ref"`
@@ -74,16 +101,35 @@ func (r *Row) Get(name string) string {
 	return ""
 }
 
-func newRow(r *index.Row) Row {
+// newRow shows a row, without what is veiled.
+func newRow(r *index.Row, veil access.Veiling, o access.Options) Row {
 	out := Row{
 		Ref: r.Ref, Time: stamp(time.Unix(0, r.Time)), Sealed: stamp(r.Sealed), Compartment: r.Compartment,
 		Source: r.Source, Dataset: r.Dataset, Kind: r.Kind, Truncated: r.Truncated, Fields: make(map[string][]string, len(r.OCSF)+len(r.Native)),
 	}
+	class := ""
 	for _, a := range r.OCSF {
-		out.Fields[a.Name] = append(out.Fields[a.Name], a.Value)
+		if a.Name == "class_uid" {
+			class = a.Value
+		}
+	}
+	veil = veil.Row(class, r.Kind)
+	show := func(name, value string) {
+		if !veil.HideValue(name, value, o) {
+			out.Fields[name] = append(out.Fields[name], value)
+		}
+	}
+	for _, a := range r.OCSF {
+		show(a.Name, a.Value)
 	}
 	for _, a := range r.Native {
-		out.Fields["native."+a.Name] = append(out.Fields["native."+a.Name], a.Value)
+		show("native."+a.Name, a.Value)
+	}
+	if veil.Ref() {
+		out.Ref = ""
+	}
+	if veil.Day() {
+		out.Time, out.Sealed = time.Unix(0, r.Time).UTC().Format(time.DateOnly), ""
 	}
 	return out
 }
@@ -98,11 +144,15 @@ func (s *Server) search(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	p := permitOf(r.Context())
+	if err := s.judge(r.Context(), p, "search", access.Search{Query: a.query}, &a); err != nil {
+		return err
+	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	buf := bufio.NewWriter(w)
 	enc := json.NewEncoder(buf)
-	if a.query.IsTable() {
-		t, err := s.o.Pipeline.Index().Stats(r.Context(), a.query, a.scope)
+	if a.query.IsTable() || p.cells {
+		t, err := s.table(r.Context(), p, a)
 		if err != nil {
 			return err
 		}
@@ -118,11 +168,40 @@ func (s *Server) search(w http.ResponseWriter, r *http.Request) error {
 		}
 		return buf.Flush()
 	}
-	err = s.each(r, a, func(row *index.Row) error { return enc.Encode(newRow(row)) })
-	if err != nil {
+	if err := s.shown(r, p, a, func(row Row) error { return enc.Encode(row) }); err != nil {
 		return err
 	}
 	return buf.Flush()
+}
+
+// shown gives the rows of an answer as the asker may see them. Where they show contents
+// without people their order tells nothing either.
+func (s *Server) shown(r *http.Request, p *permit, a asked, fn func(Row) error) error {
+	o := s.o.Gate.Access()
+	if !p.veil.Contents() {
+		return s.each(r, a, func(row *index.Row) error { return fn(newRow(row, p.veil, o)) })
+	}
+	type line struct {
+		key string
+		row Row
+	}
+	var all []line
+	err := s.each(r, a, func(row *index.Row) error {
+		v := newRow(row, p.veil, o)
+		key, err := json.Marshal(v)
+		all = append(all, line{string(key), v})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(all, func(a, b line) int { return strings.Compare(a.key, b.key) })
+	for _, l := range all {
+		if err := fn(l.row); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *Server) each(r *http.Request, a asked, fn func(*index.Row) error) error {
@@ -143,6 +222,14 @@ func (s *Server) findings(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	a.query = onFindings(a.query)
+	p := permitOf(r.Context())
+	if err := s.judge(r.Context(), p, "findings", access.Search{Query: a.query}, &a); err != nil {
+		return err
+	}
+	if p.cells {
+		return &Refused{"this question about findings lists people by what they did", "ask for the findings of a rule: rule.id = …"}
+	}
 	all, err := s.o.Pipeline.Index().Findings(r.Context(), a.query, a.scope, a.limit)
 	if err != nil {
 		return err
@@ -156,6 +243,87 @@ func (s *Server) findings(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	return buf.Flush()
+}
+
+// onFindings asks the same about findings alone, which is what the route answers with.
+func onFindings(q *query.Query) *query.Query {
+	only := query.Expr(query.Equal{Field: "kind", Pattern: query.Literal("finding")})
+	out := *q
+	out.Where = only
+	if q.Where != nil {
+		out.Where = query.And{Of: []query.Expr{only, q.Where}}
+	}
+	return &out
+}
+
+// askable compiles the rules of a request, judges what they select together, and gives
+// the rules that may be asked. Rules that are in force were judged when they came there.
+func (s *Server) askable(ctx context.Context, req *RetroRequest) (*detect.RuleSet, error) {
+	rules, err := detect.Compile(req.Files)
+	if err != nil {
+		return nil, err
+	}
+	if len(rules.Rules())+len(rules.Set().Correlations()) == 0 {
+		return nil, &badRequest{"no rule of the request can be honoured", "counterseal rules check PATH says why"}
+	}
+	known := map[[32]byte]bool{}
+	for _, r := range s.o.Pipeline.Rules().Rules() {
+		known[r.Digest] = true
+	}
+	p := permitOf(ctx)
+	var out []string // files of rules that select people
+	var refused error
+	before := p.notices
+	for _, r := range rules.Rules() {
+		a := asked{query: &query.Query{}, scope: index.Scope{From: req.From, To: req.To}}
+		err := s.judge(ctx, p, "rules.run", access.Rule{Rule: r, Published: known[r.Digest]}, &a)
+		var no *Refused
+		switch {
+		case errors.As(err, &no) || err == nil && p.cells:
+			if refused == nil {
+				refused = err
+			}
+			out = append(out, r.Path)
+			p.cells, p.notices = false, before
+		case err != nil:
+			return nil, err
+		default:
+			req.From, req.To = a.scope.From, a.scope.To
+		}
+	}
+	if len(out) == 0 {
+		return rules, nil
+	}
+	if len(out) == len(rules.Rules()) {
+		if refused == nil {
+			refused = &Refused{"the rules would list people by what they read or visited", "rules that two people activated answer that; or ask for an authorisation: counterseal authorise request"}
+		}
+		return nil, refused
+	}
+	left := slices.DeleteFunc(slices.Clone(req.Files), func(f detect.File) bool { return slices.Contains(out, f.Path) })
+	p.decision.Allow = true
+	p.notices = append(p.notices, strconv.Itoa(len(out))+" of "+strconv.Itoa(len(rules.Rules()))+" rules select people or list them by what they did, and were not asked: "+strings.Join(out[:min(len(out), 5)], ", "))
+	return detect.Compile(left)
+}
+
+// table answers with columns. Where an answer may be in counts only, each row stands for
+// access.MinCell people or more, and for what a question about people by what they did
+// asks, there is one row: how many they are.
+func (s *Server) table(ctx context.Context, p *permit, a asked) (index.Table, error) {
+	ix := s.o.Pipeline.Index()
+	if !p.cells {
+		return ix.Stats(ctx, a.query, a.scope)
+	}
+	c, _ := access.Cell(a.query)
+	t, err := ix.Stats(ctx, c.Query, a.scope)
+	if err != nil {
+		return index.Table{}, err
+	}
+	shown, hidden := s.counts.Show(s.now(), p.person.ID, c, t.Rows)
+	if hidden > 0 {
+		p.notices = append(p.notices, strconv.Itoa(hidden)+" of "+strconv.Itoa(len(t.Rows))+" counts are left out: they stand for fewer than "+strconv.Itoa(access.MinCell)+" people, by themselves or beside what was shown today")
+	}
+	return index.Table{Columns: c.Columns, Rows: shown}, nil
 }
 
 // Finding is a finding as the API shows it.
@@ -374,12 +542,9 @@ func (s *Server) retro(w http.ResponseWriter, r *http.Request) error {
 	if err := dec.Decode(&req); err != nil {
 		return &badRequest{"the request names no rules", ""}
 	}
-	rules, err := detect.Compile(req.Files)
+	rules, err := s.askable(r.Context(), &req)
 	if err != nil {
 		return err
-	}
-	if len(rules.Rules())+len(rules.Set().Correlations()) == 0 {
-		return &badRequest{"no rule of the request can be honoured", "counterseal rules check PATH says why"}
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	buf := bufio.NewWriter(w)

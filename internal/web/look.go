@@ -66,6 +66,8 @@ type look struct {
 	route string
 	body  []byte
 	sum   hash.Hash // nil: no body was read
+
+	permit *permit // nil: it came to no decision
 }
 
 // recorded makes a request whose answer does not begin before the ledger has it.
@@ -116,7 +118,25 @@ func (l *look) state(status int) error {
 	if err != nil {
 		return err
 	}
-	_, err = rec.Record(ctx, attest.Act{Kind: "request.served", Actor: l.s.actor(l.r), Detail: map[string]any{"route": l.route, "status": status, "question": digest}})
+	act := attest.Act{Kind: "request.served", Actor: l.s.actor(l.r)}
+	detail := map[string]any{"route": l.route, "status": status, "question": digest}
+	if p := l.permit; p != nil {
+		act.Actor, act.Purpose = p.actor, p.purpose
+		detail["act"], detail["policies"] = p.act, strings.Join(p.decision.Policies, " ")
+		for name, text := range map[string]string{"selects": p.selects, "office": p.person.Office, "cover": p.cover.ID} {
+			if text != "" {
+				detail[name] = text
+			}
+		}
+		if p.cells {
+			detail["counts"] = true
+		}
+		if p.judged && !p.decision.Allow {
+			act.Kind, detail["rule"] = "request.refused", strings.Join(p.decision.Policies, " ")
+		}
+	}
+	act.Detail = detail
+	_, err = rec.Record(ctx, act)
 	return err
 }
 
@@ -168,14 +188,11 @@ const maxAct = 32 << 20
 // act hands a request to the act of its name.
 func (s *Server) act(w http.ResponseWriter, r *http.Request) error {
 	do := s.o.Acts[r.PathValue("act")]
-	if do == nil {
-		return &badRequest{"there is no such act", ""}
-	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxAct))
 	if err != nil {
 		return &badRequest{"the request is too large or was broken off", ""}
 	}
-	answer, err := do(r.Context(), s.actor(r), body)
+	answer, err := do(r.Context(), permitOf(r.Context()).actor, body)
 	if err != nil {
 		return err
 	}

@@ -2,47 +2,73 @@ package web
 
 import "net/http"
 
-// access says who may call a route, until there is a login.
-type access int
+// entrance says how a request can come to a route, before the decision point asks who it is.
+type entrance int
 
 const (
-	open       access = iota // whoever reaches the loopback address
-	secret                   // a session that the one-time secret began, or the socket
-	ingests                  // a source: guarded by the gate, not by a login
-	socketOnly               // who may open the socket may read the files as well
+	open       entrance = iota // whoever reaches the address
+	secret                     // somebody who logged in, or the owner of the machine
+	ingests                    // a source: guarded by the assessments; beyond loopback by a token too
+	socketOnly                 // the owner of the machine and who can name the files on it
 )
 
 // route is one line of the API and of the pages.
 type route struct {
 	pattern string
-	access  access
-	look    bool // a request of a person: it becomes a statement before it is answered
-	handle  func(http.ResponseWriter, *http.Request) error
+	door    entrance
+	// act is what the policies call it; docs/policy-matrix.md says who may. Empty: it
+	// tells nobody anything that needs a policy.
+	act string
+	// events says that the handler asks about events: it judges its question itself.
+	events bool
+	look   bool // a request of a person: it becomes a statement before it is answered
+	handle func(http.ResponseWriter, *http.Request) error
 }
+
+// byName is the act of a route whose path names it.
+const byName = "{act}"
 
 // routes is every route with who may call it. openapi.json describes those below
 // /api; a test holds the two together.
 func (s *Server) routes() []route {
 	return []route{
-		{"GET /{$}", secret, true, s.start},
-		{"GET /enter", open, false, s.enter},
-		{"GET /static/", open, false, s.static},
-		{"GET /healthz", open, false, s.health},
-		{"GET /metrics", secret, false, s.metrics},
+		{"GET /{$}", secret, "start", false, true, s.start},
+		{"GET /enter", open, "", false, false, s.enter},
+		{"GET /static/", open, "", false, false, s.static},
+		{"GET /healthz", open, "", false, false, s.health},
+		{"GET /metrics", secret, "metrics", false, false, s.metrics},
 
-		{"GET /api/v1/openapi.json", open, false, s.openapi},
-		{"GET /api/v1/status", secret, true, s.status},
-		{"GET /api/v1/search", secret, true, s.search},
-		{"GET /api/v1/findings", secret, true, s.findings},
-		{"GET /api/v1/sources", secret, true, s.sources},
-		{"GET /api/v1/gaps", secret, true, s.gaps},
-		{"GET /api/v1/rules", secret, true, s.rules},
-		{"POST /api/v1/rules/run", secret, true, s.retro},
-		{"GET /api/v1/doctor", secret, true, s.doctor},
-		{"POST /api/v1/settle", secret, false, s.settle},
-		{"POST /api/v1/import", socketOnly, true, s.importFiles},
-		{"POST /api/v1/acts/{act}", socketOnly, true, s.act},
-		{"POST /api/v1/ingest/{source}", ingests, false, s.ingest},
-		{"/es/{source}/", ingests, false, s.bulk},
+		{"GET /api/v1/openapi.json", open, "", false, false, s.openapi},
+		{"GET /api/v1/status", secret, "status", false, true, s.status},
+		{"GET /api/v1/search", secret, "search", true, true, s.search},
+		{"GET /api/v1/findings", secret, "findings", true, true, s.findings},
+		{"GET /api/v1/sources", secret, "sources", false, true, s.sources},
+		{"GET /api/v1/gaps", secret, "gaps", false, true, s.gaps},
+		{"GET /api/v1/rules", secret, "rules.list", false, true, s.rules},
+		{"POST /api/v1/rules/run", secret, "rules.run", true, true, s.retro},
+		{"GET /api/v1/doctor", secret, "doctor", false, true, s.doctor},
+		{"POST /api/v1/settle", secret, "settle", false, false, s.settle},
+		{"POST /api/v1/import", socketOnly, "import", false, true, s.importFiles},
+		{"POST /api/v1/acts/{act}", socketOnly, byName, false, true, s.act},
+		{"POST /api/v1/ingest/{source}", ingests, "ingest", false, false, s.ingest},
+		{"/es/{source}/", ingests, "ingest", false, false, s.bulk},
 	}
+}
+
+// actions names for each act what the policies call it, where that differs: who brings the
+// decisions of officers does not decide.
+var actions = map[string]string{
+	"unlock.approve": "approval.bring",
+	"hold.release":   "approval.bring",
+}
+
+// judging are the acts that show events: they call JudgeRecord before they do.
+var judging = map[string]bool{"prove": true}
+
+// action is what the policies call an act.
+func action(act string) string {
+	if a, ok := actions[act]; ok {
+		return a
+	}
+	return act
 }

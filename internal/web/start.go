@@ -2,12 +2,14 @@ package web
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/counterseal/counterseal/internal/access"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/index"
 	"github.com/counterseal/counterseal/internal/pipeline"
@@ -26,12 +28,17 @@ type startPage struct {
 	Story  []string
 	Query  string
 	Error  string
+	Hint   string
 	Table  index.Table
 	Rows   []pageRow
 	More   bool
 	Events string
 	Levels []levelCount
 	Rules  int
+
+	Reader  bool // may ask for findings
+	Owner   bool // of the machine, without a login
+	Notices []string
 
 	Findings     []pageFinding
 	MoreFindings bool
@@ -65,7 +72,7 @@ type pageGap struct{ Time, Source, Stream, Kind, Missing string }
 // start renders the start page, and the answer to a question where one is asked.
 func (s *Server) start(w http.ResponseWriter, r *http.Request) error {
 	p := s.o.Pipeline
-	page := startPage{Title: "What is here", Demo: s.o.Demo, Story: s.o.Story, Query: r.URL.Query().Get("q"), Rules: len(p.Rules().Rules())}
+	page := startPage{Title: "What is here", Demo: s.o.Demo, Story: s.o.Story, Query: r.URL.Query().Get("q"), Rules: len(p.Rules().Rules()), Owner: s.owner(r)}
 	if page.Query != "" {
 		if err := s.answer(r, &page); err != nil {
 			return err
@@ -83,9 +90,13 @@ func (s *Server) start(w http.ResponseWriter, r *http.Request) error {
 	}
 	page.Events = thousands(events)
 
-	all, err := p.Index().Findings(r.Context(), nil, index.Scope{}, 10_000)
-	if err != nil {
-		return err
+	// Findings show people, by aliases: who may not ask for them sees how much there is
+	// of everything else.
+	var all []event.Finding
+	if page.Reader = s.may(permitOf(r.Context()), "findings"); page.Reader {
+		if all, err = p.Index().Findings(r.Context(), nil, index.Scope{}, 10_000); err != nil {
+			return err
+		}
 	}
 	slices.SortStableFunc(all, func(a, b event.Finding) int { return a.From.Compare(b.From) })
 	n := map[string]int{}
@@ -135,13 +146,26 @@ func (s *Server) start(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) answer(r *http.Request, page *startPage) error {
+	p := permitOf(r.Context())
 	a, err := s.ask(r)
-	if err != nil {
-		page.Error = err.Error()
-		return nil
+	if err == nil {
+		err = s.judge(r.Context(), p, "search", access.Search{Query: a.query}, &a)
 	}
-	if a.query.IsTable() {
-		t, err := s.o.Pipeline.Index().Stats(r.Context(), a.query, a.scope)
+	var no *Refused
+	var bad *badRequest
+	switch {
+	case errors.As(err, &no):
+		page.Error, page.Hint = no.Reason, no.Hint
+		return nil
+	case errors.As(err, &bad):
+		page.Error, page.Hint = bad.text, bad.hint
+		return nil
+	case err != nil:
+		return err
+	}
+	page.Notices = p.notices
+	if a.query.IsTable() || p.cells {
+		t, err := s.table(r.Context(), p, a)
 		if err != nil {
 			return err
 		}
@@ -154,12 +178,11 @@ func (s *Server) answer(r *http.Request, page *startPage) error {
 		return nil
 	}
 	a.limit = pageRows + 1
-	return s.each(r, a, func(row *index.Row) error {
+	return s.shown(r, p, a, func(v Row) error {
 		if len(page.Rows) == pageRows {
 			page.More = true
 			return nil
 		}
-		v := newRow(row)
 		page.Rows = append(page.Rows, pageRow{
 			Time: v.Time, Dataset: v.Dataset, Device: event.Printable(v.Get("device.hostname")), Who: event.Printable(Who(&v)), What: event.Printable(What(&v)), Ref: v.Ref,
 		})

@@ -3,9 +3,11 @@
 // the rules live below. It imports no package that could undo a token, open a
 // segment or use a key (layers_test.go).
 //
-// There is no login yet, so the loopback handler checks the Host header, refuses
-// requests that another site makes a browser send, and asks for a session that a
-// one-time secret begins; the socket handler trusts the file mode of the socket.
+// Every route passes one decision point (gate.go) before its handler reads anything, and
+// what people are shown holds aliases in place of tokens. The loopback handler checks the
+// Host header, refuses requests that another site makes a browser send, and asks for
+// a session that a one-time secret begins; the socket handler trusts the file mode of the
+// socket: both are the owner of the machine. Everybody else logs in.
 package web
 
 import (
@@ -17,6 +19,7 @@ import (
 	"encoding/json"
 	"errors"
 	"html/template"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -27,6 +30,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/counterseal/counterseal/internal/access"
 	"github.com/counterseal/counterseal/internal/attest"
 	"github.com/counterseal/counterseal/internal/collect"
 	"github.com/counterseal/counterseal/internal/event"
@@ -40,6 +44,7 @@ var files embed.FS
 // Options of a server.
 type Options struct {
 	Pipeline *pipeline.Pipeline
+	Gate     Gate
 	// Ingest and Bulk are the ways in that collect offers.
 	Ingest http.Handler
 	Bulk   http.Handler
@@ -68,6 +73,7 @@ type Server struct {
 	now      func() time.Time
 	page     *template.Template
 	registry *prometheus.Registry
+	counts   access.Memory // that askers were shown
 
 	mu       sync.Mutex
 	once     [32]byte // digest of the one-time secret; zero when it was used
@@ -81,6 +87,10 @@ type Server struct {
 const sessionLife = 12 * time.Hour
 
 const cookieName = "counterseal"
+
+// noticeHeader carries what the asker should know beside the answer: why it is in counts,
+// what opened it.
+const noticeHeader = "Counterseal-Notice"
 
 // New makes a server.
 func New(o Options) (*Server, error) {
@@ -161,12 +171,12 @@ func localHost(host string) bool {
 func (s *Server) mux(allowed func(*http.Request) bool, socket bool) http.Handler {
 	mux := http.NewServeMux()
 	for _, rt := range s.routes() {
-		if rt.access == socketOnly && !socket {
+		if rt.door == socketOnly && !socket {
 			continue
 		}
 		mux.HandleFunc(rt.pattern, func(w http.ResponseWriter, r *http.Request) {
 			headers(w.Header())
-			if rt.access == secret && !allowed(r) {
+			if rt.door == secret && !allowed(r) {
 				s.refuseStranger(w, r)
 				return
 			}
@@ -174,7 +184,7 @@ func (s *Server) mux(allowed func(*http.Request) bool, socket bool) http.Handler
 			if rt.look {
 				r = s.recorded(a, r, rt.pattern)
 			}
-			if err := rt.handle(a, r); err != nil {
+			if err := s.through(a, r, rt); err != nil {
 				s.fail(a, r, err)
 			}
 			a.end()
@@ -183,13 +193,61 @@ func (s *Server) mux(allowed func(*http.Request) bool, socket bool) http.Handler
 	return mux
 }
 
+// through asks the decision point, and lets the handler answer.
+func (s *Server) through(a *answerWriter, r *http.Request, rt route) error {
+	if rt.act == "" || rt.door == ingests {
+		return rt.handle(a, r)
+	}
+	act := rt.act
+	if act == byName {
+		name := r.PathValue("act")
+		if s.o.Acts[name] == nil {
+			return &badRequest{"there is no such act", ""}
+		}
+		act = action(name)
+	}
+	p, err := s.permit(r, act)
+	if err != nil {
+		return err
+	}
+	a.permit = p
+	r = r.WithContext(context.WithValue(r.Context(), permitKey{}, p))
+	if !rt.events && !judging[act] {
+		if err := s.house(p, act); err != nil {
+			return err
+		}
+	}
+	if !rt.look {
+		return rt.handle(a, r)
+	}
+	out := s.o.Gate.Aliases.Writer(context.WithoutCancel(r.Context()), a, p.view)
+	if err := rt.handle(&aliased{answerWriter: a, out: out}, r); err != nil {
+		return err
+	}
+	return out.Close()
+}
+
+// aliased shows aliases where the handler writes tokens.
+type aliased struct {
+	*answerWriter
+	out io.Writer
+}
+
+func (w *aliased) Write(b []byte) (int, error) {
+	if len(b) == 0 { // begins the answer
+		return w.answerWriter.Write(b)
+	}
+	return w.out.Write(b)
+}
+
 // answerWriter knows whether an answer has begun, and lets it begin only when the
 // ledger has the request.
 type answerWriter struct {
 	http.ResponseWriter
 	begun    bool
 	look     *look // nil: the route is no look
-	unstated bool  // the ledger does not have it: something else was answered
+	permit   *permit
+	unstated bool // the ledger does not have it: something else was answered
 }
 
 func (a *answerWriter) WriteHeader(status int) {
@@ -197,7 +255,19 @@ func (a *answerWriter) WriteHeader(status int) {
 		return
 	}
 	a.begun = true
+	if a.permit != nil && !a.permit.judged && status < http.StatusBadRequest { // a defect of ours never shows anything
+		a.unstated = true
+		a.look.s.log.Error("an answer was stopped", "path", a.look.route, "err", errUnjudged)
+		problem(a.ResponseWriter, http.StatusInternalServerError, "internal", errUnjudged.Error(), "")
+		return
+	}
+	if a.permit != nil {
+		for _, n := range a.permit.notices {
+			a.Header().Add(noticeHeader, n)
+		}
+	}
 	if a.look != nil {
+		a.look.permit = a.permit
 		if err := a.look.state(status); err != nil {
 			a.unstated = true
 			a.look.s.log.Error("a request was not answered: the ledger could not take it", "path", a.look.route, "err", err)

@@ -27,6 +27,7 @@ import (
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/pipeline"
+	"github.com/counterseal/counterseal/internal/policy"
 	"github.com/counterseal/counterseal/rules"
 )
 
@@ -37,6 +38,8 @@ type house struct {
 	*Server
 	pipe *pipeline.Pipeline
 	now  time.Time
+
+	offices *policy.Offices // nil: none, and who asks by the socket is the founder
 
 	broken bool // the test took the ledger away: closing fails
 }
@@ -71,8 +74,13 @@ func newHouse(t *testing.T, o pipeline.Options) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
+	acts := map[string]Act{}
+	for _, name := range []string{"key.state", "unlock.approve", "unlock.request", "hold.place", "hold.list", "hold.request", "hold.release", "retention.plan", "retention.run",
+		"package.create", "package.list", "replay", "authorise.request", "authorise.list", "break.glass", "review.list", "account.list", "account.change", "token.change", "rules.activate"} {
+		acts[name] = func(context.Context, string, []byte) (any, error) { return map[string]any{}, nil }
+	}
 	h.Server, err = New(Options{
-		Pipeline: h.pipe, Ingest: in_.Ingest(), Bulk: in_.Bulk(), Version: "test", Demo: true, Story: []string{"A story."}, Now: now,
+		Pipeline: h.pipe, Gate: gateOf(t, h, h.pipe), Acts: acts, Ingest: in_.Ingest(), Bulk: in_.Bulk(), Version: "test", Demo: true, Story: []string{"A story."}, Now: now,
 		Import: func(context.Context, ImportRequest, func(collect.Progress)) (collect.Report, error) {
 			return collect.Report{Accepted: 7}, nil
 		},
@@ -251,7 +259,7 @@ func TestStrangers(t *testing.T) {
 		}
 		for _, head := range [][]string{nil, {"Cookie", cookieName + "=guess"}} {
 			w := h.ask(method, path, "{}", head...)
-			switch rt.access {
+			switch rt.door {
 			case secret:
 				if w.Code != 401 {
 					t.Errorf("%s without a session: %d", rt.pattern, w.Code)
@@ -269,13 +277,13 @@ func TestStrangers(t *testing.T) {
 				}
 			}
 		}
-		if rt.access == socketOnly {
+		if rt.door == socketOnly {
 			if w := h.ask(method, path, "{}", cookie...); w.Code != 404 && w.Code != 405 {
 				t.Errorf("%s with a session: %d", rt.pattern, w.Code)
 			}
 		}
 		// An empty request for rules is refused as one, which is an answer all the same.
-		if w := send(h.Socket(), method, path, "{}"); rt.access == secret && w.Code >= 300 && (w.Code != 400 || path != "/api/v1/rules/run") {
+		if w := send(h.Socket(), method, path, "{}"); rt.door == secret && w.Code >= 300 && (w.Code != 400 || path != "/api/v1/rules/run") {
 			t.Errorf("%s over the socket: %d", rt.pattern, w.Code)
 		}
 	}
@@ -773,7 +781,7 @@ func TestEveryLookIsAStatement(t *testing.T) {
 		return s, next
 	}
 	for _, rt := range h.routes() {
-		if (rt.access == secret || rt.access == socketOnly) && !rt.look && !strings.Contains(rt.pattern, "/metrics") && !strings.Contains(rt.pattern, "/settle") {
+		if (rt.door == secret || rt.door == socketOnly) && !rt.look && !strings.Contains(rt.pattern, "/metrics") && !strings.Contains(rt.pattern, "/settle") {
 			t.Errorf("%s is a look that leaves no statement", rt.pattern)
 		}
 	}

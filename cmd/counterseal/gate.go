@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/counterseal/counterseal/internal/access"
+	"github.com/counterseal/counterseal/internal/alias"
+	"github.com/counterseal/counterseal/internal/attest"
+	"github.com/counterseal/counterseal/internal/cases"
+	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/index"
+	"github.com/counterseal/counterseal/internal/policy"
+	"github.com/counterseal/counterseal/internal/query"
+	"github.com/counterseal/counterseal/internal/web"
+)
+
+// inForce is who may do what, as the configuration says it at one moment.
+type inForce struct {
+	policy  *policy.Set
+	offices *policy.Offices // nil: no record is configured
+	digest  string          // of the record of offices, hex; empty without one
+}
+
+// inForce reads policies and offices. A set or a record that is not valid is refused.
+func (c *config) inForce() (*inForce, error) {
+	var dir fs.FS = policy.Default()
+	if c.Policies != "" {
+		dir = os.DirFS(c.Policies)
+	}
+	set, err := policy.Load(dir)
+	if err != nil {
+		return nil, fmt.Errorf("policies: %w", err)
+	}
+	f := &inForce{policy: set}
+	if c.Offices == "" {
+		return f, nil
+	}
+	data, err := os.ReadFile(c.Offices)
+	if err != nil {
+		return nil, fmt.Errorf("offices: %w", err)
+	}
+	if f.offices, err = policy.ParseOffices(data, set.Roles()); err != nil {
+		return nil, fmt.Errorf("offices: %s: %w", filepath.Base(c.Offices), err)
+	}
+	sum := sha256.Sum256(data)
+	f.digest = hex.EncodeToString(sum[:])
+	return f, nil
+}
+
+// reloadForce puts changed policies and offices in force, once the ledger has them.
+func (s *server) reloadForce(ctx context.Context) error {
+	force, err := s.cfg.inForce()
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(
+		s.pipe.Activated(ctx, "policy.activated", "policy", force.policy.Digest(), attest.System),
+		s.pipe.Activated(ctx, "offices.activated", "offices", force.digest, attest.System),
+	); err != nil {
+		return err
+	}
+	s.force.Store(force)
+	return nil
+}
+
+// owner is the person id of the user who runs the server.
+func owner() string { return "os-" + strconv.Itoa(os.Getuid()) }
+
+// openGate opens what the decision point asks.
+func (s *server) openGate(ctx context.Context) error {
+	var err error
+	s.aliases, err = alias.Open(alias.Options{
+		Path: filepath.Join(s.cfg.Data, "state", "aliases.db"), Now: s.now, MAC: s.pipe.AliasMAC,
+	})
+	if err != nil {
+		return err
+	}
+	s.cases, err = cases.Open(ctx, cases.Options{
+		Statements: s.pipe.Recorder(), Now: s.now, Recent: s.recentFindings, Actor: web.ActorOf,
+		Policy:  web.DecideBy(func() *policy.Set { return s.force.Load().policy }),
+		Offices: func() *policy.Offices { return s.force.Load().offices },
+	})
+	if err != nil {
+		return errors.Join(err, s.aliases.Close())
+	}
+	return nil
+}
+
+func (s *server) closeGate() error {
+	if s.aliases == nil {
+		return nil
+	}
+	return s.aliases.Close()
+}
+
+// gate is the decision point of the API.
+func (s *server) gate() web.Gate {
+	return web.Gate{
+		Policy:  func() *policy.Set { return s.force.Load().policy },
+		Offices: func() *policy.Offices { return s.force.Load().offices },
+		Access:  s.pipe.Asking, Purposes: s.pipe.Purposes,
+		Cases: s.cases, Aliases: s.aliases, Owner: owner(), Team: "team",
+	}
+}
+
+// grantLevels are the levels of findings that open their people to a responder.
+var grantLevels = []string{"high", "critical"}
+
+// recentFindings gives the findings of high level whose window ended since then, with
+// whom their events are about.
+func (s *server) recentFindings(ctx context.Context, since time.Time) ([]cases.GrantFinding, error) {
+	q := &query.Query{Where: query.OneOf{Field: "rule.level", Of: []query.Pattern{query.Literal(grantLevels[0]), query.Literal(grantLevels[1])}}}
+	all, err := s.pipe.Index().Findings(ctx, q, index.Scope{From: since}, 10_000)
+	if err != nil {
+		return nil, err
+	}
+	var out []cases.GrantFinding
+	for i := range all {
+		f := &all[i]
+		if f.State != event.Open || !slices.Contains(grantLevels, f.Rule.Level) {
+			continue
+		}
+		out = append(out, cases.GrantFinding{ID: f.ID, RuleID: f.Rule.ID, RuleDigest: f.Rule.Digest, Level: f.Rule.Level, From: f.From, To: f.To,
+			Subjects: func(ctx context.Context) ([]cases.Subject, error) { return s.subjects(ctx, f) }})
+	}
+	return out, nil
+}
+
+// maxCited bounds the events of a finding that are looked up for their people.
+const maxCited = 100
+
+// subjects are the people, hosts and sessions of the events that a finding cites.
+func (s *server) subjects(ctx context.Context, f *event.Finding) ([]cases.Subject, error) {
+	in := query.OneOf{Field: "ref"}
+	for _, r := range f.Refs[:min(len(f.Refs), maxCited)] {
+		in.Of = append(in.Of, query.Literal(r.String()))
+	}
+	if len(in.Of) == 0 {
+		return nil, nil
+	}
+	tried, acted := map[string]bool{}, map[string]bool{}
+	err := s.pipe.Index().Query(ctx, &query.Query{Where: in}, index.Scope{}, maxCited, func(r index.Row) bool {
+		cited(&r, s.pipe.Asking(), tried, acted)
+		return true
+	})
+	if err != nil {
+		return nil, err
+	}
+	var out []cases.Subject
+	for v := range acted {
+		out = append(out, cases.Subject{Value: v})
+	}
+	for v := range tried {
+		if !acted[v] {
+			out = append(out, cases.Subject{Value: v, OnlyFailedTarget: true})
+		}
+	}
+	slices.SortFunc(out, func(a, b cases.Subject) int { return strings.Compare(a.Value, b.Value) })
+	return out, nil
+}
+
+// cited sorts the identities of one event: who only was the target of a logon that failed
+// was perhaps named by somebody else, and is no part of what happened.
+func cited(r *index.Row, o access.Options, tried, acted map[string]bool) {
+	failed, class := false, ""
+	for _, a := range r.OCSF {
+		switch a.Name {
+		case "class_uid":
+			class = a.Value
+		case "status_id":
+			failed = a.Value == "2"
+		}
+	}
+	failed = failed && class == authentication
+	for _, a := range r.OCSF {
+		id, ok := access.Canonical(a.Name, a.Value, o)
+		switch {
+		case !ok:
+		case failed && (strings.HasPrefix(a.Name, "user.") || strings.HasPrefix(a.Name, "session.")):
+			tried[id.Value] = true
+		default:
+			acted[id.Value] = true
+		}
+	}
+}
+
+// authentication is the class of OCSF for logons.
+const authentication = "3002"

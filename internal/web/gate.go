@@ -1,0 +1,398 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/counterseal/counterseal/internal/access"
+	"github.com/counterseal/counterseal/internal/alias"
+	"github.com/counterseal/counterseal/internal/cases"
+	"github.com/counterseal/counterseal/internal/index"
+	"github.com/counterseal/counterseal/internal/login"
+	"github.com/counterseal/counterseal/internal/policy"
+	"github.com/counterseal/counterseal/internal/query"
+)
+
+// Gate is what the decision point asks: every request of a person or a machine passes
+// it once, before anything is read.
+type Gate struct {
+	// Policy is the set of policies in force.
+	Policy func() *policy.Set
+	// Offices is the record of who is in office; nil: none is configured, and the owner of
+	// the machine is the founder.
+	Offices func() *policy.Offices
+	// Access is what Selects has to know.
+	Access func() access.Options
+	// Purposes are the codes that the assessments in force declare.
+	Purposes func() []string
+	Cases    *cases.Book
+	Aliases  *alias.Book
+	// Owner is the person id of the user who runs the server: os-1000.
+	Owner string
+	// Team names whoever works together outside of a case: they see the same aliases.
+	Team string
+}
+
+// founder is the role of the machine's owner while nobody is in office.
+const founder = "founder"
+
+// permit is what the decision point says of one request.
+type permit struct {
+	act    string
+	actor  string // as the ledger names the asker
+	person policy.Person
+	// machine is set for a token, which may do what its scopes name.
+	machine bool
+	scopes  []string
+	fresh   bool // the login is young enough to decide
+
+	purpose, caseID string
+	view            alias.Scope
+
+	selects  string
+	cover    cases.Cover
+	decision policy.Decision
+	judged   bool
+	cells    bool // counts only
+	veil     access.Veiling
+	notices  []string
+}
+
+type permitKey struct{}
+
+// permitOf gives what was decided about a request.
+func permitOf(ctx context.Context) *permit {
+	p, _ := ctx.Value(permitKey{}).(*permit)
+	if p == nil { // a route without an act shows nothing that needs one
+		p = &permit{}
+	}
+	return p
+}
+
+// Asker is who asks, for acts that decide by person.
+type Asker struct {
+	Person policy.Person
+	Actor  string
+	Case   string
+	Fresh  bool // logged in within login.Fresh, or the owner of the machine
+}
+
+// AskerOf tells an act who asks.
+func AskerOf(ctx context.Context) Asker {
+	p := permitOf(ctx)
+	return Asker{Person: p.person, Actor: p.actor, Case: p.caseID, Fresh: p.fresh}
+}
+
+// asks finds who asks: the account of a session or of a token, else the owner of the
+// machine, who alone can open the socket and read the one-time secret.
+func (s *Server) asks(r *http.Request) (*permit, error) {
+	g := &s.o.Gate
+	p := &permit{actor: s.actor(r)}
+	id := g.Owner
+	var roles []string
+	if w, ok := login.From(r.Context()); ok {
+		id, roles = w.Account.ID, w.Account.Roles
+		p.actor = "account:" + id
+		p.machine, p.scopes = w.Session == "", w.Scopes
+		p.fresh = w.Session != "" && s.now().Sub(w.Since) <= login.Fresh
+	} else {
+		p.fresh = true
+		if who, ok := strings.CutPrefix(p.actor, "os:"); ok {
+			id = "os-" + who
+		}
+	}
+	offices := g.Offices()
+	if offices == nil {
+		p.person = policy.Person{ID: id, Roles: []string{founder}}
+		if !s.owner(r) {
+			p.person.Roles = roles
+		}
+		return p, nil
+	}
+	p.person = policy.Person{ID: id, Roles: roles}
+	held := ""
+	for i := range offices.Offices {
+		if o := &offices.Offices[i]; o.Holder == id && (held == "" || o.ID == r.Header.Get("Counterseal-Office")) {
+			held = o.ID
+		}
+	}
+	switch {
+	case held != "":
+		person, ok := offices.Person(held)
+		if !ok {
+			return nil, fmt.Errorf("office %s has no holder", held)
+		}
+		for _, role := range roles {
+			if !slices.Contains(person.Roles, role) {
+				person.Roles = append(person.Roles, role)
+			}
+		}
+		p.person = person
+	case s.owner(r) && id == g.Owner:
+		p.person.Roles = []string{"operator"} // who runs the machine keeps it running
+	}
+	return p, nil
+}
+
+// owner reports a request by the socket or by the one-time secret: no login.
+func (s *Server) owner(r *http.Request) bool {
+	_, ok := login.From(r.Context())
+	return !ok
+}
+
+// permit begins the decision about a request: who, why, in which case.
+func (s *Server) permit(r *http.Request, act string) (*permit, error) {
+	p, err := s.asks(r)
+	if err != nil {
+		return nil, err
+	}
+	p.act = act
+	v := r.URL.Query()
+	p.caseID, p.purpose = v.Get("case"), v.Get("purpose")
+	if err := checkCase(p.caseID); err != nil {
+		return nil, err
+	}
+	codes := s.o.Gate.Purposes()
+	switch {
+	case p.purpose == "" && len(codes) == 1: // there is nothing to choose
+		p.purpose = codes[0]
+	case p.purpose != "" && !slices.Contains(codes, p.purpose):
+		return nil, &badRequest{"no assessment in force declares this purpose", "the purposes are: " + strings.Join(codes, ", ")}
+	}
+	p.view = alias.Scope{Case: p.caseID, Team: s.o.Gate.Team, Day: s.now().UTC().Format(time.DateOnly)}
+	return p, nil
+}
+
+// checkCase bounds what names a case.
+func checkCase(id string) error {
+	if len(id) > 64 || strings.ContainsFunc(id, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.' && r != '_'
+	}) {
+		return &badRequest{"a case is named by at most 64 letters, digits, dots and dashes", ""}
+	}
+	return nil
+}
+
+// request fills in what every decision has.
+func (s *Server) request(p *permit, act string, res policy.Resource) policy.Request {
+	kept := "kept"
+	if s.o.Gate.Offices() == nil {
+		kept = "none"
+	}
+	return policy.Request{
+		Principal: p.person, Action: act, Resource: res,
+		Context: policy.Context{Now: s.now(), Offices: kept, Purpose: p.purpose, Machine: p.machine, Scopes: p.scopes, Crowd: string(access.CrowdNone)},
+	}
+}
+
+// house decides about an act that asks for no events.
+func (s *Server) house(p *permit, act string) error {
+	p.act, p.judged = act, true
+	res := policy.Resource{}
+	if act == "retention.run" {
+		res.Hold = "free" // what a hold keeps is left out, segment by segment: internal/lifecycle
+	}
+	p.decision = s.o.Gate.Policy().Decide(s.request(p, act, res))
+	if p.decision.Allow {
+		return nil
+	}
+	return s.refusal(p, nil)
+}
+
+// may tells whether the asker could ask about events that select nobody, for a page that
+// shows some beside other things.
+func (s *Server) may(p *permit, act string) bool {
+	return s.o.Gate.Policy().Decide(s.request(p, act, policy.Resource{Selects: access.Nobody.String()})).Allow
+}
+
+// judge decides about a question before it runs, and bounds it by what covers it.
+
+func (s *Server) judge(ctx context.Context, p *permit, act string, q access.Question, a *asked) error {
+	p.act, p.judged = act, true
+	o := s.o.Gate.Access()
+	v := access.Selects(q, o)
+	p.selects = v.Class.String()
+	if v.Protected {
+		p.selects = "protected"
+	}
+	req := s.request(p, act, policy.Resource{Selects: p.selects})
+	req.Context.Crowd, req.Context.Finding = string(v.Crowd()), v.Finding
+	if v.Class != access.Nobody && !v.Protected {
+		cover, err := s.o.Gate.Cases.Covers(ctx, p.person, p.caseID, cases.Question{
+			Named: access.Named(q, o), Verdict: v, From: a.scope.From, To: a.scope.To,
+			Confined: func(covered func(access.Identity) bool) bool { return access.Confined(a.query, o, covered) },
+		})
+		if err != nil {
+			return err
+		}
+		p.cover = cover
+		req.Context.Authorisation, req.Context.Grant = cover.Authorisation, cover.Grant
+		req.Context.Counsel, req.Context.Outside = cover.Counsel, cover.Outside
+	}
+	set := s.o.Gate.Policy()
+	p.decision = set.Decide(req)
+	covered := p.cover.Authorisation == cases.Covers || p.cover.Grant == cases.Covers
+	if !p.decision.Allow && v.Class.Has(access.Reverse) && !v.Protected {
+		// Whom it lists is not shown; how many there are may be.
+		counts := req
+		counts.Action = "search.count"
+		if d := set.Decide(counts); d.Allow {
+			p.decision, p.cells, covered = d, true, false
+			p.notices = append(p.notices, "this question lists people by what they did, so it is answered in counts of people, 8 or more: an authorisation opens the rows")
+		}
+	}
+	if !p.decision.Allow {
+		if v.Protected {
+			if err := s.o.Gate.Cases.Report(ctx, p.person, p.caseID, "protected", a.query.String()); err != nil {
+				return err
+			}
+		}
+		return s.refusal(p, &v)
+	}
+	if !covered {
+		p.cells = p.cells || v.Cells
+		if v.Veil {
+			p.veil = access.Veil(a.query)
+		}
+		return nil
+	}
+	a.bound(p.cover.Scope)
+	if p.cover.Notice != "" {
+		p.notices = append(p.notices, p.cover.Notice)
+	}
+	return nil
+}
+
+// nobody is a question that selects nobody.
+func nobody() *query.Query {
+	return &query.Query{Where: query.Equal{Field: "kind", Pattern: query.Literal("finding")}}
+}
+
+// JudgeRecord decides whether the asker of an act may have a sealed record: its proof
+// alone, which tells nothing of it, or opened, by the people whom its row in the index
+// names. Before anybody is in office the owner of the machine has the record anyway.
+func (s *Server) JudgeRecord(ctx context.Context, ref string, opened bool) error {
+	p := permitOf(ctx)
+	a := asked{query: nobody()}
+	if !opened || slices.Contains(p.person.Roles, founder) {
+		return s.judge(ctx, p, p.act, access.Search{Query: a.query}, &a)
+	}
+	row := &query.Query{Where: query.Equal{Field: "ref", Pattern: query.Literal(ref)}}
+	o := s.o.Gate.Access()
+	people := query.OneOf{Field: "user.uid"}
+	found := false
+	err := s.o.Pipeline.Index().Query(ctx, row, index.Scope{}, 1, func(r index.Row) bool {
+		found = true
+		for _, f := range r.OCSF {
+			if id, ok := access.Canonical(f.Name, f.Value, o); ok {
+				people.Of = append(people.Of, query.Literal(id.Value))
+			}
+		}
+		return true
+	})
+	switch {
+	case err != nil:
+		return err
+	case !found:
+		p.judged = true
+		return &Refused{"the index has no row of this record, so nobody can tell whom it is about", "name a record that a search shows"}
+	case len(people.Of) > 0:
+		a.query = &query.Query{Where: people}
+	}
+	return s.judge(ctx, p, p.act, access.Search{Query: a.query}, &a)
+}
+
+// bound keeps a question inside of what covers it.
+func (a *asked) bound(c cases.Scope) {
+	if !c.From.IsZero() && a.scope.From.Before(c.From) {
+		a.scope.From = c.From
+	}
+	if !c.To.IsZero() && (a.scope.To.IsZero() || a.scope.To.After(c.To)) {
+		a.scope.To = c.To
+	}
+	if len(c.Sources) == 0 {
+		return
+	}
+	in := query.OneOf{Field: "source"}
+	for _, name := range c.Sources {
+		in.Of = append(in.Of, query.Literal(name))
+	}
+	where := query.Expr(in)
+	if a.query.Where != nil {
+		where = query.And{Of: []query.Expr{a.query.Where, in}}
+	}
+	bounded := *a.query
+	bounded.Where = where
+	a.query = &bounded
+}
+
+// refusal says why a request is refused and what to do next. It names no person.
+func (s *Server) refusal(p *permit, v *access.Verdict) error {
+	reason := p.decision.Reason
+	if reason == "" {
+		reason = "no policy permits this"
+	}
+	if p.cover.Reason != "" {
+		reason += "; " + p.cover.Reason
+	}
+	if v != nil && v.Class != access.Nobody {
+		var why []string
+		for _, r := range v.Reasons[:min(len(v.Reasons), 3)] {
+			why = append(why, strings.TrimSpace(r.Field+" "+r.Why))
+		}
+		reason += " (the question selects " + p.selects + ": " + strings.Join(why, "; ") + ")"
+	}
+	return &Refused{Reason: reason, Hint: s.hint(p, v)}
+}
+
+// hint is the next step after a refusal.
+func (s *Server) hint(p *permit, v *access.Verdict) string {
+	switch {
+	case p.selects == "protected":
+		return "contact with a protected channel is not looked at; the overseer is told of the question"
+	case slices.Contains(p.decision.Policies, "purpose"):
+		return "say why: --purpose CODE; the purposes are: " + strings.Join(s.o.Gate.Purposes(), ", ")
+	case slices.Contains(p.person.Roles, founder) && (v != nil && v.Class != access.Nobody):
+		return "nobody is in office who could authorise it: counterseal offices init"
+	case slices.Contains(p.decision.Policies, "training"):
+		return "renew the training; the record of offices has its end"
+	case slices.Contains(p.decision.Policies, "operators-read-no-events"):
+		return "log in as somebody who reads events: counterseal login"
+	case p.cover.Hint != "":
+		return p.cover.Hint
+	case v != nil && v.Class.Has(access.Person):
+		return "ask for an authorisation: counterseal authorise request; or ask about events that select nobody"
+	}
+	return "counterseal policy test and docs/policy-matrix.md tell who may"
+}
+
+// errUnjudged is a defect of ours: a handler that answers with events and asked nobody.
+var errUnjudged = errors.New("a question was not judged")
+
+// DecideBy asks the policies for acts that decide by themselves, with how the request came.
+func DecideBy(set func() *policy.Set) func(context.Context, policy.Request) policy.Decision {
+	return func(ctx context.Context, r policy.Request) policy.Decision {
+		p := permitOf(ctx)
+		r.Context.Machine, r.Context.Scopes, r.Context.Offices = p.machine, p.scopes, "kept"
+		if r.Context.Purpose == "" {
+			r.Context.Purpose = p.purpose
+		}
+		if r.Context.Crowd == "" {
+			r.Context.Crowd = string(access.CrowdNone)
+		}
+		return set().Decide(r)
+	}
+}
+
+// ActorOf is the asker of a request as the ledger names them.
+func ActorOf(ctx context.Context, by policy.Person) string {
+	if p := permitOf(ctx); p.actor != "" {
+		return p.actor
+	}
+	return "account:" + by.ID
+}
