@@ -85,6 +85,7 @@ type authorisation struct {
 	request    requestForm
 	digest     string
 	decisions  []decisionForm // approvals that count
+	agreedAt   time.Time      // the last of them
 	statements int            // about decisions
 	refused    bool
 	ended      string // reason
@@ -272,7 +273,7 @@ func (b *Book) foldDecided(f state.Fact) error {
 	case p.ID != a.id || p.Digest != a.digest || p.Decision != approve || a.unread || a.reader(p.By):
 	case slices.ContainsFunc(a.decisions, func(have decisionForm) bool { return have.By == p.By || have.Office == p.Office }):
 	default:
-		a.decisions = append(a.decisions, p)
+		a.decisions, a.agreedAt = append(a.decisions, p), f.Time
 	}
 	return nil
 }

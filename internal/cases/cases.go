@@ -71,9 +71,8 @@ type Options struct {
 type Book struct {
 	o Options
 
-	mu     sync.Mutex // guards all below, and is held while a statement is made
-	stale  bool       // a statement may stand that was not folded
-	latest time.Time  // of the statements: the clock does not go back behind it
+	mu    sync.Mutex // guards all below, and is held while a statement is made
+	stale bool       // a statement may stand that was not folded
 
 	authorisations map[string]*authorisation
 	looks          map[string]*look // grants and broken glasses
@@ -115,7 +114,6 @@ func (b *Book) load(ctx context.Context) error {
 		all = append(all, facts...)
 	}
 	slices.SortFunc(all, func(x, y state.Fact) int { return cmp.Compare(x.Index, y.Index) })
-	b.latest = time.Time{}
 	b.authorisations, b.looks, b.inquiries = map[string]*authorisation{}, map[string]*look{}, map[string]*Inquiry{}
 	b.reported, b.rules = nil, rules{}
 	for _, f := range all {
@@ -130,9 +128,6 @@ func (b *Book) load(ctx context.Context) error {
 // fold takes one statement in. It fails only where a payload could not be read for a
 // reason that may pass; what is not of its form, or not kept any more, covers nothing.
 func (b *Book) fold(f state.Fact) error {
-	if f.Time.After(b.latest) {
-		b.latest = f.Time
-	}
 	var err error
 	switch f.Kind {
 	case "authorisation.requested":
@@ -194,15 +189,7 @@ func (b *Book) lock(ctx context.Context) error {
 	return nil
 }
 
-// now is the clock, never behind a statement: what has ended does not begin again
-// because somebody set the clock back.
-func (b *Book) now() time.Time {
-	now := b.o.Now().UTC()
-	if now.Before(b.latest) {
-		return b.latest.UTC()
-	}
-	return now
-}
+func (b *Book) now() time.Time { return b.o.Now().UTC() }
 
 // state makes a statement and folds it. Nothing takes effect before.
 func (b *Book) state(ctx context.Context, by policy.Person, kind, key, purpose string, detail any) error {

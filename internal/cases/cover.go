@@ -111,9 +111,6 @@ func (b *Book) Covers(ctx context.Context, by policy.Person, caseID string, q Qu
 	if err != nil || done {
 		return c, err
 	}
-	if c.Code != "" && c.Code != Uncovered && c.Authorisation == "" && c.Grant == "" {
-		return c, nil
-	}
 	return c, b.byFinding(ctx, by, caseID, &q, &c)
 }
 
@@ -178,6 +175,11 @@ func (b *Book) standing(ctx context.Context, by policy.Person, caseID string, q 
 	for _, a := range mine {
 		switch a.state(now) {
 		case Approved:
+			if a.agreedAt.After(now.Add(Skew)) {
+				c.Authorisation = Beyond
+				c.no(&Refusal{Code: Future, Reason: "the authorisation was agreed on while the clock ran ahead", Hint: "ask for a new one"})
+				continue
+			}
 		case Lapsed, Ended:
 			if c.Authorisation == "" {
 				c.Authorisation = Expired
@@ -267,9 +269,10 @@ func (q *Question) plain() *Refusal {
 	return nil
 }
 
-// byFinding looks at findings.
+// byFinding looks at findings. They open something to responders alone; that a question
+// pivots on a planted event is said, and reported, whoever asks.
 func (b *Book) byFinding(ctx context.Context, by policy.Person, caseID string, q *Question, c *Cover) error {
-	if b.o.Recent == nil || !holds(b.o.Offices(), by, "responder") || q.plain() != nil {
+	if b.o.Recent == nil || q.plain() != nil {
 		return nil
 	}
 	// Nothing is locked while the findings are read, which takes as long as a search.
@@ -290,18 +293,22 @@ func (b *Book) byFinding(ctx context.Context, by policy.Person, caseID string, q
 		return err
 	}
 	defer b.mu.Unlock()
+	responder := holds(b.o.Offices(), by, "responder")
 	g := grants{b: b, q: q, me: ident(by.ID), now: b.now()}
 	for i := range judged {
 		g.take(&judged[i])
 	}
 	switch {
 	case q.within(g.values):
+		if !responder {
+			return nil
+		}
 		return g.open(ctx, by, caseID, c)
 	case len(g.planted) > 0 && q.within(append(slices.Clone(g.values), g.planted...)):
 		c.Grant, c.Planted = Beyond, true
 		c.no(&Refusal{Code: Planted, Reason: "only attempts that failed name somebody here, which anybody can bring about", Hint: "look at where the attempts came from; the overseer is told of the question"})
 		return b.report(ctx, by, Planted, reportForm{Case: caseID, Finding: g.plantedBy, Subjects: values(q.Named)})
-	case g.why != nil:
+	case g.why != nil && responder: // to others it would tell that there is a finding
 		c.Grant = cmp.Or(c.Grant, Beyond)
 		if c.Authorisation == "" {
 			c.no(g.why)

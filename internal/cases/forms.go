@@ -58,7 +58,7 @@ func (w *owner) check() error {
 	if !isPerson(w.Person) {
 		return errors.New("a person id of 1 to 128 bytes")
 	}
-	if err := sorted("authorities", w.Authorities, 1, maxChain, isCode); err != nil {
+	if err := sorted("authorities", w.Authorities, 1, maxChain, ledger.IsWord); err != nil {
 		return err
 	}
 	return sorted("chain", w.Chain, 0, maxChain, isPerson)
@@ -74,8 +74,8 @@ type scopeForm struct {
 
 func (s *scopeForm) check() error {
 	from, err := parseTime(s.From)
-	if err != nil {
-		return errors.New("scope: from is not a time")
+	if err != nil || from.Year() < 1970 {
+		return errors.New("scope: from is not a time since 1970")
 	}
 	to, err := parseTime(s.To)
 	if err != nil {
@@ -189,7 +189,7 @@ func (d *decisionForm) check() error {
 	switch {
 	case d.Decision != approve && d.Decision != refuse:
 		return errors.New("decision is approve or refuse")
-	case !isPerson(d.By) || !isCode(d.Office) || !isCode(d.Authority):
+	case !isPerson(d.By) || !ledger.IsWord(d.Office) || !ledger.IsWord(d.Authority):
 		return errors.New("by, office and authority say who decided")
 	case !isDigest(d.Digest):
 		return errors.New("digest is not one of a request")
@@ -276,7 +276,7 @@ func (r *reviewForm) check() error {
 	if err := head(r.Form, reviewName, r.ID); err != nil {
 		return err
 	}
-	if !isPerson(r.By) || !isCode(r.Office) {
+	if !isPerson(r.By) || !ledger.IsWord(r.Office) {
 		return errors.New("by and office say who reviewed")
 	}
 	return oneOf("outcome", r.Outcome, outcomes)

@@ -28,9 +28,10 @@ type look struct {
 }
 
 // open reports whether it opens something still. A review that does not find it
-// justified ends it.
+// justified ends it. What was opened while the clock ran ahead opens nothing once the
+// clock is right.
 func (l *look) open(now time.Time) bool {
-	return !l.unread && now.Before(l.until) && (l.outcome == "" || l.outcome == Justified)
+	return !l.unread && now.Before(l.until) && !l.at.After(now.Add(Skew)) && (l.outcome == "" || l.outcome == Justified)
 }
 
 func (l *look) by() string { return l.form.Owner.Person }
