@@ -250,6 +250,21 @@ func TestCellsHide(t *testing.T) {
 	}
 }
 
+// TestGroupsStandSideBySide: groups of one table have no rows in common, so that close
+// counts tell nothing; nor have times that do not meet.
+func TestGroupsStandSideBySide(t *testing.T) {
+	events := slices.Concat(visits("union.example", "a", 0, 30), visits("clinic.example", "b", 10, 28))
+	if shown, hidden := ask(t, &access.Memory{}, cellNow, events, "query.hostname in (union.example, clinic.example) | top 5 by query.hostname"); len(shown) != 2 || hidden != 0 {
+		t.Errorf("%v, %d hidden", shown, hidden)
+	}
+	m := &access.Memory{}
+	for i, text := range []string{"query.hostname = union.example and time < 2026-11-01", "query.hostname = union.example and group.name = a and time >= 2026-11-01"} {
+		if shown, _ := ask(t, m, cellNow, events[i:], text); len(shown) != 1 {
+			t.Errorf("%s: %v", text, shown)
+		}
+	}
+}
+
 // TestPeopleOfACell: who acts first; devices where no people are known, and of one
 // device's names the least.
 func TestPeopleOfACell(t *testing.T) {

@@ -68,6 +68,50 @@ func agrees(t *testing.T, q access.Question, o access.Options) {
 	}
 }
 
+// TestCanonical: the value of an event's field is the identity that a question names.
+func TestCanonical(t *testing.T) {
+	for _, c := range []struct{ field, value, want string }{
+		{"user.uid", `CORP\Alice`, "name alice"},
+		{"user.uid", token("p", 0), "token " + token("p", 0)},
+		{"device.hostname", "WS-17", "device ws-17"},
+		{"src_endpoint.ip", "::ffff:10.1.2.3", "address 10.1.2.3"},
+		{"session.uid", "0x1A", "session 0x1a"},
+		{"user.uid", "SYSTEM", ""},
+		{"device.hostname", "srv-db01", ""},
+		{"process.cmd_line", token("p", 0), ""},
+		{"class_uid", "3002", ""},
+		{"user.uid", token("p", 0) + " " + token("p", 1), ""},
+	} {
+		id, ok := access.Canonical(c.field, c.value, options(t))
+		got := ""
+		if ok {
+			got = string(id.Who) + " " + id.Value
+		}
+		if got != c.want {
+			t.Errorf("%s: %q, want %q", c.field, got, c.want)
+		}
+		if !ok {
+			continue
+		}
+		asked := access.Named(access.Search{Query: &query.Query{Where: query.Equal{Field: c.field, Pattern: query.Literal(c.value)}}}, options(t))
+		if len(asked) != 1 || asked[0].Key() != id.Key() {
+			t.Errorf("%s: the question names another", c.field)
+		}
+	}
+	// A host is the same in a device field and in a path, a person as account and home.
+	for _, pair := range [][2]string{
+		{"device.hostname = ws17", `process.cmd_line = '\\ws17\c$\x'`},
+		{"user.uid = alice", `process.file.path = C:\Users\alice\x`},
+		{`native.TargetUserName = WS17$`, `user.uid = 'CORP\WS17$'`},
+	} {
+		a := access.Named(access.Search{Query: parseQuery(t, pair[0])}, options(t))
+		b := access.Named(access.Search{Query: parseQuery(t, pair[1])}, options(t))
+		if len(a) != 1 || len(b) != 1 || a[0].Key() != b[0].Key() {
+			t.Errorf("%s and %s: %s, %s", pair[0], pair[1], shownNames(a), shownNames(b))
+		}
+	}
+}
+
 func coversAlice(id access.Identity) bool { return id.Value == "alice" || id.Value == token("p", 0) }
 
 func TestConfined(t *testing.T) {
@@ -98,6 +142,7 @@ func TestConfined(t *testing.T) {
 		{"user.uid = alic?", false, false},
 		{"user.uid = alice or user.uid = al*", false, false},
 		{"user.uid = {p}*", false, false},
+		{"user.uid = '{p} p1_abcd'", false, false},
 		{"native.uid in [1, 5]", false, false},
 		{"alice", false, false},
 		{"process.cmd_line : *{p}*", false, false},

@@ -9,9 +9,14 @@
 // tell, it takes the stricter answer. testdata/selects.tsv shows each class for each
 // form, docs/selects.md is the page for privacy officers.
 //
-// It leaves to others who is asking, whether an authorisation, a grant or a finding
-// covers the question, how old the rule of that finding is, and the counting: a
-// count goes through SmallCell before anybody sees it.
+// What follows from a verdict stands here too. Named says whom a question names, and
+// Confined whether a scope that covers them covers every row. Cell gives the table for
+// an answer in counts, and Memory lets through the counts that give nobody away. Veil
+// says which fields of a row may be shown.
+//
+// It leaves to others who is asking, which authorisation, grant or finding there is,
+// how old the rule of that finding is, and the counting itself: a count goes through
+// Memory before anybody sees it.
 //
 // What it does not catch, for THREAT_MODEL.md:
 //   - a person without a field and without a shape: a nickname in a command line, a
@@ -19,6 +24,8 @@
 //   - a narrow time or a rare event: only the count tells, see SmallCell;
 //   - questions spread over sessions, people or days: Combine sees what it is given;
 //   - one protected channel cut into pieces that name it only together;
+//   - an account of the system among the people of a cell, and three counts or more of
+//     which only all together give a small one away; Memory forgets with the process;
 //   - in a rule, contact that hides behind a test of a program that is always true.
 //
 // It is pure: no clock, no file, no network.

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/query"
 )
 
@@ -71,12 +72,13 @@ func (v Veiling) HideValue(field, value string, o Options) bool {
 	if !v.on {
 		return false
 	}
-	if v.Hide(field) {
-		return true
-	}
 	r := roleOf(field)
-	j := judge{o: o}
 	f := fold(plainGap(value))
+	if v.Hide(field) {
+		// A field that nobody described may say who it was, or a number.
+		return v.contents || r != unknown || !plainValue(f) && !event.IsToken([]byte(f))
+	}
+	j := judge{o: o}
 	if v.contents {
 		if r&content == 0 {
 			return false
@@ -85,6 +87,27 @@ func (v Veiling) HideValue(field, value string, o Options) bool {
 		return found || o.Known != nil && o.Known(f)
 	}
 	return r&prose != 0 && j.private(f)
+}
+
+// Somebody reports whether a value of a field of a row leads to a person or a device: a
+// row that holds nobody has nothing that a veil would part. In a row that is of no class
+// a machine whose name stands in clear is nobody: those of one person are tokens, and
+// what such rows hold are the words of programs.
+func Somebody(class, field, value string, o Options) bool {
+	if from, _ := event.NextToken([]byte(value)); from >= 0 {
+		return true
+	}
+	f := fold(plainGap(value))
+	if hits, _ := shape(f); slices.ContainsFunc(hits, func(h hit) bool { return h.who == ByMail || h.who == BySID || h.who == ByHome || h.who == ByCloud }) || o.Known != nil && o.Known(f) {
+		return true // in clear, in whatever field
+	}
+	r := roleOf(field)
+	if r&(person|device|session) == 0 || r&(person|session) == 0 && (class == "" || class == "0") {
+		return false
+	}
+	j := judge{o: Options{Known: o.Known, Shared: o.Shared}}
+	j.value(field, plainGap(value))
+	return j.v.Class.Has(Person)
 }
 
 // whole are the fields that hold the text of a whole record, with time and people.
