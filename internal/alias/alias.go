@@ -145,9 +145,9 @@ func mixed(body string) bool {
 }
 
 // wordByte is what a word is made of, as in internal/access: a neighbour of this kind
-// makes another word of an alias.
+// makes another word of an alias. The text is in lower case.
 func wordByte(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c >= 0x80
+	return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '_' || c >= 0x80
 }
 
 // shape finds the first word in text from the place given that has the shape of an alias.

@@ -572,6 +572,10 @@ func TestStoreErrorsSurface(t *testing.T) {
 		_, err := b.Show(gone, s, toks[0])
 		quiet(t, err)
 		show(t, b, s, toks[0])
+		// What others were shown is written all the same.
+		if err := b.Flush(gone); err != nil || len(b.pending) > 0 {
+			t.Errorf("Flush for an asker who went away: %v, %d wait", err, len(b.pending))
+		}
 	})
 	t.Run("no folder", func(t *testing.T) {
 		o := options(t)

@@ -293,9 +293,6 @@ func (b *Book) lookup(ctx context.Context, p place, alias string) (string, error
 	if err := b.room(ctx); err != nil {
 		return "", err
 	}
-	if p.day < dayOf(b.now())-Keep {
-		return "", nil
-	}
 	g, err := b.page(ctx, p)
 	if err != nil {
 		return "", err

@@ -63,9 +63,6 @@ func (w *writer) Write(p []byte) (int, error) {
 }
 
 func (w *writer) write(p []byte) error {
-	if len(p) == 0 {
-		return nil
-	}
 	rest := p
 	if len(w.held) > 0 {
 		// What was held and the next bytes are looked at together. The end of this piece

@@ -130,6 +130,12 @@ func TestNothingIsHeldBehindALineEnd(t *testing.T) {
 			t.Fatalf("after %q %d bytes are held", row, len(want)-out.Len())
 		}
 	}
+	for _, row := range []string{"d_abc", "p12345", "x1_abc", "p1_abc1", "p1_A", "é"} {
+		want += row
+		if _, err := w.Write([]byte(row)); err != nil || out.String() != want {
+			t.Fatalf("%q begins no token, and is held (%v)", row, err)
+		}
+	}
 	if _, err := w.Write([]byte("x p1_abc")); err != nil {
 		t.Fatal(err)
 	}
