@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 )
 
 // TestCases runs the cases beside the policies; each policy decides in one at least.
@@ -94,6 +95,67 @@ func TestEvaluationErrorDenies(t *testing.T) {
 	}
 }
 
+// TestMissingAttribute: without an attribute that the schema has, something that is
+// allowed with it is refused. One that opens is missing in its zero value.
+func TestMissingAttribute(t *testing.T) {
+	s := load(t)
+	about := func(selects string, c func(*Context)) Request {
+		r := fine("responder", "search", selects)
+		c(&r.Context)
+		return r
+	}
+	covers := func(c *Context) { c.Authorisation = "covers" }
+	for of, attributes := range map[string]map[string]struct {
+		fine Request
+		lose func(*Request)
+	}{
+		"principal": {
+			"office":        {fine("overseer", "authorise", ""), func(r *Request) { r.Principal.Office = "" }},
+			"authority":     {fine("overseer", "authorise", ""), func(r *Request) { r.Principal.Authority = "" }},
+			"standing":      {fine("overseer", "authorise", ""), func(r *Request) { r.Principal.Standing = "" }},
+			"trained_until": {fine("analyst", "search", "nobody"), func(r *Request) { r.Principal.TrainedUntil = time.Time{} }},
+		},
+		"resource": {
+			"selects":   {fine("analyst", "search", "nobody"), func(r *Request) { r.Resource.Selects = "" }},
+			"owner":     {fine("overseer", "authorise", ""), func(r *Request) { r.Resource.Owner = "" }},
+			"chain":     {fine("overseer", "authorise", ""), func(r *Request) { r.Resource.Chain = nil }},
+			"authority": {fine("overseer", "authorise", ""), func(r *Request) { r.Resource.Authority = "" }},
+			"held":      {fine("operator", "retention.run", ""), func(r *Request) { r.Resource.Hold = "" }},
+		},
+		"context": {
+			"now":           {fine("analyst", "status", ""), func(r *Request) { r.Context.Now = time.Time{} }},
+			"offices":       {fine("founder", "status", ""), func(r *Request) { r.Context.Offices = "" }},
+			"purpose":       {fine("analyst", "search", "nobody"), func(r *Request) { r.Context.Purpose = "" }},
+			"crowd":         {fine("analyst", "search", "nobody"), func(r *Request) { r.Context.Crowd = "" }},
+			"authorisation": {about("person", covers), func(r *Request) { r.Context.Authorisation = "" }},
+			"grant":         {about("person", func(c *Context) { c.Grant = "covers" }), func(r *Request) { r.Context.Grant = "" }},
+			"finding":       {about("reverse", func(c *Context) { c.Finding = true }), func(r *Request) { r.Context.Finding = false }},
+			"counsel": {about("person", func(c *Context) { c.Authorisation, c.Crowd, c.Counsel = "covers", "counsel", true }),
+				func(r *Request) { r.Context.Counsel = false }},
+			"outside": {about("person", func(c *Context) { c.Authorisation, c.Crowd, c.Outside = "covers", "outside", true }),
+				func(r *Request) { r.Context.Outside = false }},
+			"scope": {about("nobody", func(c *Context) { c.Machine, c.Scopes = true, []string{"search"} }), func(r *Request) { r.Context.Scopes = nil }},
+			// A request that has scopes is a machine's, whatever else it says.
+			"machine": {about("person", covers), func(r *Request) { r.Context.Machine, r.Context.Scopes = false, []string{"search"} }},
+		},
+	} {
+		for name := range s.schema.attributes[of] {
+			c, ok := attributes[name]
+			if !ok {
+				t.Errorf("%s.%s is in the schema and in no case of this test", of, name)
+				continue
+			}
+			if d := s.Decide(c.fine); !d.Allow {
+				t.Errorf("with %s.%s: got %+v", of, name, d)
+			}
+			c.lose(&c.fine)
+			if d := s.Decide(c.fine); d.Allow || d.Reason == "" {
+				t.Errorf("without %s.%s: got %+v", of, name, d)
+			}
+		}
+	}
+}
+
 func TestDigest(t *testing.T) {
 	seen := map[string]string{}
 	one, err := Load(files(t))
@@ -139,6 +201,7 @@ func TestCasesRefused(t *testing.T) {
 		"case: a\nprincipal: id=a id=b":          "t.txt:2: id is there twice",
 		"case: a\nprincipal: ide=b":              "t.txt:2: a principal has no ide",
 		"case: a\nprincipal: trained_until=noon": "t.txt:2: trained_until is not a time",
+		head[:len(head)-1] + " counsel=yes\n":    "t.txt:5: counsel is not true or false",
 		"case:\n":                                "t.txt:1: a case needs a name",
 	} {
 		if _, err := ParseCases("t.txt", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
