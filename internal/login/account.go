@@ -123,16 +123,24 @@ func (s *Service) able(ctx context.Context, actor, account, change string, disab
 	return s.o.Store.Disable(ctx, account, disabled)
 }
 
-// NewToken makes a token for a machine and returns its text, which is shown once. The
-// caller has asked the policy; actor is who makes it.
-func (s *Service) NewToken(ctx context.Context, actor, account string, scopes []string, life time.Duration) (text string, t APIToken, err error) {
+// CheckToken says whether a token may be so, before anything is made for it.
+func CheckToken(scopes []string, life time.Duration) error {
 	if len(scopes) == 0 || len(scopes) > 32 || life <= 0 || life > 366*24*time.Hour {
-		return "", t, bad("a token needs 1 to 32 scopes and a life of at most 366 days")
+		return bad("a token needs 1 to 32 scopes and a life of at most 366 days")
 	}
 	for _, sc := range scopes {
 		if sc == "" || len(sc) > 64 || strings.Trim(sc, "abcdefghijklmnopqrstuvwxyz0123456789_.:-") != "" {
-			return "", t, bad("a scope is a word of at most 64 letters, digits and . _ : -")
+			return bad("a scope is a word of at most 64 letters, digits and . _ : -")
 		}
+	}
+	return nil
+}
+
+// NewToken makes a token for a machine and returns its text, which is shown once. The
+// caller has asked the policy; actor is who makes it.
+func (s *Service) NewToken(ctx context.Context, actor, account string, scopes []string, life time.Duration) (text string, t APIToken, err error) {
+	if err := CheckToken(scopes, life); err != nil {
+		return "", t, err
 	}
 	a, err := s.o.Store.Account(ctx, account)
 	if err != nil {

@@ -542,7 +542,11 @@ func refuseAs(w http.ResponseWriter, status int, code string) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	io.WriteString(w, `{"title":"refused","status":`+strconv.Itoa(status)+`,"code":"`+code+`","detail":"the login refused this","type":"about:blank"}`)
+	hint := ""
+	if status == http.StatusUnauthorized {
+		hint = `,"hint":"sign in again: counterseal login"`
+	}
+	io.WriteString(w, `{"type":"about:blank","title":"refused","status":`+strconv.Itoa(status)+`,"code":"`+code+`","detail":"the login refused this"`+hint+`}`)
 }
 
 func setCookie(w http.ResponseWriter, name, value, path string, same http.SameSite, life time.Duration) {

@@ -67,6 +67,9 @@ func (p *SignIn) Handler(inner http.Handler) http.Handler {
 	mux.Handle("GET /login/oidc/start", p.provider(api))
 	mux.Handle("GET /login/oidc/callback", p.provider(api))
 	mux.HandleFunc("GET /static/", serveStatic)
+	machine := p.o.Login.Middleware(onlyMachine(inner))
+	mux.Handle("/api/v1/ingest/", machine)
+	mux.Handle("/es/", machine)
 	mux.Handle("/", p.o.Login.Middleware(inner))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		headers(w.Header())
@@ -78,6 +81,25 @@ func (p *SignIn) Handler(inner http.Handler) http.Handler {
 			return
 		}
 		mux.ServeHTTP(w, r)
+	})
+}
+
+// ingestScope is the scope of a token that may send records.
+const ingestScope = "ingest"
+
+// onlyMachine lets the tokens of machines send records: here, unlike at the loopback
+// address, anybody could, and no person sends any.
+func onlyMachine(inner http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		who, ok := login.From(r.Context())
+		switch {
+		case !ok:
+			problem(w, http.StatusUnauthorized, "unauthorized", "sending records needs a token", "make one: counterseal token create --scope "+ingestScope)
+		case who.Session != "" || !who.May(ingestScope):
+			problem(w, http.StatusForbidden, "refused", "sending records needs a token with the scope "+ingestScope, "")
+		default:
+			inner.ServeHTTP(w, r)
+		}
 	})
 }
 

@@ -163,6 +163,18 @@ func TestSignInPages(t *testing.T) {
 			t.Errorf("%s: inline script or style", c.path)
 		}
 	}
+	for _, path := range []string{"/api/v1/ingest/app", "/es/app/_bulk"} {
+		for bearer, want := range map[string]int{"": 401, "css_" + strings.Repeat("A", 43): 401, d.token("search"): 403, d.token("ingest"): 200} {
+			r := httptest.NewRequest(http.MethodPost, d.url+path, nil)
+			if bearer != "" {
+				r.Header.Set("Authorization", "Bearer "+bearer)
+			}
+			w := httptest.NewRecorder()
+			if d.srv.Config.Handler.ServeHTTP(w, r); w.Code != want {
+				t.Errorf("%s with %.4s: %d, want %d", path, bearer, w.Code, want)
+			}
+		}
+	}
 	if w, _ := d.get("/login/", "planted.example"); w.StatusCode != 421 {
 		t.Errorf("another host: %d", w.StatusCode)
 	}
@@ -172,6 +184,20 @@ func TestSignInPages(t *testing.T) {
 	if w, body := d.get("/static/js/signin.js", host); w.StatusCode != 200 || !strings.HasPrefix(w.Header.Get("Content-Type"), "text/javascript") || strings.Contains(body, "innerHTML") {
 		t.Errorf("the script: %d %s", w.StatusCode, w.Header.Get("Content-Type"))
 	}
+}
+
+// token makes a token of a machine.
+func (d *door) token(scope string) string {
+	d.t.Helper()
+	a, err := d.login.Machine(d.t.Context(), "os:1000", []string{"collector"})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	text, _, err := d.login.NewToken(d.t.Context(), "os:1000", a.ID, []string{scope}, time.Hour)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return text
 }
 
 // browser starts a real browser, or skips.
