@@ -25,6 +25,7 @@ import (
 type client struct {
 	http  *http.Client
 	local *server // nil while a server runs
+	sign  string  // the Authorization header, of whoever is signed in at this terminal
 	stop  func() error
 }
 
@@ -34,7 +35,12 @@ func dial(ctx context.Context, env *environment, cfg config) (*client, error) {
 		return nil, &exitError{code: exitFailed, err: fmt.Errorf("no data directory at %s", cfg.Data),
 			hint: "name it with --data, or begin with: counterseal demo"}
 	}
+	sign, err := bearer(&cfg)
+	if err != nil {
+		return nil, err
+	}
 	if c := dialRunning(ctx, cfg.Data); c != nil {
+		c.sign = sign
 		return c, nil
 	}
 	s, err := openServer(ctx, cfg, serverOptions{log: slog.New(slog.NewTextHandler(env.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))})
@@ -44,7 +50,7 @@ func dial(ctx context.Context, env *environment, cfg config) (*client, error) {
 	run, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- s.pipe.Follow(run) }()
-	c := &client{http: &http.Client{Transport: handlerTransport{s.web.Socket()}}, local: s}
+	c := &client{http: &http.Client{Transport: handlerTransport{s.web.Socket()}}, local: s, sign: sign}
 	c.stop = func() error {
 		cancel()
 		return errors.Join(<-done, s.close())
@@ -90,6 +96,9 @@ func (c *client) do(ctx context.Context, method, path string, query url.Values, 
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.sign != "" {
+		req.Header.Set("Authorization", c.sign)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

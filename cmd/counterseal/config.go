@@ -63,6 +63,8 @@ type config struct {
 	WitnessThreshold int `yaml:"witness_threshold"`
 	// RunBy names who administers this server, to tell independent witnesses from own.
 	RunBy string `yaml:"run_by"`
+	// Login is where people sign in; without it only the owner of the machine asks.
+	Login loginConfig `yaml:"login"`
 	// RetentionGrace lies between announcing a destruction and destroying, such as 72h.
 	RetentionGrace string `yaml:"retention_grace"`
 	// Reserve is the disk space that stays free, such as 1GiB; below, nothing is accepted.
@@ -97,6 +99,24 @@ type witness struct {
 	URL string `yaml:"url"`
 	// RunBy names who administers it; several of one party count once.
 	RunBy string `yaml:"run_by"`
+}
+
+// loginConfig is the door for people, in a browser or at a terminal.
+type loginConfig struct {
+	// Address is host:port; beyond loopback it needs cert and key.
+	Address string `yaml:"address"`
+	// Cert and Key are PEM files; a renewed certificate is read again.
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+	// Origin is how browsers reach it: https://host or https://host:port.
+	Origin string `yaml:"origin"`
+	// RPID is the name that passkeys are bound to: the host of origin, or a domain above it.
+	RPID string `yaml:"rp_id"`
+	// OIDC is the JSON file of the provider; without it there are passkeys alone.
+	OIDC string `yaml:"oidc"`
+	// Proxy are the networks of reverse proxies, such as 192.0.2.0/28. The last hop that
+	// one of them writes into X-Forwarded-For is believed to be the source.
+	Proxy []string `yaml:"proxy"`
 }
 
 const configName = "counterseal.yaml"
@@ -180,6 +200,9 @@ func parseConfig(path string, data []byte) (config, error) {
 	abs(&c.Offices)
 	abs(&c.Policies)
 	abs(&c.PassphraseFile)
+	abs(&c.Login.Cert)
+	abs(&c.Login.Key)
+	abs(&c.Login.OIDC)
 	for i := range c.PIAs {
 		abs(&c.PIAs[i])
 	}
@@ -250,6 +273,9 @@ func (c *config) check() error {
 			return usage("%s.source: the name under which a PIA knows it is missing", key)
 		}
 	}
+	if err := c.Login.check(); err != nil {
+		return usage("%s: login.%v", where, err)
+	}
 	for i, w := range c.Witnesses {
 		if w.VKey == "" || w.URL == "" {
 			return usage("%s: witnesses[%d]: vkey and url are what counterseal witness printed; both are needed", where, i)
@@ -274,6 +300,9 @@ func (c *config) ledger() pipeline.LedgerOptions {
 		if l.Cert != "" {
 			o.Certificates = append(o.Certificates, l.Cert)
 		}
+	}
+	if c.Login.Cert != "" {
+		o.Certificates = append(o.Certificates, c.Login.Cert)
 	}
 	return o
 }

@@ -53,6 +53,15 @@ func TestSchemaIsTheStruct(t *testing.T) {
 		t.Fatal(err)
 	}
 	compare("listeners", reflect.TypeFor[listener](), item)
+	var part struct{ Properties map[string]json.RawMessage }
+	var door object
+	if err := json.Unmarshal(data, &part); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(part.Properties["login"], &door); err != nil {
+		t.Fatal(err)
+	}
+	compare("login", reflect.TypeFor[loginConfig](), door)
 	d := reflect.ValueOf(defaultConfig())
 	for i := range d.NumField() {
 		tag := d.Type().Field(i).Tag.Get("yaml")
@@ -74,6 +83,18 @@ func TestConfigErrorsNameTheKey(t *testing.T) {
 		"listeners:\n  - {way: relp, address: \"127.0.0.1:1\"}\n":                                            "listeners[0].source",
 		"listeners:\n  - {way: syslog-tls, address: \"0.0.0.0:6514\", source: a}\n":                          "cert and key",
 		"listeners:\n  - {way: syslog-tls, address: \"0.0.0.0:6514\", source: a, cert: c.pem, key: k.pem}\n": "client_ca",
+		"login: {origin: \"https://logs.example\"}\n":                                                        "login.address",
+		"login: {address: \"127.0.0.1\", origin: \"https://logs.example\"}\n":                                "login.address",
+		"login: {address: \"0.0.0.0:8443\", origin: \"https://logs.example\"}\n":                             "login.cert",
+		"login: {address: \"127.0.0.1:8443\", cert: c.pem, origin: \"https://logs.example\"}\n":              "login.cert",
+		"login: {address: \"127.0.0.1:8443\"}\n":                                                             "login.origin",
+		"login: {address: \"127.0.0.1:8443\", origin: \"http://logs.example\"}\n":                            "login.origin",
+		"login: {address: \"127.0.0.1:8443\", origin: \"https://logs.example/\"}\n":                          "login.origin",
+		"login: {address: \"127.0.0.1:8443\", origin: \"https://192.0.2.1\"}\n":                              "login.origin",
+		"login: {address: \"127.0.0.1:8443\", origin: \"https://logs.example\", rp_id: other.example}\n":     "login.rp_id",
+		"login: {address: \"127.0.0.1:8443\", origin: \"https://logs.example\", rp_id: ogs.example}\n":       "login.rp_id",
+		"login: {address: \"127.0.0.1:8443\", origin: \"https://logs.example\", proxy: [192.0.2.1]}\n":       "login.proxy[0]",
+		"login: {address: \"127.0.0.1:8443\", origin: \"https://logs.example\", password: x}\n":              "password",
 	} {
 		_, err := parseConfig("counterseal.yaml", []byte(text))
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -107,8 +107,8 @@ func newRoot(env *environment) *cobra.Command {
 	cobra.EnableCommandSorting = false
 	root.AddCommand(
 		newDemo(env), newServe(env), newScan(env), newImport(env), newSearch(env), newTimeline(env),
-		newVerify(env), newRebuild(env), newDoctor(env), newVersion(env),
-		newRules(env), newPIA(env), newPolicy(env), newOffices(env), newConfig(env),
+		newVerify(env), newRebuild(env), newDoctor(env), newVersion(env), newLogin(env), newLogout(env),
+		newRules(env), newPIA(env), newPolicy(env), newOffices(env), newConfig(env), newAccount(env), newToken(env),
 		newKeys(env), newOfficer(env), newEvidence(env), newReplay(env), newHold(env), newRetention(env), newProve(env), newPackage(env), newLedger(env), newWitness(env),
 	)
 	wrapUsage(root)

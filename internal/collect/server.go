@@ -23,6 +23,9 @@ type TLSFiles struct {
 	ClientCA string // clients must show a certificate of it; empty: any client
 }
 
+// Config is config for other listeners of the server.
+func (f *TLSFiles) Config() (*tls.Config, error) { return f.config() }
+
 // config builds the server side of TLS 1.3. The client's certificate is checked in
 // VerifyConnection too, which also runs where a session is resumed.
 func (f *TLSFiles) config() (*tls.Config, error) {

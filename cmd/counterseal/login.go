@@ -1,0 +1,303 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/counterseal/counterseal/internal/durable"
+)
+
+// terminalSession is what a terminal keeps after a login.
+type terminalSession struct {
+	URL     string    `json:"url"`
+	Secret  string    `json:"secret"`
+	Expires time.Time `json:"expires"`
+}
+
+const maxSessionFile = 4 << 10
+
+// sessionPath is where it lies: $XDG_CONFIG_HOME/counterseal/session.
+func sessionPath() (string, error) {
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return "", fmt.Errorf("finding the folder of the session: %w", err)
+	}
+	return filepath.Join(dir, "counterseal", "session"), nil
+}
+
+// readSession reads the session of this terminal, nil where there is none.
+func readSession() (*terminalSession, error) {
+	path, err := sessionPath()
+	if err != nil {
+		return nil, err
+	}
+	st, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the session: %w", err)
+	}
+	if st.Mode().Perm()&0o077 != 0 {
+		return nil, &exitError{code: exitFailed, err: fmt.Errorf("%s can be read by others, so it is not used", path), hint: "end it with counterseal logout, then sign in again"}
+	}
+	b, err := readBounded(path, maxSessionFile)
+	if err != nil {
+		return nil, fmt.Errorf("reading the session: %w", err)
+	}
+	s, err := parseSession(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return s, nil
+}
+
+func parseSession(b []byte) (*terminalSession, error) {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	var s terminalSession
+	if len(b) > maxSessionFile || d.Decode(&s) != nil {
+		return nil, errors.New("this is no session of a terminal")
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, errors.New("this is no session of a terminal")
+	}
+	if _, err := loginURL(s.URL); err != nil {
+		return nil, fmt.Errorf("url: %w", err)
+	}
+	if s.Secret == "" || strings.Trim(s.Secret, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") != "" {
+		return nil, errors.New("secret: holds something else than letters, digits, _ and -")
+	}
+	if s.Expires.IsZero() {
+		return nil, errors.New("expires: is missing")
+	}
+	return &s, nil
+}
+
+// loginURL takes an address of a login: https, so that the secret is never sent in clear.
+func loginURL(text string) (string, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+		return "", errors.New("write the address of the login as https://host or https://host:port")
+	}
+	return "https://" + strings.ToLower(u.Host), nil
+}
+
+// bearer is what a request of this terminal carries to the server of a configuration: the
+// session, where it belongs to that server and is not over. Without it whoever may open
+// the socket asks as the owner of the machine.
+func bearer(c *config) (string, error) {
+	if c.Login.Address == "" {
+		return "", nil
+	}
+	s, err := readSession()
+	if s == nil || err != nil || s.URL != c.Login.Origin || !time.Now().Before(s.Expires) {
+		return "", err
+	}
+	return "Bearer " + s.Secret, nil
+}
+
+// asking talks to the login over the network.
+type asking struct {
+	http *http.Client
+	url  string
+}
+
+func newAsking(address, ca string) (*asking, error) {
+	u, err := loginURL(address)
+	if err != nil {
+		return nil, usage("--url: %v", err)
+	}
+	t := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13}}
+	if ca != "" {
+		pem, err := os.ReadFile(ca)
+		if err != nil {
+			return nil, usage("--ca: %v", err)
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, usage("--ca: no certificate in %s", ca)
+		}
+		t.TLSClientConfig.RootCAs = pool
+	}
+	return &asking{&http.Client{Transport: t, Timeout: 30 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, u}, nil
+}
+
+// post sends JSON and decodes an answer of 200.
+func (a *asking) post(ctx context.Context, path, secret string, in, out any) (status int, err error) {
+	b, err := json.Marshal(in)
+	if err != nil {
+		return 0, err
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, a.url+path, bytes.NewReader(b))
+	if err != nil {
+		return 0, err
+	}
+	r.Header.Set("Content-Type", "application/json")
+	if secret != "" {
+		r.Header.Set("Authorization", "Bearer "+secret)
+	}
+	w, err := a.http.Do(r)
+	if err != nil {
+		return 0, fmt.Errorf("asking the login: %w", errors.Unwrap(err)) // without the address
+	}
+	defer w.Body.Close()
+	if w.StatusCode == http.StatusOK && out != nil {
+		if err := json.NewDecoder(io.LimitReader(w.Body, maxSessionFile)).Decode(out); err != nil {
+			return 0, fmt.Errorf("reading the answer of the login: %w", err)
+		}
+	}
+	return w.StatusCode, nil
+}
+
+func newLogin(env *environment) *cobra.Command {
+	var f configFlags
+	var address, ca string
+	cmd := &cobra.Command{Use: "login [--url URL]", Short: "Sign in this terminal through a browser", Args: cobra.NoArgs,
+		Long: "Login shows an address and a code. Open the address in a browser, sign in there, and type\n" +
+			"the code. The session of this terminal then lies in counterseal/session in the folder of\n" +
+			"your settings; commands send it, and what they ask is judged and recorded as asked by your\n" +
+			"account. It ends after 20 minutes without use, after 8 hours, or with counterseal logout.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if address == "" {
+				cfg, err := f.load()
+				if err != nil {
+					return err
+				}
+				if address = cfg.Login.Origin; address == "" {
+					return usage("--url is the address of the login: the configuration has none")
+				}
+			}
+			a, err := newAsking(address, ca)
+			if err != nil {
+				return err
+			}
+			return a.login(cmd.Context(), env)
+		}}
+	f.add(cmd)
+	cmd.Flags().StringVar(&address, "url", "", "`address` of the login (default: login.origin of the configuration)")
+	cmd.Flags().StringVar(&ca, "ca", "", "PEM `file` of the authority that signed its certificate, where the system does not know it")
+	return cmd
+}
+
+func (a *asking) login(ctx context.Context, env *environment) error {
+	var start struct {
+		Device   string `json:"device_code"`
+		User     string `json:"user_code"`
+		Life     int    `json:"expires_in"`
+		Interval int    `json:"interval"`
+	}
+	status, err := a.post(ctx, "/login/cli/start", "", struct{}{}, &start)
+	switch {
+	case err != nil:
+		return err
+	case status == http.StatusTooManyRequests:
+		return &exitError{code: exitRefused, err: errors.New("too many logins are under way"), hint: "try again in a minute"}
+	case status != http.StatusOK:
+		return fmt.Errorf("the login answered %d", status)
+	case start.Device == "" || strings.Trim(start.User, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-") != "" || start.Life < 1 || start.Life > 3600 || start.Interval < 1 || start.Interval > 60:
+		return errors.New("the login answered something else than its codes")
+	}
+	fmt.Fprintf(env.stdout, "open      %s/login/cli\ncode      %s\n", a.url, start.User)
+	ctx, stop := context.WithTimeout(ctx, time.Duration(start.Life)*time.Second)
+	defer stop()
+	tick := time.NewTicker(time.Duration(start.Interval) * time.Second)
+	defer tick.Stop()
+	var done struct {
+		Secret  string    `json:"secret"`
+		Account string    `json:"account"`
+		Expires time.Time `json:"expires"`
+	}
+	for status = http.StatusAccepted; status != http.StatusOK; {
+		select {
+		case <-ctx.Done():
+			return &exitError{code: exitRefused, err: errors.New("nobody confirmed the code in time"), hint: "begin again: counterseal login"}
+		case <-tick.C:
+		}
+		status, err = a.post(ctx, "/login/cli/finish", "", map[string]string{"device_code": start.Device}, &done)
+		switch {
+		case ctx.Err() != nil: // said above
+		case err != nil:
+			return err
+		case status != http.StatusOK && status != http.StatusAccepted && status != http.StatusTooManyRequests:
+			return &exitError{code: exitRefused, err: errors.New("the login was refused"), hint: "the account may be disabled; the reason stands in the ledger"}
+		}
+	}
+	b, err := json.Marshal(terminalSession{URL: a.url, Secret: done.Secret, Expires: done.Expires})
+	if err != nil {
+		return err
+	}
+	if _, err := parseSession(b); err != nil {
+		return fmt.Errorf("the answer of the login: %w", err)
+	}
+	path, err := sessionPath()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("keeping the session: %w", err)
+	}
+	var disk durable.FS
+	if err := disk.WriteFile(path, append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("keeping the session: %w", err)
+	}
+	fmt.Fprintf(env.stdout, "signed in as %s until %s\n", done.Account, done.Expires.UTC().Format(time.RFC3339))
+	return nil
+}
+
+func newLogout(env *environment) *cobra.Command {
+	var ca string
+	cmd := &cobra.Command{Use: "logout", Short: "End the session of this terminal", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			path, err := sessionPath()
+			if err != nil {
+				return err
+			}
+			s, err := readSession()
+			if s == nil && err == nil {
+				_, err = fmt.Fprintln(env.stdout, "no session is kept here")
+				return err
+			}
+			// What others may have read is ended all the same; what cannot be read is removed.
+			gone := errors.New("its file could not be read")
+			if err != nil {
+				if b, rerr := readBounded(path, maxSessionFile); rerr == nil {
+					s, _ = parseSession(b)
+				}
+			}
+			if s != nil {
+				a, err := newAsking(s.URL, ca)
+				if err != nil {
+					return err
+				}
+				var status int
+				if status, gone = a.post(cmd.Context(), "/login/out", s.Secret, struct{}{}, nil); gone == nil && status != http.StatusOK && status != http.StatusUnauthorized {
+					gone = fmt.Errorf("the login answered %d", status)
+				}
+			}
+			if err := os.Remove(path); err != nil {
+				return fmt.Errorf("removing the session: %w", err)
+			}
+			if gone != nil {
+				return &exitError{code: exitFailed, err: fmt.Errorf("the session is forgotten here, but the server was not told: %w", gone), hint: "it ends by itself within 20 minutes; revoke it under your account in the browser"}
+			}
+			_, err = fmt.Fprintln(env.stdout, "signed out")
+			return err
+		}}
+	cmd.Flags().StringVar(&ca, "ca", "", "PEM `file` of the authority that signed the certificate of the login")
+	return cmd
+}
