@@ -87,7 +87,7 @@ func FuzzOfficesAnswer(f *testing.F) {
 			t.Fatalf("%s=%q was taken: %v", key, value, err)
 		}
 		got := o.Offices[5]
-		if len(o.Offices) != len(offices) || got.Holder != strings.ToLower(p.holder) || got.Authority != p.authority || got.Under != p.under || got.Outside != p.outside {
+		if len(o.Offices) != len(offices) || got.Holder != p.holder || got.Authority != p.authority || got.Under != p.under || got.Outside != p.outside {
 			t.Errorf("%s=%q: got %+v", key, value, got)
 		}
 	})

@@ -270,25 +270,41 @@ func concerns(s *Set, column, action string) bool {
 	return false
 }
 
-// TestRoutesAndActs: each route of the server and each act over the socket stands in
-// the third table, with an act of the policies or with the word open.
+// TestRoutesAndActs: the third table says of each route of the server and of each act over
+// the socket what the code has it judged as, in words of the policies.
 func TestRoutesAndActs(t *testing.T) {
 	s := load(t)
-	want := map[string]bool{}
-	for file, shape := range map[string]*regexp.Regexp{
-		"../web/routes.go":              regexp.MustCompile(`(?m)^\t+\{"([^"]+)", \w+, .*\bs\.\w+\},$`),
-		"../../cmd/counterseal/acts.go": regexp.MustCompile(`(?m)^\t+"([a-z.]+)": +s\.`),
-	} {
+	read := func(file, shape string, least int) [][]string {
+		t.Helper()
 		data, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		found := shape.FindAllStringSubmatch(string(data), -1)
-		if len(found) < 10 {
+		found := regexp.MustCompile(shape).FindAllStringSubmatch(string(data), -1)
+		if len(found) < least {
 			t.Fatalf("%s: found %d: this test looks for the wrong shape", file, len(found))
 		}
-		for _, m := range found {
-			want[m[1]] = true
+		return found
+	}
+	const routes, acts = "../web/routes.go", "../../cmd/counterseal/acts.go"
+	want := map[string]string{}
+	for _, m := range read(acts, `(?m)^\t+"([a-z.]+)": +s\.`, 10) {
+		want[m[1]] = m[1]
+	}
+	for _, m := range read(routes, `(?m)^\t"([a-z.]+)": +"([a-z.]+)",$`, 2) { // acts that policies call otherwise
+		if want[m[1]] == "" {
+			t.Errorf("%s has another name in the policies and is no act", m[1])
+		}
+		want[m[1]] = m[2]
+	}
+	for _, m := range read(routes, `(?m)^\t+\{"([^"]+)", \w+, (\w+|"[^"]*"), .*\bs\.\w+\},$`, 10) {
+		switch act := strings.Trim(m[2], `"`); act {
+		case "":
+			want[m[1]] = "open"
+		case "byName":
+			want[m[1]] = "by its act"
+		default:
+			want[m[1]] = act
 		}
 	}
 	n := len(want)
@@ -297,13 +313,16 @@ func TestRoutesAndActs(t *testing.T) {
 		t.Fatal("the table is gone")
 	}
 	for _, row := range rows[1:] {
-		if !want[row[0]] {
+		as, ok := want[row[0]]
+		switch {
+		case !ok:
 			t.Errorf("%q is no route and no act, or there twice", row[0])
+		case row[1] != as:
+			t.Errorf("%q: the table says that it is judged as %q, the code as %q", row[0], row[1], as)
+		case as != "open" && as != "by its act" && !slices.Contains(s.Actions(), as):
+			t.Errorf("%q is judged as %q, which the schema does not know", row[0], as)
 		}
 		delete(want, row[0])
-		if row[1] != "open" && row[1] != "by its act" && !slices.Contains(s.Actions(), row[1]) {
-			t.Errorf("%q is judged as %q, which the schema does not know", row[0], row[1])
-		}
 	}
 	for missing := range want {
 		t.Errorf("%q is in no row", missing)

@@ -27,7 +27,7 @@ type Office struct {
 	Authority string // who appointed it
 	Under     string // the office above it; empty at the top of a chain
 	Outside   bool   // of the organisation
-	Holder    string // person id in small letters; empty while the office is vacant
+	Holder    string // person id, spelt as in the file: Held compares; empty while the office is vacant
 	Standing  string // confirmed or acting
 	Since     time.Time
 	Roles     []string
@@ -124,11 +124,11 @@ func deepIndent(data []byte) int {
 }
 
 func (d officeDoc) office(roles []string) (Office, error) {
-	o := Office{ID: d.ID, Authority: d.Authority, Under: d.Under, Outside: d.Outside, Holder: canonical(d.Holder), Standing: d.Standing, Roles: d.Roles}
+	o := Office{ID: d.ID, Authority: d.Authority, Under: d.Under, Outside: d.Outside, Holder: d.Holder, Standing: d.Standing, Roles: d.Roles}
 	if !plainName(d.ID) || !plainName(d.Authority) || d.Under != "" && !plainName(d.Under) {
 		return o, errors.New("id, authority and under are small letters, digits and hyphens")
 	}
-	if err := checkHolder(o.Holder); err != nil {
+	if err := checkHolder(strings.ToLower(o.Holder)); err != nil {
 		return o, fmt.Errorf("%s: %w", d.ID, err)
 	}
 	if d.Holder == "" {
@@ -226,7 +226,7 @@ func (o *Offices) check() error {
 			switch {
 			case a.Authority == b.Authority:
 				return fmt.Errorf("%s and %s decide together and have the same appointing authority", a.ID, b.ID)
-			case a.Holder != "" && a.Holder == b.Holder:
+			case a.Holder != "" && canonical(a.Holder) == canonical(b.Holder):
 				return fmt.Errorf("%s and %s decide together and are held by one person", a.ID, b.ID)
 			case slices.Contains(o.above(a.ID), b.ID) || slices.Contains(o.above(b.ID), a.ID):
 				return fmt.Errorf("%s and %s decide together and one is under the other", a.ID, b.ID)
@@ -254,7 +254,7 @@ func (o *Offices) Held(person string) []string {
 	person = canonical(person)
 	var out []string
 	for _, f := range o.Offices {
-		if person != "" && f.Holder == person {
+		if person != "" && canonical(f.Holder) == person {
 			out = append(out, f.ID)
 		}
 	}
@@ -267,13 +267,13 @@ func (o *Offices) Chain(person string) (chain []string, ok bool) {
 	person = canonical(person)
 	chain = []string{}
 	for _, mine := range o.Offices {
-		if person == "" || mine.Holder != person {
+		if person == "" || canonical(mine.Holder) != person {
 			continue
 		}
 		ok = true
 		over := o.above(mine.ID)
 		for _, other := range o.Offices {
-			if other.Holder == "" || other.Holder == person || slices.Contains(chain, other.Holder) {
+			if other.Holder == "" || canonical(other.Holder) == person || slices.Contains(chain, other.Holder) {
 				continue
 			}
 			if slices.Contains(over, other.ID) || slices.Contains(o.above(other.ID), mine.ID) {
@@ -298,7 +298,7 @@ func (o *Offices) Person(office string) (Person, bool) {
 	}
 	p := Person{ID: f.Holder, Office: f.ID, Authority: f.Authority, Standing: f.Standing, TrainedUntil: f.Trained}
 	for _, other := range o.Offices {
-		if other.Holder == f.Holder {
+		if canonical(other.Holder) == canonical(f.Holder) {
 			p.Roles = append(p.Roles, other.Roles...)
 		}
 	}

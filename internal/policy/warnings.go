@@ -46,7 +46,7 @@ func (o *Offices) Warnings(now time.Time) []Warning {
 			continue
 		}
 		p, _ := o.Person(f.ID)
-		if strings.HasPrefix(f.Holder, SystemUser) {
+		if strings.HasPrefix(canonical(f.Holder), SystemUser) {
 			warn(f.ID, "is held by a user of the machine: whoever owns the machine is whoever it says")
 		}
 		if held := o.Held(f.Holder); held[0] == f.ID && len(held) > 1 {
@@ -82,7 +82,7 @@ func reads(roles []string) bool {
 func (o *Offices) answered(asking Office) bool {
 	chain, _ := o.Chain(asking.Holder)
 	return slices.ContainsFunc(o.Offices, func(f Office) bool {
-		if f.Holder == "" || !decides(f) || f.Holder == asking.Holder || f.Authority == asking.Authority || slices.Contains(chain, f.Holder) {
+		if f.Holder == "" || !decides(f) || canonical(f.Holder) == canonical(asking.Holder) || f.Authority == asking.Authority || slices.ContainsFunc(chain, func(id string) bool { return canonical(id) == canonical(f.Holder) }) {
 			return false
 		}
 		p, _ := o.Person(f.ID)
