@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/counterseal/counterseal/internal/access"
 	"github.com/counterseal/counterseal/internal/approval"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/lifecycle"
@@ -67,6 +68,15 @@ func (s *server) holdPlace(ctx context.Context, actor string, body []byte) (any,
 	if c := in.Scope.Compartment; c != "" {
 		if known := s.pipe.Compartments(); !slices.Contains(known, c) {
 			return nil, web.BadRequest("no compartment has this name: a hold on it would keep nothing", "there are "+strings.Join(known, ", "))
+		}
+	}
+	var err error
+	if in.Scope.Token, err = s.web.Meant(ctx, in.Scope.Token); err != nil {
+		return nil, err
+	}
+	if in.Scope.Token != "" {
+		if err := s.web.JudgeStanding(ctx, access.Hold{Tokens: []string{in.Scope.Token}}); err != nil {
+			return nil, err
 		}
 	}
 	h, err := s.life.Place(ctx, actor, in.Scope, in.Order, in.Review)
@@ -162,7 +172,7 @@ func newHoldPlace(env *environment) *cobra.Command {
 	cmd.Flags().StringVar(&in.Scope.Case, "case", "", "`number` of the case")
 	cmd.Flags().StringVar(&in.Scope.Compartment, "compartment", "", "only this compartment")
 	cmd.Flags().StringVar(&in.Scope.Source, "source", "", "what this source sent")
-	cmd.Flags().StringVar(&in.Scope.Token, "token", "", "what is about this token, such as p1_…")
+	cmd.Flags().StringVar(&in.Scope.Token, "token", "", "what is about this person, by the alias that an answer showed")
 	cmd.Flags().StringVar(&in.Scope.From, "from", "", "sealed at or after this `time`, RFC 3339")
 	cmd.Flags().StringVar(&in.Scope.To, "to", "", "sealed at or before this `time`")
 	return cmd

@@ -170,7 +170,7 @@ func TestKillDuringFlow(t *testing.T) {
 	want := int(relayed.Load())
 	have := -1
 	for end := time.Now().Add(time.Minute); have < want && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-		have = s.count(t, "source = linux | stats count_uniq(native.msg)")
+		have = s.count(t, "source = linux | stats count_uniq(time)")
 	}
 	if have != want {
 		t.Errorf("%d of %d lines by RELP can be found", have, want)

@@ -120,7 +120,7 @@ func newPackageCreate(env *environment) *cobra.Command {
 	cmd.Flags().StringVar(&q.From, "from", "", "`time` of the first record, RFC 3339")
 	cmd.Flags().StringVar(&q.To, "to", "", "`time` behind the last record")
 	cmd.Flags().StringVar(&q.Query, "query", "", "only what this `question` finds, as search takes it")
-	cmd.Flags().StringArrayVar(&q.People, "person", nil, "`token` of somebody whom the authorisation names; repeats")
+	cmd.Flags().StringArrayVar(&q.People, "person", nil, "`alias` of somebody whom the authorisation names; repeats")
 	cmd.Flags().StringVar(&q.Due, "due", "", "`day` by which it is returned or destroyed, such as 2027-01-31")
 	cmd.Flags().StringArrayVar(&q.Approvals, "approval", nil, "`id` of a request that two people approved; repeats")
 	cmd.Flags().StringArrayVar(&q.Unlocked, "unlocked", nil, "`file` of an unlocked key of originals; repeats")
@@ -152,7 +152,11 @@ func (s *server) packageCreate(ctx context.Context, actor string, body []byte) (
 		r.Recipients = append(r.Recipients, to)
 	}
 	for _, p := range q.People {
-		r.People = append(r.People, event.Token(p))
+		token, err := s.web.Meant(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		r.People = append(r.People, event.Token(token))
 	}
 	due, err := time.Parse(time.DateOnly, q.Due)
 	if err != nil {
@@ -198,8 +202,19 @@ func (s *server) packageCreate(ctx context.Context, actor string, body []byte) (
 		}
 		r.Unlocked = append(r.Unlocked, keys...)
 	}
-	if q.Query != "" {
-		if r.Scope.Refs, err = s.find(ctx, q.Query, r.Scope); err != nil {
+	if q.Query, err = s.web.Meant(ctx, q.Query); err != nil {
+		return nil, err
+	}
+	asked, err := query.Parse(q.Query)
+	if err != nil {
+		return nil, web.BadRequest(err.Error(), "see: counterseal search --help")
+	}
+	if asked, r.Scope.From, r.Scope.To, err = s.web.JudgeExport(ctx, asked, r.Scope.From, r.Scope.To); err != nil {
+		return nil, err
+	}
+	if asked.Where != nil || q.Query != "" {
+		r.Scope.Query = asked.String()
+		if r.Scope.Refs, err = s.find(ctx, r.Scope.Query, r.Scope); err != nil {
 			return nil, err
 		}
 	}

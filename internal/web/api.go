@@ -114,6 +114,9 @@ func newRow(r *index.Row, veil access.Veiling, o access.Options) Row {
 		}
 	}
 	veil = veil.Row(class, r.Kind)
+	if !veil.Contents() && !peopled(class, r, o) {
+		veil = access.Veiling{}
+	}
 	show := func(name, value string) {
 		if !veil.HideValue(name, value, o) {
 			out.Fields[name] = append(out.Fields[name], value)
@@ -132,6 +135,16 @@ func newRow(r *index.Row, veil access.Veiling, o access.Options) Row {
 		out.Time, out.Sealed = time.Unix(0, r.Time).UTC().Format(time.DateOnly), ""
 	}
 	return out
+}
+
+// peopled reports whether a row leads to anybody.
+func peopled(class string, r *index.Row, o access.Options) bool {
+	for _, a := range r.OCSF {
+		if access.Somebody(class, a.Name, a.Value, o) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(r.Native, func(a index.Attr) bool { return access.Somebody(class, "native."+a.Name, a.Value, o) })
 }
 
 // stamp is how times are shown: UTC, RFC 3339, as precise as they are.

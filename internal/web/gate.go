@@ -396,3 +396,50 @@ func ActorOf(ctx context.Context, by policy.Person) string {
 	}
 	return "account:" + by.ID
 }
+
+// Meant turns the aliases in what an act was given back into tokens.
+func (s *Server) Meant(ctx context.Context, text string) (string, error) { return s.meant(ctx, text) }
+
+// JudgeStanding decides about a form that goes on by itself, such as a hold: what selects
+// somebody is an authorisation, and needs one. Before anybody is in office the officers'
+// signatures guard it alone.
+func (s *Server) JudgeStanding(ctx context.Context, q access.Question) error {
+	p := permitOf(ctx)
+	o := s.o.Gate.Access()
+	v := access.Selects(q, o)
+	p.selects = v.Class.String()
+	if v.Protected {
+		p.selects = "protected"
+		p.decision = policy.Decision{Policies: []string{"protected"}, Reason: "a question aimed at a protected channel is never answered"}
+		return errors.Join(s.o.Gate.Cases.Report(ctx, p.person, p.caseID, "protected", ""), s.refusal(p, &v))
+	}
+	if v.Class == access.Nobody || slices.Contains(p.person.Roles, founder) {
+		return nil
+	}
+	cover, err := s.o.Gate.Cases.Covers(ctx, p.person, p.caseID, cases.Question{Named: access.Named(q, o), Verdict: v})
+	if err != nil {
+		return err
+	}
+	if p.cover = cover; cover.Authorisation == cases.Covers {
+		return nil
+	}
+	p.decision = policy.Decision{Policies: []string{"standing"}, Reason: "what goes on by itself and selects somebody needs an authorisation"}
+	return s.refusal(p, &v)
+}
+
+// JudgeExport decides about what a package would take along, and gives it inside of
+// what covers it.
+func (s *Server) JudgeExport(ctx context.Context, q *query.Query, from, to time.Time) (*query.Query, time.Time, time.Time, error) {
+	p := permitOf(ctx)
+	if slices.Contains(p.person.Roles, founder) {
+		return q, from, to, nil
+	}
+	a := asked{query: q, scope: index.Scope{From: from, To: to}}
+	if a.query == nil {
+		a.query = &query.Query{}
+	}
+	if err := s.judge(ctx, p, "export", access.Export{Query: a.query}, &a); err != nil {
+		return nil, from, to, err
+	}
+	return a.query, a.scope.From, a.scope.To, nil
+}
