@@ -616,9 +616,11 @@ func TestWhatTheLedgerSees(t *testing.T) {
 // TestPayloadGone: what was dropped or swapped covers nothing, and does not disappear.
 func TestPayloadGone(t *testing.T) {
 	ruin := map[string]func(h *house, was []byte) []byte{
-		"dropped":   func(*house, []byte) []byte { return nil },
-		"broken":    func(_ *house, was []byte) []byte { return was[:len(was)-1] },
-		"of others": func(h *house, was []byte) []byte { return []byte(strings.Replace(string(was), `"id":"01`, `"id":"02`, 1)) },
+		"dropped": func(*house, []byte) []byte { return nil },
+		"broken":  func(_ *house, was []byte) []byte { return was[:len(was)-1] },
+		"of others": func(h *house, was []byte) []byte {
+			return []byte(strings.Replace(string(was), `"id":"01`, `"id":"02`, 1))
+		},
 	}
 	for name, f := range ruin {
 		t.Run(name, func(t *testing.T) {
