@@ -43,7 +43,7 @@ func sessionPath() (string, error) {
 func readSession() (*terminalSession, error) {
 	path, err := sessionPath()
 	if err != nil {
-		return nil, err
+		return nil, nil // a service without a home has signed in nowhere
 	}
 	st, err := os.Stat(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -263,41 +263,47 @@ func newLogout(env *environment) *cobra.Command {
 	var ca string
 	cmd := &cobra.Command{Use: "logout", Short: "End the session of this terminal", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			path, err := sessionPath()
-			if err != nil {
-				return err
-			}
-			s, err := readSession()
-			if s == nil && err == nil {
-				_, err = fmt.Fprintln(env.stdout, "no session is kept here")
-				return err
-			}
-			// What others may have read is ended all the same; what cannot be read is removed.
-			gone := errors.New("its file could not be read")
-			if err != nil {
-				if b, rerr := readBounded(path, maxSessionFile); rerr == nil {
-					s, _ = parseSession(b)
-				}
-			}
-			if s != nil {
-				a, err := newAsking(s.URL, ca)
-				if err != nil {
-					return err
-				}
-				var status int
-				if status, gone = a.post(cmd.Context(), "/login/out", s.Secret, struct{}{}, nil); gone == nil && status != http.StatusOK && status != http.StatusUnauthorized {
-					gone = fmt.Errorf("the login answered %d", status)
-				}
-			}
-			if err := os.Remove(path); err != nil {
-				return fmt.Errorf("removing the session: %w", err)
-			}
-			if gone != nil {
-				return &exitError{code: exitFailed, err: fmt.Errorf("the session is forgotten here, but the server was not told: %w", gone), hint: "it ends by itself within 20 minutes; revoke it under your account in the browser"}
-			}
-			_, err = fmt.Fprintln(env.stdout, "signed out")
-			return err
+			return logout(cmd.Context(), env, func(address string) (*asking, error) { return newAsking(address, ca) })
 		}}
 	cmd.Flags().StringVar(&ca, "ca", "", "PEM `file` of the authority that signed the certificate of the login")
 	return cmd
+}
+
+// logout ends the session at its server and forgets it here, also where the server cannot
+// be told or the file is not fit to be used.
+func logout(ctx context.Context, env *environment, ask func(address string) (*asking, error)) error {
+	path, err := sessionPath()
+	if err != nil {
+		return err
+	}
+	s, err := readSession()
+	if s == nil && err == nil {
+		_, err = fmt.Fprintln(env.stdout, "no session is kept here")
+		return err
+	}
+	if s == nil { // others may have read it: all the more it is ended
+		if b, err := readBounded(path, maxSessionFile); err == nil {
+			s, _ = parseSession(b)
+		}
+	}
+	told := errors.New("its file cannot be read")
+	if s != nil {
+		a, err := ask(s.URL)
+		if err != nil {
+			return err
+		}
+		var status int
+		status, told = a.post(ctx, "/login/out", s.Secret, struct{}{}, nil)
+		if told == nil && status != http.StatusOK && status != http.StatusUnauthorized { // 401: it had ended
+			told = fmt.Errorf("the login answered %d", status)
+		}
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("removing the session: %w", err)
+	}
+	if told != nil {
+		return &exitError{code: exitFailed, err: fmt.Errorf("the session is forgotten here, but its server was not told: %w", told), hint: "it ends by itself within 20 minutes; revoke it under your account in the browser"}
+	}
+	_, err = fmt.Fprintln(env.stdout, "signed out")
+	return err
 }

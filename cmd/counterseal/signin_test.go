@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/ecdsa"
@@ -17,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/cookiejar"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -177,6 +179,44 @@ func act[T any](t *testing.T, do func(context.Context, string, []byte) (any, err
 	return out, err
 }
 
+// terminalLogin runs counterseal login while the person confirms, and gives the file.
+func terminalLogin(t *testing.T, client func() *http.Client, by *person) []byte {
+	t.Helper()
+	a := &asking{client(), "https://logs.example"}
+	pr, pw := io.Pipe()
+	done := make(chan error, 1)
+	var all bytes.Buffer
+	go func() {
+		done <- a.login(t.Context(), &environment{stdout: io.MultiWriter(&all, pw)})
+		pw.Close()
+	}()
+	lines := bufio.NewScanner(pr)
+	for lines.Scan() {
+		code, ok := strings.CutPrefix(lines.Text(), "code      ")
+		if !ok {
+			continue
+		}
+		if status, text := by.post("/login/cli/confirm", `{"user_code":"`+code+`"}`); status != 200 {
+			t.Fatalf("confirm: %d %s", status, text)
+		}
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(all.String(), "signed in as "+by.id) || strings.Contains(all.String(), "css_") {
+		t.Errorf("%s", &all)
+	}
+	path, err := sessionPath()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 // TestDoor is the login of a server as people and terminals meet it, with what the ledger
 // has of it.
 func TestDoor(t *testing.T) {
@@ -226,28 +266,7 @@ func TestDoor(t *testing.T) {
 	// A terminal of the guest.
 	var out bytes.Buffer
 	a := &asking{client(), "https://logs.example"}
-	pr, pw := io.Pipe()
-	done := make(chan error, 1)
-	go func() { done <- a.login(t.Context(), &environment{stdout: io.MultiWriter(&out, pw)}); pw.Close() }()
-	var line string
-	for buf := make([]byte, 256); !strings.Contains(line, "code      ") || !strings.HasSuffix(line, "\n"); {
-		n, err := pr.Read(buf)
-		if err != nil {
-			t.Fatal(err, <-done)
-		}
-		line += string(buf[:n])
-	}
-	go io.Copy(io.Discard, pr)
-	code := strings.TrimSpace(line[strings.Index(line, "code")+4:])
-	if status, text := guest.post("/login/cli/confirm", `{"user_code":"`+code+`"}`); status != 200 {
-		t.Fatalf("confirm: %d %s", status, text)
-	}
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(out.String(), "signed in as "+guest.id) || strings.Contains(out.String(), "css_") {
-		t.Errorf("%s", &out)
-	}
+	terminalLogin(t, client, guest)
 	path, err := sessionPath()
 	if err != nil {
 		t.Fatal(err)
@@ -280,6 +299,25 @@ func TestDoor(t *testing.T) {
 	}
 	if got := ask(sign); got != fmt.Sprintf("inside as %q", guest.id) {
 		t.Errorf("%s", got)
+	}
+	// The same session at the socket; without one it is the owner of the machine.
+	atSocket := func(sign string) (int, string) {
+		r := httptest.NewRequest(http.MethodPost, "http://localhost/api/v1/acts/hold.list", nil)
+		if sign != "" {
+			r.Header.Set("Authorization", sign)
+		}
+		w := httptest.NewRecorder()
+		x.socket(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			who, _ := login.From(r.Context())
+			fmt.Fprint(w, who.Account.ID)
+		})).ServeHTTP(w, r)
+		return w.Code, w.Body.String()
+	}
+	if code, who := atSocket(sign); code != 200 || who != guest.id {
+		t.Errorf("at the socket: %d %s", code, who)
+	}
+	if code, who := atSocket(""); code != 200 || who != "" {
+		t.Errorf("the owner at the socket: %d %s", code, who)
 	}
 
 	// A machine of the owner.
@@ -314,8 +352,40 @@ func TestDoor(t *testing.T) {
 	if got := ask(sign); strings.Contains(got, "inside") {
 		t.Errorf("the terminal of a disabled account: %s", got)
 	}
+	if code, out := atSocket(sign); code != 401 || !strings.Contains(out, "counterseal login") {
+		t.Errorf("the terminal of a disabled account at the socket: %d %s", code, out)
+	}
 	if _, err := act[accountNamed](t, x.accountEnable, accountNamed{guest.id}); err != nil {
 		t.Error(err)
+	}
+
+	// Another login of a terminal, which logs out.
+	keep, err := x.login.Sessions(t.Context(), boss.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := terminalLogin(t, client, boss)
+	if err := os.WriteFile(path, kept, 0o644); err != nil { // others can read it
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out.Reset()
+	if err := logout(t.Context(), &environment{stdout: &out}, func(string) (*asking, error) { return a, nil }); err != nil || out.String() != "signed out\n" {
+		t.Errorf("log out: %q %v", &out, err)
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("the session lies there after the log-out")
+	}
+	if left, err := x.login.Sessions(t.Context(), boss.id); err != nil || len(left) != len(keep) {
+		t.Errorf("%d sessions after the log-out, %d before: %v", len(left), len(keep), err)
+	}
+	if err := os.WriteFile(path, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := logout(t.Context(), &environment{stdout: &out}, nil); err == nil || !strings.Contains(err.Error(), "forgotten here") {
+		t.Errorf("a file that is no session: %v", err)
 	}
 
 	// The certificate is renewed in place.
@@ -345,7 +415,7 @@ func TestDoor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for kind, want := range map[string]int{"account.made": 3, "account.changed": 3, "login.passkey_added": 2, "login.accepted": 3, "token.made": 1, "token.revoked": 1} {
+	for kind, want := range map[string]int{"account.made": 3, "account.changed": 3, "login.passkey_added": 2, "login.accepted": 4, "login.ended": 1, "token.made": 1, "token.revoked": 1} {
 		if kinds[kind] != want {
 			t.Errorf("%s: %d statements, want %d: %v", kind, kinds[kind], want, kinds)
 		}
