@@ -167,12 +167,21 @@ var spoilers = map[string]func(*Request){
 	"reverse, authorisation over": func(r *Request) { r.Resource.Selects, r.Context.Authorisation = "reverse", "expired" },
 	"reverse, outside its scope":  func(r *Request) { r.Resource.Selects, r.Context.Authorisation = "reverse", "outside" },
 	"person and reverse, without": func(r *Request) { r.Resource.Selects, r.Context.Authorisation = "person+reverse", "" },
-	"crowd unknown":               func(r *Request) { r.Context.Crowd = "" },
-	"crowd of another word":       func(r *Request) { r.Context.Crowd = "dozens" },
-	"crowd not counted":           func(r *Request) { r.Context.Crowd = "many" },
-	"above 20, without counsel":   func(r *Request) { r.Context.Crowd, r.Context.Outside = "counsel", true },
-	"above 100, with counsel":     func(r *Request) { r.Context.Crowd, r.Context.Counsel = "outside", true },
-	"by a token without scopes":   func(r *Request) { r.Context.Machine = true },
+	"a person, without": func(r *Request) {
+		r.Resource.Selects, r.Context.Authorisation, r.Context.Grant = "person", "", ""
+	},
+	"a person, all of it over": func(r *Request) {
+		r.Resource.Selects, r.Context.Authorisation, r.Context.Grant = "person", "expired", "expired"
+	},
+	"a person, outside of both": func(r *Request) {
+		r.Resource.Selects, r.Context.Authorisation, r.Context.Grant = "person", "outside", "outside"
+	},
+	"crowd unknown":             func(r *Request) { r.Context.Crowd = "" },
+	"crowd of another word":     func(r *Request) { r.Context.Crowd = "dozens" },
+	"crowd not counted":         func(r *Request) { r.Context.Crowd = "many" },
+	"above 20, without counsel": func(r *Request) { r.Context.Crowd, r.Context.Outside = "counsel", true },
+	"above 100, with counsel":   func(r *Request) { r.Context.Crowd, r.Context.Counsel = "outside", true },
+	"by a token without scopes": func(r *Request) { r.Context.Machine = true },
 	"by a token of other scopes": func(r *Request) {
 		r.Context.Machine, r.Context.Scopes = true, []string{"Search", "search.", "", "king"}
 	},
