@@ -84,6 +84,44 @@ func Bound(q *query.Query, o Options, covered func(Identity) bool) bool {
 	return !Selects(Search{Query: q}, o).Protected && c.bound(c.q.Where)
 }
 
+// Covers reports whether a question, as it is asked, is covered: everybody whom its form
+// names is, and its rows are confined; bound, where its answer would else be veiled or
+// in counts only, because who is covered sees it whole. A rule, a list, an indicator, a
+// peer group and a change of the directory have no rows here: they are covered when
+// they name covered identities only, and all of them, and list nobody by contents.
+func Covers(q Question, o Options, covered func(Identity) bool) bool {
+	v := Selects(q, o)
+	if v.Protected {
+		return false
+	}
+	rows := func(w *query.Query) bool {
+		if v.Veil || v.Cells || v.Class.Has(Reverse) {
+			return Bound(w, o, covered)
+		}
+		return Confined(w, o, covered)
+	}
+	all := func() bool {
+		return !v.Many && !v.Class.Has(Reverse) && !slices.ContainsFunc(Named(q, o), func(id Identity) bool { return !covered(id) })
+	}
+	switch q := q.(type) {
+	case Search:
+		return rows(q.Query)
+	case SavedSearch:
+		return rows(q.Query)
+	case Statistics:
+		return rows(q.Query)
+	case Export:
+		return rows(q.Query)
+	case Suppression:
+		return rows(q.Query)
+	case Hold:
+		return all() && (q.Query == nil || rows(q.Query))
+	case Values:
+		return q.Where != nil && Bound(q.Where, o, covered) || all() && !v.Cells
+	}
+	return all()
+}
+
 // maxConfine bounds the tests that Confined looks at; what needs more is not confined.
 const maxConfine = 20 * query.MaxTerms
 

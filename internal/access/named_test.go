@@ -175,6 +175,55 @@ func TestConfined(t *testing.T) {
 	}
 }
 
+func TestCovers(t *testing.T) {
+	for _, c := range []struct {
+		form, question string
+		want           bool
+	}{
+		{"search", "user.uid = alice and query.hostname = union.example", true},
+		{"search", "user.uid in (alice, {p}) and query.hostname = union.example", true},
+		{"search", "user.uid = alice or (class_uid = 3002 and status_id = 2)", false}, // veil: alice's rows are of any class
+		{"search", "class_uid = 3002 and (user.uid = alice or status_id = 2)", true},
+		{"search", "user.uid = alice or class_uid = 4003", false},                                 // everybody's rows would lose their veil
+		{"search", "(user.uid = alice or query.hostname = union.example) | stats count()", false}, // small counts
+		{"search", "user.uid = alice and query.hostname = union.example | stats count()", true},
+		{"search", "user.uid = bob", false},
+		{"statistics", "user.uid = alice", true},
+		{"saved", "user.uid != alice", false},
+		{"export", "user.uid = alice", true},
+		{"export", "user.uid = alice or class_uid = 4003", false},
+		{"suppression", "rule.id = x and user.uid = alice", true},
+		{"suppression", "rule.id = x and not user.uid = alice", false},
+		{"hold", "user.uid = alice", true},
+		{"hold-tokens", "{p}, alice", true},
+		{"hold-tokens", "{p}, bob", false},
+		{"hold-tokens", "p1_*", false},
+		{"values", "query.hostname||user.uid = alice", true},
+		{"values", "user.uid|ali|", false},
+		{"values", "query.hostname||user.uid = bob", false},
+		{"rule", "User: alice", true},
+		{"rule", "User: bob", false},
+		{"rule", "User: [alice, bob]", false},
+		{"rule", "User|startswith: ali", false},
+		{"rule", "User: alice, QueryName: union.example", false},
+		{"list", "user.uid|alice", true},
+		{"list", "user.uid|alice, bob", false},
+		{"indicator", "user-account|alice", true},
+		{"peers", "|alice, bob|", false},
+		{"peers", "user.uid|alice|", false},
+		{"directory", "alice", true},
+		{"directory", "alice, bob", false},
+		{"directory", "oig.example", false},
+	} {
+		if got := access.Covers(build(t, c.form, c.question), options(t), coversAlice); got != c.want {
+			t.Errorf("%s: %s: %v", c.form, c.question, got)
+		}
+	}
+	if access.Covers(nil, options(t), func(access.Identity) bool { return true }) {
+		t.Error("a form that is not known is covered")
+	}
+}
+
 // TestConfinedWide: the largest question that the language knows is answered soon, and
 // what needs more work than that is not confined.
 func TestConfinedWide(t *testing.T) {
