@@ -225,7 +225,7 @@ func (s *Server) judge(ctx context.Context, p *permit, act string, q access.Ques
 	if v.Class != access.Nobody && !v.Protected {
 		cover, err := s.o.Gate.Cases.Covers(ctx, p.person, p.caseID, cases.Question{
 			Named: access.Named(q, o), Verdict: v, From: a.scope.From, To: a.scope.To,
-			Confined: func(covered func(access.Identity) bool) bool { return access.Confined(a.query, o, covered) },
+			Confined: func(covered func(access.Identity) bool) bool { return access.Covers(q, o, covered) },
 		})
 		if err != nil {
 			return err
