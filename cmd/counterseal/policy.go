@@ -15,7 +15,7 @@ import (
 func newPolicy(env *environment) *cobra.Command {
 	cmd := &cobra.Command{Use: "policy", Short: "Policies: who may do what", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(newPolicyCheck(env), newPolicyTest(env))
+	cmd.AddCommand(newPolicyCheck(env), newPolicyTest(env), newPolicyExport(env))
 	return cmd
 }
 
@@ -62,6 +62,24 @@ func newPolicyTest(env *environment) *cobra.Command {
 				return &exitError{code: exitFailed, err: fmt.Errorf("%d cases failed, %d policies have none", failed, len(untested))}
 			}
 			return nil
+		},
+	}
+}
+
+func newPolicyExport(env *environment) *cobra.Command {
+	return &cobra.Command{
+		Use:   "export DIR",
+		Short: "Write the policies in the program, and their cases, into a folder that must not be there",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if err := os.Mkdir(args[0], 0o700); err != nil {
+				return fmt.Errorf("making the folder: %w", err)
+			}
+			if err := os.CopyFS(args[0], policy.Default()); err != nil {
+				return fmt.Errorf("writing the policies: %w", err)
+			}
+			_, err := loadPolicy(env, os.DirFS(args[0]))
+			return err
 		},
 	}
 }

@@ -146,6 +146,22 @@ func (v *vocabulary) policy(r rule) error {
 	return errors.Join(wrong...)
 }
 
+// concerns reports whether the head of a policy lets it decide on an act.
+func (v *vocabulary) concerns(r rule, act string) bool {
+	in := func(group types.EntityUID) bool {
+		return v.within(types.NewEntityUID("Action", types.String(act)), string(group.ID))
+	}
+	switch head := (*ast.Policy)(r.policy.AST()).Action.(type) {
+	case ast.ScopeTypeEq:
+		return string(head.Entity.ID) == act
+	case ast.ScopeTypeIn:
+		return in(head.Entity)
+	case ast.ScopeTypeInSet:
+		return slices.ContainsFunc(head.Entities, in)
+	}
+	return true
+}
+
 func (v *vocabulary) entity(uid types.EntityUID) error {
 	if _, ok := slices.BinarySearch(v.roles, string(uid.ID)); uid.Type == role && !ok {
 		return fmt.Errorf("unrecognized role %s", strconv.Quote(string(uid.ID)))

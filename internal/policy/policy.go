@@ -114,10 +114,14 @@ type Decision struct {
 
 // Set is a validated set of policies. It does not change, and may be used by many.
 type Set struct {
-	policies []rule // sorted by id
+	policies []rule           // sorted by id
+	about    map[string]rules // by act: those that may decide on it
 	schema   *vocabulary
 	digest   string
 }
+
+// rules are policies in the order of their ids, so that diagnostics have an order.
+type rules []rule
 
 type rule struct {
 	id     types.PolicyID
@@ -125,10 +129,10 @@ type rule struct {
 	policy *cedar.Policy
 }
 
-// All gives the policies in the order of their ids, so that diagnostics have an order.
-func (s *Set) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
+// All gives the policies to the library.
+func (s rules) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
 	return func(yield func(cedar.PolicyID, *cedar.Policy) bool) {
-		for _, r := range s.policies {
+		for _, r := range s {
 			if !yield(r.id, r.policy) {
 				return
 			}
@@ -245,6 +249,14 @@ func Load(fsys fs.FS) (*Set, error) {
 		return nil, errors.Join(wrong...)
 	}
 	slices.SortFunc(s.policies, func(a, b rule) int { return strings.Compare(string(a.id), string(b.id)) })
+	s.about = map[string]rules{}
+	for _, act := range s.schema.actions {
+		for _, r := range s.policies {
+			if s.schema.concerns(r, act) {
+				s.about[act] = append(s.about[act], r)
+			}
+		}
+	}
 	s.digest = hex.EncodeToString(sum.Sum(nil))
 	return s, nil
 }
@@ -329,7 +341,7 @@ func (s *Set) Decide(r Request) Decision {
 	if err != nil {
 		return Decision{Reason: err.Error()}
 	}
-	answer, diag := cedar.Authorize(s, q, q.request)
+	answer, diag := cedar.Authorize(s.about[r.Action], q, q.request)
 	if len(diag.Errors) > 0 {
 		// The library skips a policy that fails, so that a forbid would be lost.
 		var d Decision
