@@ -97,20 +97,24 @@ func openDoor(t *testing.T) (x *signIn, client func() *http.Client) {
 			t.Error(err)
 		}
 	})
+	return x, func() *http.Client { return doorClient(t, card, x.l.Addr) }
+}
+
+// doorClient is a browser that finds logs.example at an address.
+func doorClient(t *testing.T, card *x509.Certificate, at func() net.Addr) *http.Client {
+	t.Helper()
 	pool := x509.NewCertPool()
 	pool.AddCert(card)
-	return x, func() *http.Client {
-		jar, err := cookiejar.New(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return &http.Client{Jar: jar, Transport: &http.Transport{
-			TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true,
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				var d net.Dialer
-				return d.DialContext(ctx, "tcp", x.l.Addr().String())
-			}}}
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return &http.Client{Jar: jar, Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "tcp", at().String())
+		}}}
 }
 
 // person is somebody with a browser and a passkey.
