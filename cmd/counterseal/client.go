@@ -124,13 +124,21 @@ func (c *client) getJSON(ctx context.Context, path string, query url.Values, v a
 	return nil
 }
 
-// act asks for an act over the socket and decodes what was done.
+// act asks for an act with the purpose and the case of the environment, and decodes what
+// was done.
 func (c *client) act(ctx context.Context, name string, in, out any) error {
+	return c.actIn(ctx, &look{os.Getenv("COUNTERSEAL_PURPOSE"), os.Getenv("COUNTERSEAL_CASE")}, name, in, out)
+}
+
+// actIn is act for a purpose and in a case.
+func (c *client) actIn(ctx context.Context, l *look, name string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return err
 	}
-	resp, err := c.do(ctx, http.MethodPost, "/api/v1/acts/"+name, nil, bytes.NewReader(body))
+	v := url.Values{}
+	l.values(v)
+	resp, err := c.do(ctx, http.MethodPost, "/api/v1/acts/"+name, v, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ import (
 func newRules(env *environment) *cobra.Command {
 	cmd := &cobra.Command{Use: "rules", Short: "Sigma rules: list, check, test", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(newRulesList(env), newRulesCheck(env), newRulesTest(env), newRulesRun(env))
+	cmd.AddCommand(newRulesList(env), newRulesCheck(env), newRulesTest(env), newRulesRun(env), newRulesActivate(env), newRulesApprove(env))
 	return cmd
 }
 

@@ -385,7 +385,8 @@ func DecideBy(set func() *policy.Set) func(context.Context, policy.Request) poli
 		if r.Context.Crowd == "" {
 			r.Context.Crowd = string(access.CrowdNone)
 		}
-		return set().Decide(r)
+		p.decision = set().Decide(r)
+		return p.decision
 	}
 }
 

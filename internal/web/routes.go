@@ -60,10 +60,13 @@ func (s *Server) routes() []route {
 var actions = map[string]string{
 	"unlock.approve": "approval.bring",
 	"hold.release":   "approval.bring",
+	"rules.waiting":  "rules.list",
 }
 
-// judging are the acts that show events: they call JudgeRecord before they do.
-var judging = map[string]bool{"prove": true}
+// judging are the acts that decide by themselves, with what they are about: prove calls
+// JudgeRecord before it shows a record, and the others are decided in internal/cases and
+// closed with Judged.
+var judging = map[string]bool{"prove": true, "authorise": true, "authorise.end": true, "grant.review": true, "rules.approve": true}
 
 // action is what the policies call an act.
 func action(act string) string {
