@@ -234,6 +234,19 @@ func TestAuthorisation(t *testing.T) {
 	b.asks(about(who[0]), 403, "has ended")
 	r = b.request(who[0])
 	b.does(overseer, "authorise", authoriseNamed{ID: r.ID, Digest: r.Digest}, nil, 200, "refused")
+
+	// The ledger has who refused what: a policy, or else the code.
+	b.stop()
+	told := ledgerTold(t, filepath.Join(b.dir, "data"))
+	for _, want := range []string{
+		`request.refused os:4713 0 {"act":"authorise","office":"soc-two","policies":"same-authority","route":"POST /api/v1/acts/{act}","rule":"same-authority","status":403}`,
+		`{"act":"authorise.end","office":"soc-two","policies":"not_permitted"`,
+		`"rule":"own-request`, `"rule":"altered"`, `"rule":"settled"`,
+	} {
+		if !strings.Contains(told, want) {
+			t.Errorf("the ledger does not say %s", want)
+		}
+	}
 }
 
 // TestGlassAndReview: the glass opens at once, is told to the doctor, and somebody else
