@@ -105,6 +105,23 @@ func TestAttacks(t *testing.T) {
 			h.offices.Offices[4].Authority = "parliament"
 			return h.decide("olga", h.request("ines", draft(person(1))), true)
 		}},
+		{"another office of the requester has it since", NotPermitted, func(h *house) error {
+			id := h.request("ines", draft(person(1)))
+			h.offices.Offices[4].Holder, h.offices.Offices[4].Authority = "ines", "parliament"
+			return h.decide("olga", id, true)
+		}},
+		{"a reader decides, under policies that let everybody", NotPermitted, func(h *house) error {
+			h.o.Policy = func(context.Context, policy.Request) policy.Decision { return policy.Decision{Allow: true} }
+			h.open()
+			a := draft(person(1))
+			a.Readers = []string{"olga"}
+			return h.decide("olga", h.request("ines", a), true)
+		}},
+		{"who asked decides, under policies that let everybody", NotPermitted, func(h *house) error {
+			h.o.Policy = func(context.Context, policy.Request) policy.Decision { return policy.Decision{Allow: true} }
+			h.open()
+			return h.decide("ines", h.request("ines", draft(person(1))), true)
+		}},
 		{"chain of command of a reader", NotPermitted, func(h *house) error {
 			h.offices.Offices[5].Under = "inspector"
 			a := draft(person(1))
@@ -117,6 +134,12 @@ func TestAttacks(t *testing.T) {
 			return h.decide("olga", h.request("ines", a), true)
 		}},
 		{"an operator decides", NotPermitted, func(h *house) error { return h.decide("otto", h.request("ines", draft(person(1))), true) }},
+		{"an overseer who is an operator besides", NotPermitted, func(h *house) error {
+			olga := h.as("olga")
+			olga.Roles = append(olga.Roles, "operator")
+			id := h.request("ines", draft(person(1)))
+			return h.Decide(h.t.Context(), olga, true, id, h.digest(id), true)
+		}},
 		{"an analyst decides", NotPermitted, func(h *house) error { return h.decide("anna", h.request("ines", draft(person(1))), true) }},
 		{"an office that was lost since the login", NotPermitted, func(h *house) error {
 			olga := h.as("olga")
@@ -224,6 +247,12 @@ func TestAttacks(t *testing.T) {
 		{"an untrained responder", NotPermitted, func(h *house) error {
 			h.offices.Offices[3].Trained = noon
 			return h.tryGlass("rita", "C-7", person(1))
+		}},
+		{"a responder's role that is only claimed", NotPermitted, func(h *house) error {
+			p := h.as("sven")
+			p.Roles = append(p.Roles, "responder")
+			_, err := h.BreakGlass(h.t.Context(), p, "C-7", named(person(1)))
+			return err
 		}},
 		{"a glass without a case", BadInput, func(h *house) error { return h.tryGlass("rita", "", person(1)) }},
 		{"a glass on nobody", BadInput, func(h *house) error { return h.tryGlass("rita", "C-7") }},
@@ -392,6 +421,11 @@ func TestGrantOnce(t *testing.T) {
 	h.findings[0].Subjects = subjects([]string{person(1), person(2)}, nil)
 	if c := h.ask("rita", "", about(person(2))); c.Kind != KindGrant || h.s.count("grant.opened") != 3 {
 		t.Fatalf("a finding that has grown: %+v, %d grants", c, h.s.count("grant.opened"))
+	}
+	h.must(h.Review(t.Context(), h.as("olga"), h.review(0).ID, Excessive))
+	h.findings[0].Subjects = subjects([]string{person(1), person(2), person(3)}, nil)
+	if c := h.ask("rita", "", about(person(3))); c.Code != Over {
+		t.Fatalf("one that has grown after its review: %+v", c)
 	}
 	h.findings = nil // withdrawn
 	if c := h.ask("rita", "", about(person(1))); c.Code != Uncovered {
@@ -648,6 +682,9 @@ func TestPayloadGone(t *testing.T) {
 			all, err := h.Reviews(t.Context())
 			if err != nil || len(all) != 2 || !all[0].Unread || !all[1].Unread || all[0].Kind != KindGlass {
 				t.Errorf("%+v, %v", all, err)
+			}
+			if got := code(t, h.Review(t.Context(), h.as("pia"), all[0].ID, Justified)); got != NotPermitted {
+				t.Errorf("a review of what nobody can read: %q", got)
 			}
 			if got := code(t, h.decide("pia", id, true)); got != Altered {
 				t.Errorf("a decision about it: %q", got)

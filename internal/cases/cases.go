@@ -350,9 +350,8 @@ func (b *Book) judged(ctx context.Context, r policy.Request) error {
 	return &Refusal{Code: NotPermitted, Reason: d.Reason, Hint: "docs/policy-matrix.md tells who may"}
 }
 
-// decides asks the policies whether somebody may decide on what others asked for. The
-// record of offices has the last word on who decides: office and authority are taken from
-// it. Every authority that appointed an owner and every chain of command counts, those
+// decides asks the policies whether somebody may decide on what others asked for, as the
+// caller has them and as the record of offices does: both have to do. Every authority that appointed an owner and every chain of command counts, those
 // of the time of the request and those of today.
 func (b *Book) decides(ctx context.Context, by policy.Person, action, id string, owners ...owner) (policy.Office, error) {
 	o := b.o.Offices()
@@ -360,8 +359,6 @@ func (b *Book) decides(ctx context.Context, by policy.Person, action, id string,
 	if !ok {
 		return in, &Refusal{Code: NotPermitted, Reason: "only the holder of an office decides, and the record of offices does not have this one so", Hint: "log in again; the record of offices tells who decides"}
 	}
-	told := by
-	told.ID, told.Authority, told.Standing = in.Holder, in.Authority, in.Standing
 	recorded, _ := o.Person(in.ID)
 	for _, w := range owners {
 		chain, authorities := slices.Clone(w.Chain), slices.Clone(w.Authorities)
@@ -373,7 +370,7 @@ func (b *Book) decides(ctx context.Context, by policy.Person, action, id string,
 		slices.Sort(authorities)
 		chain = append([]string{}, slices.Compact(chain)...)
 		for _, authority := range slices.Compact(authorities) {
-			for _, principal := range []policy.Person{told, recorded} {
+			for _, principal := range []policy.Person{by, recorded} {
 				if err := b.permitted(ctx, principal, action, "", policy.Resource{ID: id, Owner: w.Person, Chain: chain, Authority: authority}); err != nil {
 					return in, err
 				}
