@@ -4,7 +4,7 @@ import (
 	"github.com/counterseal/counterseal/internal/web"
 )
 
-// acts are what a person may do over the socket beside asking. Each makes its own
+// acts are what a person may do beside asking. Each makes its own
 // statements before it does anything.
 func (s *server) acts() map[string]web.Act {
 	return map[string]web.Act{
@@ -12,6 +12,15 @@ func (s *server) acts() map[string]web.Act {
 		"replay":         s.replay,
 		"unlock.request": s.unlockRequest,
 		"unlock.approve": s.unlockApprove,
+
+		"account.list":    s.signin.accountList,
+		"account.setup":   s.signin.accountSetUp,
+		"account.invite":  s.signin.accountInvite,
+		"account.disable": s.signin.accountDisable,
+		"account.enable":  s.signin.accountEnable,
+		"token.create":    s.signin.tokenCreate,
+		"token.list":      s.signin.tokenList,
+		"token.revoke":    s.signin.tokenRevoke,
 
 		"authorise.request": s.authoriseRequest,
 		"authorise.list":    s.authoriseList,

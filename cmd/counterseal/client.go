@@ -50,7 +50,7 @@ func dial(ctx context.Context, env *environment, cfg config) (*client, error) {
 	run, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- s.pipe.Follow(run) }()
-	c := &client{http: &http.Client{Transport: handlerTransport{s.web.Socket()}}, local: s, sign: sign}
+	c := &client{http: &http.Client{Transport: handlerTransport{s.signin.socket(s.web.Socket())}}, local: s, sign: sign}
 	c.stop = func() error {
 		cancel()
 		return errors.Join(<-done, s.close())

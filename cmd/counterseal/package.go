@@ -612,6 +612,11 @@ func (s *server) checks(ctx context.Context) ([]pipeline.Check, error) {
 	if err != nil {
 		return nil, err
 	}
+	more, err := s.caseChecks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out = append(out, more...)
 	all, err := report.Packages(ctx, s.pipe.Recorder(), s.now())
 	if err != nil {
 		return nil, err

@@ -13,7 +13,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-
 )
 
 // runWitness runs a witness as a process of its own, as a person on another machine

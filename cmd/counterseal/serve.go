@@ -34,6 +34,9 @@ func newServe(env *environment) *cobra.Command {
 				return errors.Join(err, s.close())
 			}
 			s.announce(env.stdout)
+			if err := s.signin.announce(cmd.Context(), env.stdout); err != nil {
+				return errors.Join(err, s.close())
+			}
 			return errors.Join(s.run(cmd.Context()), s.close())
 		},
 	}

@@ -48,6 +48,7 @@ type server struct {
 	force   atomic.Pointer[inForce] // who may do what
 	cases   *cases.Book
 	aliases *alias.Book
+	signin  *signIn // nil: nobody can log in
 
 	approving sync.Mutex // one act of approval at a time
 
@@ -135,6 +136,9 @@ func (s *server) open(ctx context.Context, o serverOptions) error {
 	}
 	if err := s.openGate(ctx); err != nil {
 		return errors.Join(err, s.pipe.Close())
+	}
+	if s.signin, err = s.openLogin(ctx); err != nil {
+		return errors.Join(err, s.closeGate(), s.pipe.Close())
 	}
 	if err := s.openLife(ctx); err != nil {
 		return errors.Join(err, s.pipe.Close())
@@ -243,7 +247,7 @@ func (s *server) listen() error {
 		}
 		s.listeners = append(s.listeners, r)
 	}
-	if err := s.listenSocket(); err != nil {
+	if err := errors.Join(s.listenSocket(), s.signin.listenLogin()); err != nil {
 		return err
 	}
 	if s.cfg.HTTP != "off" {
@@ -295,7 +299,7 @@ func (s *server) run(ctx context.Context) error {
 	for _, l := range s.listeners {
 		group.Go(func() error { return l.Run(gctx) })
 	}
-	for l, h := range map[net.Listener]http.Handler{s.loopback: s.web.Loopback(), s.socket: s.web.Socket()} {
+	for l, h := range map[net.Listener]http.Handler{s.loopback: s.web.Loopback(), s.socket: s.signin.socket(s.web.Socket())} {
 		if l == nil {
 			continue
 		}
@@ -322,6 +326,7 @@ func (s *server) run(ctx context.Context) error {
 			return nil
 		})
 	}
+	group.Go(func() error { return s.signin.run(gctx, s.web.People()) })
 	group.Go(func() error { return s.reload(gctx) })
 	group.Go(func() error { return s.life.Run(gctx) })
 	group.Go(func() error { return s.watchPackages(gctx) })
@@ -362,7 +367,7 @@ func (s *server) run(ctx context.Context) error {
 
 // close closes what open opened. run has returned.
 func (s *server) close() error {
-	return errors.Join(s.closeGate(), s.pipe.Close(), s.lock.Release())
+	return errors.Join(s.signin.close(), s.closeGate(), s.pipe.Close(), s.lock.Release())
 }
 
 // socketPath gives a path for run/api.sock that fits the 108 bytes that the system

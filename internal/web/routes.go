@@ -9,7 +9,8 @@ const (
 	open       entrance = iota // whoever reaches the address
 	secret                     // somebody who logged in, or the owner of the machine
 	ingests                    // a source: guarded by the assessments; beyond loopback by a token too
-	socketOnly                 // the owner of the machine and who can name the files on it
+	people                     // somebody who logged in, or who asks by the socket
+	socketOnly                 // who asks by the socket: it names files on this machine
 )
 
 // route is one line of the API and of the pages.
@@ -49,7 +50,7 @@ func (s *Server) routes() []route {
 		{"GET /api/v1/doctor", secret, "doctor", false, true, s.doctor},
 		{"POST /api/v1/settle", secret, "settle", false, false, s.settle},
 		{"POST /api/v1/import", socketOnly, "import", false, true, s.importFiles},
-		{"POST /api/v1/acts/{act}", socketOnly, byName, false, true, s.act},
+		{"POST /api/v1/acts/{act}", people, byName, false, true, s.act},
 		{"POST /api/v1/ingest/{source}", ingests, "ingest", false, false, s.ingest},
 		{"/es/{source}/", ingests, "ingest", false, false, s.bulk},
 	}
@@ -61,12 +62,18 @@ var actions = map[string]string{
 	"unlock.approve": "approval.bring",
 	"hold.release":   "approval.bring",
 	"rules.waiting":  "rules.list",
+
+	"account.setup": "account.change", "account.invite": "account.change", "account.disable": "account.change", "account.enable": "account.change",
+	"token.create": "token.change", "token.revoke": "token.change", "token.list": "account.list",
 }
 
 // judging are the acts that decide by themselves, with what they are about: prove calls
 // JudgeRecord before it shows a record, and the others are decided in internal/cases and
 // closed with Judged.
 var judging = map[string]bool{"prove": true, "authorise": true, "authorise.end": true, "grant.review": true, "rules.approve": true}
+
+// onMachine are the acts that name files on this machine: by the socket alone.
+var onMachine = map[string]bool{"package.create": true}
 
 // action is what the policies call an act.
 func action(act string) string {

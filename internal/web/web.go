@@ -35,6 +35,7 @@ import (
 	"github.com/counterseal/counterseal/internal/collect"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/ledger"
+	"github.com/counterseal/counterseal/internal/login"
 	"github.com/counterseal/counterseal/internal/pipeline"
 )
 
@@ -52,7 +53,7 @@ type Options struct {
 	Import func(context.Context, ImportRequest, func(collect.Progress)) (collect.Report, error)
 	// Checks are what other parts tell the doctor; nil: nothing.
 	Checks func(context.Context) ([]pipeline.Check, error)
-	// Acts are what a person may do over the socket beside asking, by name.
+	// Acts are what a person may do beside asking, by name.
 	Acts map[string]Act
 	Log  *slog.Logger
 	// Version is shown by status.
@@ -128,7 +129,33 @@ func (s *Server) OneTime() string {
 
 // Socket is the handler for run/api.sock: whoever may open the socket may ask.
 func (s *Server) Socket() http.Handler {
-	return s.mux(func(*http.Request) bool { return true }, true)
+	return s.mux(func(*http.Request) bool { return true }, atSocket)
+}
+
+// People is the handler for those who logged in; whoever serves it puts them into the
+// context of the request (login.Service.Middleware) and guards what sends records.
+func (s *Server) People() http.Handler {
+	return s.mux(func(r *http.Request) bool { _, ok := login.From(r.Context()); return ok }, atLogin)
+}
+
+// place is where a handler answers.
+type place int
+
+const (
+	atSocket place = iota
+	atLoopback
+	atLogin
+)
+
+// offers says whether a route is there at a place.
+func (p place) offers(rt route) bool {
+	switch rt.door {
+	case socketOnly:
+		return p == atSocket
+	case people:
+		return p != atLoopback
+	}
+	return p != atLogin || rt.pattern != "GET /enter" // a login has no one-time secret
 }
 
 // Loopback is the handler for a loopback address.
@@ -137,7 +164,7 @@ func (s *Server) Loopback() http.Handler {
 	guard.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		problem(w, http.StatusForbidden, "refused", "another site made a browser send this", "")
 	}))
-	inner := s.mux(s.known, false)
+	inner := s.mux(s.known, atLoopback)
 	guarded := guard.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !localHost(r.Host) {
 			problem(w, http.StatusMisdirectedRequest, "refused", "this server answers to localhost alone", "")
@@ -168,16 +195,24 @@ func localHost(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-func (s *Server) mux(allowed func(*http.Request) bool, socket bool) http.Handler {
+func (s *Server) mux(allowed func(*http.Request) bool, where place) http.Handler {
 	mux := http.NewServeMux()
 	for _, rt := range s.routes() {
-		if rt.door == socketOnly && !socket {
+		if !where.offers(rt) {
 			continue
 		}
 		mux.HandleFunc(rt.pattern, func(w http.ResponseWriter, r *http.Request) {
 			headers(w.Header())
-			if rt.door == secret && !allowed(r) {
+			if (rt.door == secret || rt.door == people) && !allowed(r) {
+				if where == atLogin && r.URL.Path == "/" {
+					http.Redirect(w, r, "/login/", http.StatusSeeOther)
+					return
+				}
 				s.refuseStranger(w, r)
+				return
+			}
+			if rt.act == byName && onMachine[r.PathValue("act")] && where != atSocket {
+				problem(w, http.StatusForbidden, "refused", "this act names files of the server's machine", "do it there, by the socket")
 				return
 			}
 			a := &answerWriter{ResponseWriter: w}
