@@ -115,10 +115,10 @@ func (s *Server) asks(r *http.Request) (*permit, error) {
 		return p, nil
 	}
 	p.person = policy.Person{ID: id, Roles: roles}
-	held := ""
-	for i := range offices.Offices {
-		if o := &offices.Offices[i]; o.Holder == id && (held == "" || o.ID == r.Header.Get("Counterseal-Office")) {
-			held = o.ID
+	held := "" // the first of theirs, or the one that they name
+	for _, office := range offices.Held(id) {
+		if held == "" || office == r.Header.Get("Counterseal-Office") {
+			held = office
 		}
 	}
 	switch {
