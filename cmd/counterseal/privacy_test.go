@@ -140,9 +140,9 @@ func TestNoNamesAnywhere(t *testing.T) {
 		}
 		return err
 	})
-	for _, want := range []string{"p1_", "d1_", "a1_"} {
+	for _, want := range []string{"person-", "device-", "address-"} {
 		if !strings.Contains(said["/api/v1/search?limit=1000000"], want) {
-			t.Errorf("no token %s… in the answers: the test looks at nothing", want)
+			t.Errorf("no alias %s… in the answers: the test looks at nothing", want)
 		}
 	}
 	if sent == 0 || bytesSeen < 1<<20 {
