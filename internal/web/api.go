@@ -292,7 +292,7 @@ func (s *Server) askable(ctx context.Context, req *RetroRequest) (*detect.RuleSe
 		err := s.judge(ctx, p, "rules.run", access.Rule{Rule: r, Published: known[r.Digest]}, &a)
 		var no *Refused
 		switch {
-		case errors.As(err, &no) || err == nil && p.cells:
+		case errors.As(err, &no) || err == nil && (p.cells || len(p.cover.Scope.Sources) > 0): // a rule is not bounded by source
 			if refused == nil {
 				refused = err
 			}

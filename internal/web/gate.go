@@ -218,9 +218,10 @@ func (s *Server) may(p *permit, act string) bool {
 }
 
 // judge decides about a question before it runs, and bounds it by what covers it.
-
+// An answer in counts sets p.cells: who can show rows alone refuses then.
 func (s *Server) judge(ctx context.Context, p *permit, act string, q access.Question, a *asked) error {
 	p.act, p.judged = act, true
+	p.cover, p.cells, p.veil = cases.Cover{}, false, access.Veiling{} // of the question before
 	o := s.o.Gate.Access()
 	v := access.Selects(q, o)
 	p.selects = v.Class.String()
@@ -448,6 +449,10 @@ func (s *Server) JudgeExport(ctx context.Context, q *query.Query, from, to time.
 	}
 	if err := s.judge(ctx, p, "export", access.Export{Query: a.query}, &a); err != nil {
 		return nil, from, to, err
+	}
+	if p.cells { // counts are no records
+		p.decision = policy.Decision{Policies: []string{"reverse-rows"}, Reason: "a package of these records would list people by what they did"}
+		return nil, from, to, &Refused{p.decision.Reason, "an authorisation that lists people opens it: counterseal authorise request --reverse"}
 	}
 	return a.query, a.scope.From, a.scope.To, nil
 }
