@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 	"github.com/counterseal/counterseal/internal/cases"
 	"github.com/counterseal/counterseal/internal/pipeline"
 	"github.com/counterseal/counterseal/internal/policy"
+	"github.com/counterseal/counterseal/internal/query"
 )
 
 // roles in the order of docs/policy-matrix.md; the user os-N holds the office of the
@@ -204,4 +206,24 @@ func TestRoutesAndRoles(t *testing.T) {
 		try(role, i+1)
 	}
 	t.Logf("%d requests", n)
+}
+
+// TestPackagesOfCounts: what is answered in counts is no package, with whichever question
+// before it in the same request.
+func TestPackagesOfCounts(t *testing.T) {
+	h := full(t)
+	h.offices = allOffices(t, h.o.Gate.Policy())
+	h.o.Acts["package.create"] = func(ctx context.Context, _ string, body []byte) (any, error) {
+		q, err := query.Parse(string(body))
+		if err != nil {
+			return nil, err
+		}
+		_, _, _, err = h.JudgeExport(ctx, q, time.Time{}, time.Time{})
+		return map[string]any{}, err
+	}
+	for q, want := range map[string]int{"class_uid = 3002 | fields class_uid": 200, questionsOf["reverse"]: 403, questionsOf["person"]: 403, "": 403} {
+		if w := h.as(3, "POST", "/api/v1/acts/package.create", q); w.Code != want {
+			t.Errorf("a package of %q: %d, want %d\n%s", q, w.Code, want, w.Body)
+		}
+	}
 }
