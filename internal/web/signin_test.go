@@ -389,8 +389,13 @@ const audit = `(() => {
 // leaves pictures in that folder, for a person to look at.
 func (d *door) look(name string) chromedp.Action {
 	return chromedp.ActionFunc(func(ctx context.Context) error {
+		var width int
+		if err := chromedp.Run(ctx, chromedp.Evaluate(`innerWidth`, &width)); err != nil {
+			return err
+		}
 		for _, scheme := range []string{"light", "dark"} {
-			for width, size := range map[int64]string{1280: "wide", 360: "narrow"} {
+			for _, width := range []int64{360, 1280} {
+				size := map[int64]string{360: "narrow", 1280: "wide"}[width]
 				var faults []string
 				err := chromedp.Run(ctx, emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
 					emulation.SetDeviceMetricsOverride(width, 800, 1, false), chromedp.Evaluate(audit, &faults))
@@ -411,7 +416,10 @@ func (d *door) look(name string) chromedp.Action {
 				}
 			}
 		}
-		return emulation.ClearDeviceMetricsOverride().Do(ctx)
+		// Whoever clicks next would miss what still moves: wait for the old width and for two frames at it.
+		return chromedp.Run(ctx, emulation.ClearDeviceMetricsOverride(), chromedp.Poll(fmt.Sprintf(`innerWidth === %d`, width), nil, chromedp.WithPollingTimeout(20*time.Second)),
+			chromedp.Evaluate(`new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))`, nil,
+				func(p *cdpruntime.EvaluateParams) *cdpruntime.EvaluateParams { return p.WithAwaitPromise(true) }))
 	})
 }
 
