@@ -56,10 +56,14 @@ func layOffices(t *testing.T, dir string) {
 	}
 }
 
-func openBureau(t *testing.T) *bureau {
+// openBureau opens it, on a directory that may hold something already.
+func openBureau(t *testing.T, prepare ...func(dir string)) *bureau {
 	t.Helper()
 	b := &bureau{t: t, dir: t.TempDir()}
 	layOffices(t, b.dir)
+	for _, f := range prepare {
+		f(b.dir)
+	}
 	rules := filepath.Join(b.dir, "rules")
 	if err := os.MkdirAll(rules, 0o700); err != nil {
 		t.Fatal(err)

@@ -171,7 +171,17 @@ func (b *Book) standing(ctx context.Context, by policy.Person, caseID string, q 
 			mine = append(mine, a)
 		}
 	}
-	slices.SortFunc(mine, byIndex)
+	weight := func(a *authorisation) (n int) { // what more offices agreed to opens more people at once
+		counsel, outside := a.agreed()
+		if counsel {
+			n++
+		}
+		if outside {
+			n += 2
+		}
+		return n
+	}
+	slices.SortFunc(mine, func(a, b *authorisation) int { return cmp.Or(cmp.Compare(weight(b), weight(a)), byIndex(a, b)) })
 	for _, a := range mine {
 		switch a.state(now) {
 		case Approved:

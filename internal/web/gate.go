@@ -242,16 +242,27 @@ func (s *Server) judge(ctx context.Context, p *permit, act string, q access.Ques
 		req.Context.Authorisation, req.Context.Grant = cover.Authorisation, cover.Grant
 		req.Context.Counsel, req.Context.Outside = cover.Counsel, cover.Outside
 	}
+	if v.Crowd() == access.CrowdMany && (p.cover.Authorisation == cases.Covers || v.Finding) {
+		crowd, err := s.crowd(ctx, q, o, a, p.cover.Scope)
+		if err != nil {
+			return err
+		}
+		req.Context.Crowd = string(crowd)
+	}
 	set := s.o.Gate.Policy()
 	p.decision = set.Decide(req)
 	covered := p.cover.Authorisation == cases.Covers || p.cover.Grant == cases.Covers
 	if !p.decision.Allow && v.Class.Has(access.Reverse) && !v.Protected {
 		// Whom it lists is not shown; how many there are may be.
 		counts := req
-		counts.Action = "search.count"
+		counts.Action, counts.Context.Crowd = "search.count", string(v.Crowd()) // a count shows none of them
 		if d := set.Decide(counts); d.Allow {
+			opens := "an authorisation opens the rows"
+			if covered { // but not for so many
+				opens = "under the authorisation the rows are not shown: " + p.decision.Reason
+			}
 			p.decision, p.cells, covered = d, true, false
-			p.notices = append(p.notices, "this question lists people by what they did, so it is answered in counts of people, 8 or more: an authorisation opens the rows")
+			p.notices = append(p.notices, "this question lists people by what they did, so it is answered in counts of people, 8 or more: "+opens)
 		}
 	}
 	if !p.decision.Allow {
@@ -274,6 +285,43 @@ func (s *Server) judge(ctx context.Context, p *permit, act string, q access.Ques
 		p.notices = append(p.notices, p.cover.Notice)
 	}
 	return nil
+}
+
+// maxHeads bounds the rows in which people are counted before an answer.
+const maxHeads = 500_000
+
+// crowd counts the people whom a question would show, inside of what covers it, where the
+// question does not say how many. Where more rows than maxHeads tell of few people it
+// stays unknown, and the asker narrows the question.
+func (s *Server) crowd(ctx context.Context, q access.Question, o access.Options, a *asked, scope cases.Scope) (access.Crowd, error) {
+	rows, ok := access.Rows(q)
+	if !ok {
+		return access.CrowdMany, nil
+	}
+	in := asked{query: rows, scope: a.scope}
+	in.bound(scope)
+	var heads access.Heads
+	n := 0
+	err := s.o.Pipeline.Index().Query(ctx, in.query, in.scope, maxHeads+1, func(r index.Row) bool {
+		n++
+		heads.Row(func(yield func(string, string) bool) {
+			for _, f := range r.OCSF {
+				if !yield(f.Name, f.Value) {
+					return
+				}
+			}
+			for _, f := range r.Native {
+				if !yield("native."+f.Name, f.Value) {
+					return
+				}
+			}
+		}, o)
+		return !heads.Full()
+	})
+	if err != nil || n > maxHeads && !heads.Full() {
+		return access.CrowdMany, err
+	}
+	return heads.Crowd(), nil
 }
 
 // nobody is a question that selects nobody.
@@ -371,6 +419,10 @@ func (s *Server) hint(p *permit, v *access.Verdict) string {
 		return "renew the training; the record of offices has its end"
 	case slices.Contains(p.decision.Policies, "operators-read-no-events"):
 		return "log in as somebody who reads events: counterseal login"
+	case slices.Contains(p.decision.Policies, "counsel"), slices.Contains(p.decision.Policies, "outside"):
+		return "narrow the question, or ask for an authorisation with counsel: counterseal authorise request --counsel, beyond 100 people --outside"
+	case slices.Contains(p.decision.Policies, "counted-first"):
+		return "narrow the question or its time"
 	case p.cover.Hint != "":
 		return p.cover.Hint
 	case v != nil && v.Class.Has(access.Person):
