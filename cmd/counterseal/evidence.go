@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -59,9 +58,12 @@ func newEvidenceRead(env *environment) *cobra.Command {
 // openUnlocked opens a segment file with a key file, while its time lasts.
 func openUnlocked(segment, key string) (*evidence.SegmentReader, *evidence.UnlockedKey, error) {
 	if key == "" {
-		return nil, nil, usage("--key is the file that officer open wrote")
+		return nil, nil, usage("--key is missing: the file that counterseal officer open wrote")
 	}
-	b, err := os.ReadFile(key)
+	if err := there([]string{segment}); err != nil {
+		return nil, nil, err
+	}
+	b, err := readFile(key, "--key", "counterseal officer open writes it, after two officers approved")
 	if err != nil {
 		return nil, nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -146,11 +145,11 @@ func newHoldPlace(env *environment) *cobra.Command {
 			"from outside of a segment: such a hold keeps everything in the compartments and times\n" +
 			"that it names. One person places a hold; two officers release it.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if order == "" || review == "" {
-				return usage("--order is the file of the order, and --review the day on which somebody asks whether the hold is still needed")
+			err := need(cmd, "order", "review")
+			if err != nil {
+				return err
 			}
-			var err error
-			if in.Order, err = os.ReadFile(order); err != nil {
+			if in.Order, err = readFile(order, "--order", "it holds the text of the order, such as a letter, and is kept beside the ledger"); err != nil {
 				return err
 			}
 			if in.Review, err = time.Parse(time.DateOnly, review); err != nil {
@@ -233,21 +232,27 @@ func newHoldRelease(env *environment) *cobra.Command {
 	var ask holdAsk
 	var out, request string
 	var decisions []string
-	cmd := &cobra.Command{Use: "release HOLD -o FILE | HOLD --request FILE --decision FILE --decision FILE", Short: "Ask two officers to end a hold, or end it with their decisions", Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "release HOLD --case C --purpose TEXT --requester NAME -o FILE | HOLD --request FILE --decision FILE --decision FILE", Short: "Ask two officers to end a hold, or end it with their decisions", Args: cobra.ExactArgs(1),
 		Long: "Release with -o writes a request. Both officers sign it on their machines (officer sign).\n" +
 			"Release with --request and both decisions ends the hold, once a witness has seen it; the\n" +
 			"retention goes on from there, with a new announcement before anything is destroyed.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (out == "") == (request == "") {
-				return usage("-o writes a request; --request and two --decision end the hold")
+				return misused(cmd, "-o or --request is missing: -o writes a request, --request and two --decision end the hold")
 			}
 			ask.Hold = args[0]
 			if out != "" {
+				if err := errors.Join(need(cmd, "case", "purpose", "requester"), free(out)); err != nil {
+					return err
+				}
 				var r officerRequest
 				if err := doAct(cmd, env, &f, "hold.request", &ask, &r); err != nil {
 					return err
 				}
 				return sendRequest(env, out, &r, r.Statement)
+			}
+			if len(decisions) != 2 {
+				return misused(cmd, "--decision is given %d times: the decisions of two officers end a hold", len(decisions))
 			}
 			in := holdRelease{Hold: args[0]}
 			var err error

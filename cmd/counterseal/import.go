@@ -32,7 +32,10 @@ func newImport(env *environment) *cobra.Command {
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if req.Source == "" {
-				return usage("--source names the source that an assessment covers")
+				return misused(cmd, "--source is missing: the name of the source, as an assessment has it")
+			}
+			if err := there(args); err != nil {
+				return err
 			}
 			cfg, err := f.load()
 			if err != nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -257,15 +258,12 @@ func newKeysBackup(env *environment) *cobra.Command {
 		Long: "Backup holds the keyring and no key cards, so that destroyed segments stay destroyed.\n" +
 			"To restore, stop the server and copy the file to keys/keyring with mode 0600.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if out == "" {
-				return usage("-o names the file of the backup")
+			if err := errors.Join(need(cmd, "output"), free(out)); err != nil { // before it is stated
+				return err
 			}
 			dir, k, _, err := f.open(env)
 			if err != nil {
 				return err
-			}
-			if _, err := os.Lstat(out); err == nil { // before it is stated
-				return fmt.Errorf("%s is there already", out)
 			}
 			b, err := passphrase(env, fresh, "passphrase of the backup (--new-passphrase-file)", true)()
 			if err != nil {
@@ -287,14 +285,27 @@ func newKeysBackup(env *environment) *cobra.Command {
 	return cmd
 }
 
+// rehearsable says where ids of segments stand.
+const rehearsable = "The ids are the names of the files below evidence/events, without .seg"
+
 func newKeysRehearse(env *environment) *cobra.Command {
 	var f keyFlags
 	var backup, segment string
-	cmd := &cobra.Command{Use: "rehearse --backup FILE --segment ID", Short: "Prove that a backup opens a segment, without writing anything", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "rehearse --backup FILE --segment ID", Short: "Try whether a backup of the keyring opens what is sealed", Args: cobra.NoArgs,
+		Long: "Rehearse opens the key of one segment with a backup that keys backup wrote, as one would\n" +
+			"after a loss of keys/keyring, and changes nothing but the ledger, which says that it was\n" +
+			"done. Do it after each backup and once a quarter: a backup that nobody tried is a hope.\n" +
+			"Take a segment of the event stream, the newest best, since a backup from before a\n" +
+			"rotation does not open what came after. The passphrase is that of the backup.\n\n" +
+			rehearsable + ".",
+		Example: "  counterseal keys backup -o keyring.bak\n  counterseal keys rehearse --backup keyring.bak --segment 01a212e8-e7f0-7660-8428-47d44a371ff0",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := errors.Join(need(cmd, "backup", "segment"), there([]string{backup})); err != nil {
+				return err
+			}
 			id, err := uuid.Parse(segment)
-			if err != nil || backup == "" {
-				return usage("--backup names the file and --segment the id of a segment")
+			if err != nil {
+				return &exitError{code: exitUsage, err: errors.New("--segment is no id of a segment"), hint: rehearsable}
 			}
 			cfg, err := f.load()
 			if err != nil {
@@ -304,7 +315,9 @@ func newKeysRehearse(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := evidence.Opens(cfg.Data, k, id); err != nil {
+			if err := evidence.Opens(cfg.Data, k, id); errors.Is(err, fs.ErrNotExist) {
+				return &exitError{code: exitUsage, err: fmt.Errorf("--segment: there is no segment %s in %s", id, cfg.Data), hint: rehearsable}
+			} else if err != nil {
 				return err
 			}
 			if err := f.stateCopy(cmd.Context(), cfg.Data, k, "key.rehearsed"); err != nil {
@@ -314,7 +327,8 @@ func newKeysRehearse(env *environment) *cobra.Command {
 			return nil
 		}}
 	f.add(cmd)
-	cmd.Flags().StringVar(&backup, "backup", "", "`file` of the backup")
+	cmd.Flags().Lookup("passphrase-file").Usage = "`file` with the passphrase of the backup"
+	cmd.Flags().StringVar(&backup, "backup", "", "`file` that keys backup wrote")
 	cmd.Flags().StringVar(&segment, "segment", "", "`id` of a segment of the event stream")
 	return cmd
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -33,13 +32,16 @@ func newOfficerInit(env *environment) *cobra.Command {
 			"It prints the public card and its id. The server gets the card; the id is read out\n" +
 			"by another way, such as the telephone. Nobody can bring a lost key back: there is a\n" +
 			"spare officer for that.",
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := need(cmd, "office"); err != nil {
+				return err
+			}
 			o, err := officer.ParseOffice(office)
 			if err != nil {
 				return usage("--office: %v", err)
 			}
-			if name == "" || out == "" {
-				return usage("--name is the officer's name and -o the file of the key")
+			if err := errors.Join(need(cmd, "name", "output"), free(out)); err != nil {
+				return err
 			}
 			k, err := officer.New(name, o, spare)
 			if err != nil {
@@ -54,9 +56,8 @@ func newOfficerInit(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var disk durable.FS
-			if err := disk.WriteNew(out, b, 0o600); err != nil {
-				return fmt.Errorf("writing the key: %w", err)
+			if err := writeNew(out, b); err != nil {
+				return err
 			}
 			return printCard(env, k.Card(), "")
 		}}
@@ -86,7 +87,7 @@ func newOfficerCard(env *environment) *cobra.Command {
 	var authority string
 	cmd := &cobra.Command{Use: "card FILE", Short: "Print the public card in a key file, and its id", Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			b, err := os.ReadFile(args[0])
+			b, err := readFile(args[0], "the key file of an officer", "counterseal officer init writes one")
 			if err != nil {
 				return err
 			}
@@ -109,9 +110,9 @@ func newOfficerSign(env *environment) *cobra.Command {
 	var key, pass, out string
 	var refuse, yes bool
 	cmd := &cobra.Command{Use: "sign REQUEST --key FILE -o FILE", Short: "Show a statement in words and sign the decision about it", Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			if key == "" || out == "" {
-				return usage("--key is the officer's key file and -o the file of the decision")
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := errors.Join(need(cmd, "key", "output"), free(out)); err != nil {
+				return err
 			}
 			statement, s, err := readStatement(args[0])
 			if err != nil {
@@ -157,7 +158,13 @@ func newOfficerSign(env *environment) *cobra.Command {
 
 func writeNew(path string, b []byte) error {
 	var disk durable.FS
-	if err := disk.WriteNew(path, b, 0o600); err != nil {
+	err := disk.WriteNew(path, b, 0o600)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return taken(path)
+	case errors.Is(err, fs.ErrNotExist):
+		return &exitError{code: exitFailed, err: fmt.Errorf("there is no folder %s to write %s into", filepath.Dir(path), filepath.Base(path)), hint: "make it first, or name another file with -o"}
+	case err != nil:
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	return nil
@@ -173,19 +180,22 @@ func newOfficerOpen(env *environment) *cobra.Command {
 			"This machine checks both decisions with its own copy of the officers, and the receipt:\n" +
 			"witnesses have seen the statement about this opening in the ledger. It opens for one\n" +
 			"statement once. The keys of log and witnesses come by another way than the request.",
-		RunE: func(_ *cobra.Command, args []string) error {
-			if key == "" || out == "" || roster == "" {
-				return usage("--key, --officers and -o are needed")
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := errors.Join(need(cmd, "key", "officers", "decision", "receipt", "log", "witness", "output"), free(out)); err != nil {
+				return err
 			}
 			v := trust.verifiers()
-			if receipt == "" || len(v.Log) == 0 || v.Threshold == 0 {
-				return usage("--receipt is what evidence approve wrote; --log and --witness are the keys that this machine trusts")
+			if err := trust.check(); err != nil {
+				return err
+			}
+			if v.Threshold <= 0 {
+				return misused(cmd, "--threshold: at least one witness must have cosigned")
 			}
 			r, s, err := readRequest(args[0])
 			if err != nil {
 				return err
 			}
-			data, err := os.ReadFile(roster)
+			data, err := readFile(roster, "--officers", "this machine's own copy of officers.yaml")
 			if err != nil {
 				return err
 			}
@@ -256,9 +266,9 @@ func openLayers(k *officer.Key, o *officer.Opening, sealed []*evidence.SealedKey
 		return out, nil
 	}
 	if handover == "" {
-		return nil, usage("--handover is the file that oversight made")
+		return nil, usage("--handover is missing: the file that oversight wrote with officer open")
 	}
-	b, err := os.ReadFile(handover)
+	b, err := readFile(handover, "--handover", "oversight writes it with counterseal officer open")
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -65,11 +66,11 @@ func newPackageCreate(env *environment) *cobra.Command {
 			"Originals go in for segments whose key two officers unlocked, except those that tell of\n" +
 			"anybody whom no --person names.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if q.Output == "" || q.Case == "" || q.Purpose == "" || q.Due == "" || len(cards) == 0 {
-				return usage("--case, --purpose, --recipient, --due and -o are needed")
+			if err := need(cmd, "case", "purpose", "recipient", "due", "output"); err != nil {
+				return err
 			}
 			for _, path := range cards {
-				b, err := os.ReadFile(path)
+				b, err := readFile(path, "--recipient", "the card is what counterseal package key --card wrote, on the recipient's machine")
 				if err != nil {
 					return err
 				}
@@ -302,9 +303,14 @@ func newPackageKey(env *environment) *cobra.Command {
 		Long: "Key makes the pair of a recipient, on the recipient's own machine, under a passphrase. It\n" +
 			"prints the public card and its id: the card goes to whoever makes packages, the id by\n" +
 			"another way, such as the telephone. A lost key cannot be brought back.",
-		RunE: func(*cobra.Command, []string) error {
-			if name == "" || out == "" {
-				return usage("--name is whose key it is and -o its file")
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := errors.Join(need(cmd, "name", "output"), free(out)); err != nil {
+				return err
+			}
+			if card != "" {
+				if _, err := os.Lstat(card); err == nil {
+					return &exitError{code: exitFailed, err: fmt.Errorf("%s is there already and is not overwritten", card), hint: "name a new file with --card"}
+				}
 			}
 			k, err := report.NewRecipientKey(name)
 			if err != nil {
@@ -355,6 +361,9 @@ func newPackageVerify(env *environment) *cobra.Command {
 				return err
 			}
 			st, err := os.Stat(args[0])
+			if errors.Is(err, fs.ErrNotExist) {
+				return &exitError{code: exitUnknown, err: fmt.Errorf("there is no package %s to check", args[0]), hint: "name the file that was handed over, or the folder that package open made"}
+			}
 			if err != nil {
 				return &exitError{code: exitUnknown, err: err}
 			}
@@ -404,7 +413,7 @@ func newPackageOpen(env *environment) *cobra.Command {
 	cmd := &cobra.Command{Use: "open FILE --key FILE --log VKEY [--witness VKEY]... -o DIR", Short: "Check a package and write what is in it into a new folder", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if key == "" || out == "" {
-				return usage("--key is the key of the recipient and -o the folder to make")
+				return need(cmd, "key", "output")
 			}
 			v, err := trust.named()
 			if err != nil {

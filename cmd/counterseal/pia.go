@@ -28,6 +28,9 @@ func newPIACheck(env *environment) *cobra.Command {
 		Short: "Say what is wrong with assessments and whether they open the gate",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if err := there(args); err != nil {
+				return err
+			}
 			now := time.Now()
 			closed := 0
 			var good []*pia.PIA
@@ -88,8 +91,8 @@ func newPIADraft(env *environment) *cobra.Command {
 			"has filled in the marked places, published it and had it signed.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if source == "" || sample == "" {
-				return usage("--source names the source and --sample a file of its records")
+			if err := errors.Join(need(cmd, "source", "sample"), there([]string{sample})); err != nil {
+				return err
 			}
 			if err := event.CheckCompartment(compartment); err != nil {
 				return usage("--compartment: %v", err)

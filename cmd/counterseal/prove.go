@@ -118,7 +118,11 @@ func trustOf(cfg config) string {
 // named is what the flags trust, for a check that trusts nothing else.
 func (t *trustFlags) named() (ledger.Verifiers, error) {
 	if len(t.logs) == 0 {
-		return ledger.Verifiers{}, usage("--log is the key of the log, which came by another way than what is checked")
+		return ledger.Verifiers{}, &exitError{code: exitUsage, err: errors.New("--log is missing: the public key of the log, which came by another way than what is checked"),
+			hint: "the operator reads it out: the file ledger/log.vkey of the data directory has it"}
+	}
+	if err := t.check(); err != nil {
+		return ledger.Verifiers{}, err
 	}
 	v := t.verifiers()
 	if err := v.Check(); err != nil {
@@ -180,7 +184,7 @@ func (s *server) prove(ctx context.Context, _ string, body []byte) (any, error) 
 }
 
 func verifyProof(env *environment, path string, v ledger.Verifiers) error {
-	b, err := os.ReadFile(path)
+	b, err := readFile(path, "--verify", "counterseal prove REF -o FILE writes a proof")
 	if err != nil {
 		return err
 	}

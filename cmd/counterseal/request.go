@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/counterseal/counterseal/internal/approval"
@@ -18,7 +17,7 @@ type officerRequest struct {
 
 // readStatement reads the statement out of a request of any kind.
 func readStatement(path string) (string, *approval.Statement, error) {
-	b, err := os.ReadFile(path)
+	b, err := readFile(path, "the request", "the command that asks the officers wrote it with -o")
 	if err != nil {
 		return "", nil, err
 	}
@@ -67,7 +66,7 @@ func sendRequest(env *environment, out string, request any, statement string) er
 func readDecisions(paths []string) ([]approval.Signed, error) {
 	var out []approval.Signed
 	for _, path := range paths {
-		b, err := os.ReadFile(path)
+		b, err := readFile(path, "--decision", "counterseal officer sign writes one for each officer")
 		if err != nil {
 			return nil, err
 		}
@@ -82,7 +81,7 @@ func readDecisions(paths []string) ([]approval.Signed, error) {
 
 // openWith opens a file that lies under a passphrase.
 func openWith[T any](env *environment, path, pass string, open func(file, secret []byte) (T, error)) (key T, err error) {
-	b, err := os.ReadFile(path)
+	b, err := readFile(path, "--key", "counterseal officer init or counterseal package key writes one, on its owner's machine")
 	if err != nil {
 		return key, err
 	}

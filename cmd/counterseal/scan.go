@@ -36,13 +36,14 @@ func newScan(env *environment) *cobra.Command {
 		Long: "Scan reads EVTX, JSON lines, JSON arrays, CloudTrail, syslog text, auditd and Zeek logs,\n" +
 			"plain or in gzip, zstd and zip, a folder at a time, and prints what the rules find and a\n" +
 			"summary. It keeps nothing. People are shown as tokens made with a key of the run; --clear\n" +
-			"shows their names. What cannot be read is counted and fails nothing.\n\n" +
+			"shows their names. What cannot be read is counted and fails nothing; a path that is not\n" +
+			"there is wrong use.\n\n" +
 			"Exit: 0 done, 2 wrong use, 4 with --strict when something was not read, 10 with --fail-on\n" +
 			"when a finding reached the level.",
 		Example: "  counterseal scan /var/log/audit\n  counterseal scan ./evtx --rules ./sigma/rules --min-level high\n  counterseal scan ./evtx --jsonl - | jq .rule.title",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if err := f.check(); err != nil {
+			if err := errors.Join(f.check(), there(args)); err != nil {
 				return err
 			}
 			rules, err := ruleFiles(len(f.rules) == 0, f.rules)

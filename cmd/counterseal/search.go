@@ -142,6 +142,9 @@ func newTimeline(env *environment) *cobra.Command {
 			if strings.TrimSpace(q) == "" {
 				q = "kind = finding"
 			}
+			if err := checkQuery(q); err != nil { // as it was typed
+				return err
+			}
 			return searchAndPrint(cmd, env, &f, &o, q+" | sort by time", &w)
 		},
 	}
@@ -152,6 +155,9 @@ func newTimeline(env *environment) *cobra.Command {
 }
 
 func searchAndPrint(cmd *cobra.Command, env *environment, f *configFlags, o *output, q string, w *window) (err error) {
+	if err := checkQuery(q); err != nil {
+		return err
+	}
 	cfg, err := f.load()
 	if err != nil {
 		return err

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -72,7 +71,7 @@ func parseRequest(b []byte) (*unlockRequest, *approval.Statement, error) {
 }
 
 func readRequest(path string) (*unlockRequest, *approval.Statement, error) {
-	b, err := os.ReadFile(path)
+	b, err := readFile(path, "the request", "counterseal evidence unlock writes one")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -276,7 +275,7 @@ func (s *server) receiptOf(ctx context.Context, index uint64) (any, error) {
 }
 
 func readReceipt(path string) (*receipt, error) {
-	b, err := os.ReadFile(path)
+	b, err := readFile(path, "--receipt", "counterseal evidence approve writes it")
 	if err != nil {
 		return nil, err
 	}
@@ -323,8 +322,16 @@ func newEvidenceUnlock(env *environment) *cobra.Command {
 			if ask.To, err = flagTime("to", to); err != nil {
 				return err
 			}
-			if len(ask.Segments) == 0 && ask.Compartment == "" || out == "" {
-				return usage("--segment, or --compartment with --from and --to, say what to open, and -o the file of the request")
+			if len(ask.Segments) == 0 && ask.Compartment == "" {
+				return misused(cmd, "--segment, or --compartment with --from and --to, is missing: what to open")
+			}
+			if ask.Compartment != "" {
+				if err := need(cmd, "from", "to"); err != nil {
+					return err
+				}
+			}
+			if err := errors.Join(need(cmd, "case", "purpose", "requester", "output"), free(out)); err != nil {
+				return err
 			}
 			ask.Minutes = int(grant / time.Minute)
 			var r unlockRequest
@@ -354,8 +361,8 @@ func newEvidenceApprove(env *environment) *cobra.Command {
 		Long: "Approve checks both decisions, states them and the opening in the ledger, waits for the\n" +
 			"witnesses, and writes the receipt. A refusal is stated as well, and final.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if out == "" {
-				return usage("-o is the file of the receipt")
+			if err := errors.Join(need(cmd, "output"), free(out)); err != nil {
+				return err
 			}
 			r, _, err := readRequest(args[0])
 			if err != nil {

@@ -42,6 +42,21 @@ func (t *trustFlags) verifiers() ledger.Verifiers {
 	return v
 }
 
+// check says which of the keys is malformed.
+func (t *trustFlags) check() error {
+	for _, k := range t.logs {
+		if err := checkVKey("--log", k); err != nil {
+			return err
+		}
+	}
+	for _, k := range t.witnesses {
+		if err := checkWitnessVKey("--witness", k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func newVerify(env *environment) *cobra.Command {
 	var f configFlags
 	var trust trustFlags
@@ -58,6 +73,13 @@ func newVerify(env *environment) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if format != "table" && format != "jsonl" {
 				return usage("--format is table or jsonl")
+			}
+			if err := trust.check(); err != nil { // so nothing can be judged
+				var x *exitError
+				if errors.As(err, &x) {
+					x.code = exitUnknown
+				}
+				return err
 			}
 			v := trust.verifiers()
 			dir := ""
@@ -84,8 +106,8 @@ func newVerify(env *environment) *cobra.Command {
 			o := attest.VerifyOptions{Log: v.Log, Witnesses: v.Witnesses, Threshold: v.Threshold}
 			if checkpoint != "" {
 				var err error
-				if o.Known, err = os.ReadFile(checkpoint); err != nil {
-					return fmt.Errorf("reading the checkpoint: %w", err)
+				if o.Known, err = readFile(checkpoint, "--checkpoint", "it is a copy of ledger/log/checkpoint that was kept elsewhere"); err != nil {
+					return err
 				}
 			}
 			var bar *progressbar.ProgressBar

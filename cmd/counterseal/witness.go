@@ -28,8 +28,13 @@ func newWitness(env *environment) *cobra.Command {
 			"stopped. Keep its directory: a witness that forgets is no witness.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if dir == "" || len(logs) == 0 {
-				return usage("--dir names the directory of the witness and --log the key of a log; both are needed")
+			if err := need(cmd, "dir", "log"); err != nil {
+				return err
+			}
+			for _, k := range logs {
+				if err := checkVKey("--log", k); err != nil {
+					return err
+				}
 			}
 			if (cert == "") != (key == "") {
 				return usage("--tls-cert and --tls-key go together")
