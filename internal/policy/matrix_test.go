@@ -144,7 +144,35 @@ func TestMatrix(t *testing.T) {
 	t.Logf("%d rows, %d roles, %d cells, %d decisions: %v", len(rows)-1, len(roles), (len(rows)-1)*len(roles), len(tried)*(len(rows)-1)*len(roles), count)
 }
 
-// spoilers are the circumstances of the second table.
+// TestOwnRequest: the second table, about what the asker asked for.
+func TestOwnRequest(t *testing.T) {
+	s := load(t)
+	rows := tables(t)["One's own request"]
+	if len(rows) < 2 {
+		t.Fatal("the table is gone")
+	}
+	roles := rows[0][1 : len(rows[0])-1]
+	for _, row := range rows[1:] {
+		token := "no"
+		for i, role := range roles {
+			r := fine(role, row[0], "")
+			r.Resource.Owner = "Alba" // one person in any spelling
+			got := map[bool]string{true: "yes", false: "no"}[s.Decide(r).Allow]
+			if got != row[i+1] {
+				t.Errorf("%s by %s: the table says %q, the policies %q", row[0], role, row[i+1], got)
+			}
+			r.Context.Machine, r.Context.Scopes = true, []string{row[0]}
+			if s.Decide(r).Allow {
+				token = "yes"
+			}
+		}
+		if want := row[len(row)-1]; token != want {
+			t.Errorf("%s by a token: the table says %q, the policies %q", row[0], want, token)
+		}
+	}
+}
+
+// spoilers are the circumstances of the third table.
 var spoilers = map[string]func(*Request){
 	"own request":                 func(r *Request) { r.Resource.Owner = "Alba" }, // one person in any spelling
 	"owner unknown":               func(r *Request) { r.Resource.Owner = "" },
