@@ -232,7 +232,7 @@ func TestCeremonyOfTwoOfficers(t *testing.T) {
 	open(1, "ovs", "x", "--decision", inv, "--decision", inv2)
 	open(1, "ovs", "x", "--decision", inv, "--decision", no)
 	open(1, "ovs", "x", "--decision", inv, "--decision", ovs, "--receipt", forged)
-	open(1, "ovs", "x", "--decision", inv, "--decision", ovs, "--log", strings.Replace(vkey, "counterseal/", "counterseal/x", 1))
+	open(2, "ovs", "x", "--decision", inv, "--decision", ovs, "--log", strings.Replace(vkey, "counterseal/", "counterseal/x", 1))
 	if said := open(2, "ovs", "x", "--decision", inv, "--decision", ovs, "--receipt", ""); !strings.Contains(said, "--receipt") {
 		t.Fatal(said)
 	}

@@ -81,7 +81,7 @@ func TestWitnessUsage(t *testing.T) {
 	}
 	var out, stderr bytes.Buffer
 	if code := run(context.Background(), &environment{stdin: strings.NewReader(""), stdout: &out, stderr: &stderr},
-		[]string{"witness", "--dir", t.TempDir(), "--log", "not a key"}); code != exitFailed {
+		[]string{"witness", "--dir", t.TempDir(), "--log", "not a key"}); code != exitUsage {
 		t.Error(code, stderr.String())
 	}
 }
