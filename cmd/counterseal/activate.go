@@ -233,10 +233,13 @@ func (s *server) rulesWord(ctx context.Context, digest string) ([]rulesWait, err
 }
 
 // rulesActivate takes the word of the first of two people.
-func (s *server) rulesActivate(ctx context.Context, actor string, _ []byte) (any, error) {
+func (s *server) rulesActivate(ctx context.Context, _ string, _ []byte) (any, error) {
+	return s.askForRules(ctx, web.AskerOf(ctx))
+}
+
+func (s *server) askForRules(ctx context.Context, a web.Asker) (any, error) {
 	s.approving.Lock()
 	defer s.approving.Unlock()
-	a := web.AskerOf(ctx)
 	me := strings.ToLower(a.Person.ID)
 	if s.force.Load().offices == nil || a.Person.Office == "" {
 		return nil, &web.Refused{Reason: "who asks for rules holds an office, and the record of offices does not have this one so", Hint: "counterseal offices show tells who does"}
@@ -270,7 +273,7 @@ func (s *server) rulesActivate(ctx context.Context, actor string, _ []byte) (any
 	if err != nil {
 		return nil, err
 	}
-	if _, err := rec.Record(ctx, attest.Act{Kind: "approval.requested", Actor: actor, Subject: []string{r.ID},
+	if _, err := rec.Record(ctx, attest.Act{Kind: "approval.requested", Actor: a.Actor, Subject: []string{r.ID},
 		Detail: map[string]any{"act": actionRules, "expires": r.Expires, "payload": payload}}); err != nil {
 		return nil, err
 	}
@@ -286,23 +289,26 @@ func (s *server) rulesWaiting(ctx context.Context, _ string, _ []byte) (any, err
 
 // rulesApprove takes the word of the second: about the set that they name, which is the
 // one in force, and which somebody else has asked for.
-func (s *server) rulesApprove(ctx context.Context, actor string, body []byte) (any, error) {
+func (s *server) rulesApprove(ctx context.Context, _ string, body []byte) (any, error) {
 	var in rulesNamed
 	if json.Unmarshal(body, &in) != nil {
 		return nil, web.BadRequest("this names no rule set", "")
 	}
+	return s.standForRules(ctx, web.AskerOf(ctx), in.Digest)
+}
+
+func (s *server) standForRules(ctx context.Context, a web.Asker, digest string) (any, error) {
 	s.approving.Lock()
 	defer s.approving.Unlock()
 	st, set, err := s.rulesNow(ctx)
 	if err != nil {
 		return nil, err
 	}
-	a := web.AskerOf(ctx)
-	id, err := s.approveRules(ctx, a, in.Digest, &st, set)
+	id, err := s.approveRules(ctx, a, digest, &st, set)
 	if err := decided(ctx, err); err != nil {
 		return nil, err
 	}
-	if _, err := s.pipe.Recorder().Record(ctx, attest.Act{Kind: "approval.used", Actor: actor, Subject: []string{id}, Detail: map[string]any{"request": id}}); err != nil {
+	if _, err := s.pipe.Recorder().Record(ctx, attest.Act{Kind: "approval.used", Actor: a.Actor, Subject: []string{id}, Detail: map[string]any{"request": id}}); err != nil {
 		return nil, err
 	}
 	st, _, err = s.rulesNow(ctx)

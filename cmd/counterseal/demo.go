@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/goccy/go-yaml"
@@ -36,6 +37,7 @@ type demoOptions struct {
 	seed      uint64
 	noServe   bool
 	noHotline bool
+	noOffices bool
 	http      string
 	scale     float64
 }
@@ -58,17 +60,26 @@ func newDemo(env *environment) *cobra.Command {
 	cmd.Flags().Uint64Var(&o.seed, "seed", 1, "`number` that everything is drawn from")
 	cmd.Flags().BoolVar(&o.noServe, "no-serve", false, "play, print and exit")
 	cmd.Flags().BoolVar(&o.noHotline, "no-hotline", false, "leave out one person's contact with the inspector general, to see that nothing changes")
+	cmd.Flags().BoolVar(&o.noOffices, "no-offices", false, "put nobody in office: you are the founder, who asks about nobody in particular")
 	cmd.Flags().Float64Var(&o.scale, "scale", 1, "how much goes on beside the intrusion; 1 is about 50,000 events")
 	cmd.Flags().StringVar(&o.http, "http", "127.0.0.1:8420", "loopback `address` of the start page; a free port is taken where it is in use")
 	return cmd
 }
 
 // demoClock runs from the end of the play, so that a play of last year is sealed
-// as it would have been last year.
-func demoClock(at time.Time) func() time.Time {
-	start := time.Now()
-	return func() time.Time { return at.Add(time.Since(start)) }
+// as it would have been last year. Before the play it runs behind.
+type demoClock struct {
+	at, start time.Time
+	behind    atomic.Int64
 }
+
+func (c *demoClock) now() time.Time {
+	return c.at.Add(time.Since(c.start) - time.Duration(c.behind.Load()))
+}
+
+// demoRulesAge is how long before the end of the play two people stood for the rules: a
+// day before its first event.
+const demoRulesAge = demo.Window + 24*time.Hour
 
 func runDemo(ctx context.Context, env *environment, o demoOptions) (err error) {
 	began := time.Now()
@@ -93,14 +104,22 @@ func runDemo(ctx context.Context, env *environment, o demoOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	clock := &demoClock{at: at, start: time.Now()}
+	clock.behind.Store(int64(demoRulesAge))
 	s, err := openServer(ctx, cfg, serverOptions{
 		log: slog.New(slog.NewTextHandler(env.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
-		now: demoClock(at), demo: true, story: demoStory(incident),
+		now: clock.now, demo: true, story: demoStory(incident),
 	})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
+	if !o.noOffices {
+		if err := standForDemo(ctx, s); err != nil {
+			return fmt.Errorf("standing for the rules: %w", err)
+		}
+	}
+	clock.behind.Store(0)
 	if err := s.listen(); err != nil {
 		return err
 	}
@@ -163,6 +182,12 @@ func layDemo(root string, in *demo.Incident, o demoOptions) (config, error) {
 	}
 	c := defaultConfig()
 	c.Data, c.PIAs, c.Protected, c.Directory = "data", []string{"pias"}, "protected.yaml", "directory.yaml"
+	if !o.noOffices {
+		c.Offices = "offices.yaml"
+		if err := write(c.Offices, in.Offices(owner())); err != nil {
+			return config{}, err
+		}
+	}
 	c.Reserve = "64MiB"
 	c.Memory = "192MiB"
 	c.HTTP = freeAddress(o.http)
@@ -189,6 +214,29 @@ func layDemo(root string, in *demo.Incident, o demoOptions) (config, error) {
 		return config{}, err
 	}
 	return readConfig(filepath.Join(root, configName))
+}
+
+// standForDemo lets two people in office stand for the rules, as the commands rules
+// activate and rules approve do. Neither is whoever runs the demo: the findings of a rule
+// open nobody to those who had a hand in it.
+func standForDemo(ctx context.Context, s *server) error {
+	in := func(office string) (web.Asker, error) {
+		p, ok := s.force.Load().offices.Person(office)
+		if !ok {
+			return web.Asker{}, fmt.Errorf("nobody is in office as %s", office)
+		}
+		return web.Asker{Person: p, Actor: "account:" + p.ID, Fresh: true}, nil
+	}
+	asks, err := in(demo.RulesAskedBy)
+	approves, aerr := in(demo.RulesApprovedBy)
+	if err := errors.Join(err, aerr); err != nil {
+		return err
+	}
+	if _, err := s.askForRules(ctx, asks); err != nil {
+		return err
+	}
+	_, err = s.standForRules(ctx, approves, s.pipe.Rules().Digest())
+	return err
 }
 
 // freeAddress takes another port where the one asked for is in use.

@@ -83,6 +83,8 @@ type Incident struct {
 	Protected []byte            // protected/v1
 	Directory []byte            // directory/v1
 	Truth     Truth
+
+	at time.Time // end of the two days
 }
 
 // Truth is what happened, for comparing with what was found.
@@ -142,7 +144,7 @@ func Play(o Options) *Incident {
 	if o.Hotline {
 		p.hotline()
 	}
-	in := &Incident{Truth: p.truth}
+	in := &Incident{Truth: p.truth, at: p.to}
 	for _, s := range p.streams {
 		p.settle(s)
 		in.Streams = append(in.Streams, s)

@@ -352,3 +352,39 @@ func (p *play) directory() []byte {
 	}
 	return []byte(b.String())
 }
+
+// The offices whose holders stand for the rules: one asks, the other approves.
+const (
+	RulesAskedBy    = "soc-second"
+	RulesApprovedBy = "privacy"
+)
+
+// Offices is the record of who is in office, form offices/v1: one person on duty, as the
+// system knows them, and accounts of people who never log in. Who is on duty reads events
+// and so runs no machine.
+func (in *Incident) Offices(onDuty string) []byte {
+	var b strings.Builder
+	since, trained := in.at.AddDate(-2, 0, 0).Format(time.DateOnly), in.at.AddDate(3, 0, -91).Format(time.DateOnly) // as long as the assessments
+	b.WriteString("form: offices/v1\noffices:\n")
+	for _, o := range [...]struct {
+		id, authority, holder, roles string
+		outside, trained             bool
+	}{
+		{"soc", "ciso", onDuty, "analyst, responder", false, true},
+		{RulesAskedBy, "ciso", "u_second", "analyst, responder", false, true},
+		{RulesApprovedBy, "board", "u_privacy", "privacy_officer", false, false},
+		{"inspector", "legislature", "u_inspector", "overseer", true, false},
+		{"investigations", "counsel", "u_investigator", "investigator", false, true},
+		{"compliance", "board", "u_compliance", "compliance", false, false},
+		{"operations", "cio", "u_operator", "operator", false, false},
+	} {
+		fmt.Fprintf(&b, "  - id: %s\n    authority: %s\n    holder: %s\n    standing: confirmed\n    since: %s\n    roles: [%s]\n", o.id, o.authority, o.holder, since, o.roles)
+		if o.outside {
+			b.WriteString("    outside: true\n")
+		}
+		if o.trained {
+			fmt.Fprintf(&b, "    training_until: %s\n", trained)
+		}
+	}
+	return []byte(b.String())
+}
