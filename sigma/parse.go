@@ -57,6 +57,25 @@ func Parse(path string, data []byte) ([]*Rule, []*Refusal) {
 	return rules, refused
 }
 
+// Split cuts a rule file into the documents that Parse reads one by one. Each is digested
+// as it stands, also in a file of its own or beside others of them. A file that Parse
+// refuses as a whole has none.
+func Split(data []byte) [][]byte {
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	if len(data) > maxFile || !utf8.Valid(data) {
+		return nil
+	}
+	docs := documents(data)
+	if len(docs) > maxDocuments {
+		return nil
+	}
+	out := make([][]byte, len(docs))
+	for i, d := range docs {
+		out[i] = d.text
+	}
+	return out
+}
+
 // document is one YAML document and the line of the file that it starts on.
 type document struct {
 	text []byte

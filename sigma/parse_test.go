@@ -371,3 +371,30 @@ func TestMatchAllocates(t *testing.T) {
 		t.Errorf("%v allocations an event", n)
 	}
 }
+
+// TestSplit: each document of a file has, by itself and beside any others, the digest that
+// it has in the file.
+func TestSplit(t *testing.T) {
+	const doc = "title: %s\nlogsource: {product: windows}\ndetection: {s: {Image: x}, condition: s}\n"
+	text := "# a remark\n---\n" + strings.ReplaceAll(doc, "%s", "a") + "---\n# another\n" + strings.ReplaceAll(doc, "%s", "b") + "---\n" + strings.ReplaceAll(doc, "%s", "c") + "---\n# the end\n"
+	all, refused := sigma.Parse("x", []byte("\xef\xbb\xbf"+text))
+	docs := sigma.Split([]byte("\xef\xbb\xbf" + text))
+	if len(all) != 3 || len(docs) != 3 || len(refused) != 0 {
+		t.Fatalf("%d rules, %d documents, %v", len(all), len(docs), refused)
+	}
+	for i := range docs {
+		for j := range docs {
+			part := slices.Clone(docs[i])
+			if j > i {
+				part = append(part, docs[j]...)
+			}
+			got, _ := sigma.Parse("x", part)
+			if got[0].Digest != all[i].Digest || j > i && got[1].Digest != all[j].Digest {
+				t.Errorf("documents %d and %d alone have other digests", i, j)
+			}
+		}
+	}
+	if sigma.Split([]byte("\xff")) != nil || len(sigma.Split(nil)) != 0 {
+		t.Error("what is no text has documents")
+	}
+}

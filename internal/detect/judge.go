@@ -40,7 +40,7 @@ func (r *RuleSet) Judge(e *event.Event, ref event.Ref, sight Sight, c *Correlato
 	if e.RuleSet == r.digest {
 		r.event(e, e.Fields, sight, func(ev *sigma.Event) {
 			for _, v := range e.Verdicts {
-				if rule := r.rules[v.Rule]; rule != nil {
+				if rule := r.rules[v.Rule]; rule != nil && r.asks(rule, e) {
 					yes(sigma.Match{Rule: rule, Verdict: sigma.Yes}, ev, func() []event.Part { return r.stored(e, rule) })
 				}
 			}
@@ -93,7 +93,11 @@ func (r *RuleSet) AtDoor(e *event.Event, sight Sight) {
 
 func (r *RuleSet) match(e *event.Event, fields []event.Field, sight Sight, fn func(sigma.Match, *sigma.Event)) {
 	r.event(e, fields, sight, func(ev *sigma.Event) {
-		r.set.Match(ev, func(m sigma.Match) { fn(m, ev) })
+		r.set.Match(ev, func(m sigma.Match) {
+			if r.asks(m.Rule, e) {
+				fn(m, ev)
+			}
+		})
 	})
 }
 

@@ -16,10 +16,12 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/sigma"
@@ -65,6 +67,8 @@ type RuleSet struct {
 	rules   map[[32]byte]*sigma.Rule
 	fields  map[*sigma.Rule][]string
 
+	bounds map[[32]byte]*Bound // by digest of the rule
+
 	pool   sync.Pool // *scratch
 	cannot map[*sigma.Rule]*atomic.Int64
 }
@@ -72,16 +76,60 @@ type RuleSet struct {
 // scratch is what one call of the matcher needs.
 type scratch struct{ fields []sigma.Field }
 
+// Bound says on which events a rule is asked: a rule that is in force under an
+// authorisation alone. It is part of the document of the set, so that a replay is bound as
+// the live run was.
+type Bound struct {
+	Rule    string    `json:"rule"`              // digest, in hexadecimal
+	Until   time.Time `json:"until"`             // what was received then or later is not asked
+	From    time.Time `json:"from,omitzero"`     // by the time of the event, as rules see it
+	To      time.Time `json:"to,omitzero"`       // likewise
+	Sources []string  `json:"sources,omitempty"` // none: all
+}
+
+// takes reports whether a rule is asked about an event.
+func (b *Bound) takes(e *event.Event) bool {
+	at := ruleTime(e)
+	return time.Unix(0, e.Received).Before(b.Until) && !at.Before(b.From) && (b.To.IsZero() || !at.After(b.To)) &&
+		(len(b.Sources) == 0 || slices.Contains(b.Sources, e.Source))
+}
+
+// asks reports whether a rule is asked about an event.
+func (r *RuleSet) asks(rule *sigma.Rule, e *event.Event) bool {
+	b := r.bounds[rule.Digest]
+	return b == nil || b.takes(e)
+}
+
+// stored is the document of a set with bounds. Without any it is the list of files.
+type stored struct {
+	Files  []File  `json:"files"`
+	Bounds []Bound `json:"bounds"`
+}
+
 // Compile makes a rule set of files. Rules that cannot be honoured are listed by
-// Refused; they cost no other rule.
-func Compile(files []File) (*RuleSet, error) {
+// Refused; they cost no other rule. Rules that bounds name are asked inside of them; one
+// rule has one.
+func Compile(files []File, bounds ...Bound) (*RuleSet, error) {
 	sorted := append([]File(nil), files...)
 	sort.Slice(sorted, func(i, j int) bool { return sorted[i].Path < sorted[j].Path })
-	blob, err := json.Marshal(sorted)
+	var document any = sorted
+	if len(bounds) > 0 {
+		bounds = slices.Clone(bounds)
+		sort.Slice(bounds, func(i, j int) bool { return bounds[i].Rule < bounds[j].Rule })
+		document = stored{sorted, bounds}
+	}
+	blob, err := json.Marshal(document)
 	if err != nil {
 		return nil, fmt.Errorf("storing the rule set: %w", err)
 	}
-	r := &RuleSet{digest: sha256.Sum256(blob), blob: blob}
+	r := &RuleSet{digest: sha256.Sum256(blob), blob: blob, bounds: make(map[[32]byte]*Bound)}
+	for i := range bounds {
+		sum, err := hex.DecodeString(bounds[i].Rule)
+		if err != nil || len(sum) != 32 || r.bounds[[32]byte(sum)] != nil || bounds[i].Until.IsZero() {
+			return nil, fmt.Errorf("bound %d of a rule set: its rule is a digest that no other bound has, and it has an end", i+1)
+		}
+		r.bounds[[32]byte(sum)] = &bounds[i]
+	}
 	var rules []*sigma.Rule
 	for _, f := range sorted {
 		some, refused := sigma.Parse(f.Path, f.Data)
@@ -105,12 +153,15 @@ func Compile(files []File) (*RuleSet, error) {
 
 // FromBlob compiles a rule set from the document that Blob gave.
 func FromBlob(blob []byte) (*RuleSet, error) {
-	var files []File
-	dec := json.NewDecoder(bytes.NewReader(blob))
-	if err := dec.Decode(&files); err != nil {
+	var s stored
+	into := any(&s.Files)
+	if bytes.HasPrefix(blob, []byte("{")) {
+		into = &s
+	}
+	if err := json.NewDecoder(bytes.NewReader(blob)).Decode(into); err != nil {
 		return nil, fmt.Errorf("reading a stored rule set: %w", err)
 	}
-	return Compile(files)
+	return Compile(s.Files, s.Bounds...)
 }
 
 // Digest is the SHA-256 of the document, in hexadecimal.
