@@ -651,6 +651,9 @@ type SegmentInfo struct {
 	HasKey      bool // its key card is there
 }
 
+// Sealed reports whether only officers open the segment.
+func (in *SegmentInfo) Sealed() bool { return in.Escrow == escrowOfficers }
+
 // Segments describes every segment of a compartment, in order.
 func (s *Store) Segments(stream Stream, compartment string) ([]SegmentInfo, error) {
 	l := s.log(stream, compartment)

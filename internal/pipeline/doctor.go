@@ -62,16 +62,21 @@ func (p *Pipeline) Doctor(ctx context.Context, thorough bool) []Check {
 	if len(pias) == 0 {
 		add("assessments", "warn", "no assessment is in force, so nothing is collected", "counterseal pia draft --sample FILE")
 	}
+	var unsigned []string
 	for _, a := range pias {
 		if a.Unsigned() {
-			add("assessments", "warn", a.ID+" is unsigned: signatures are not checked yet", "")
+			unsigned = append(unsigned, a.ID)
 		}
 		for _, d := range a.Dates(now) {
 			add("assessments", stateOf(d.Level), d.String(), "publish a new version before collection stops")
 		}
 	}
-	for _, pr := range problems {
-		add("documents", "warn", pr.Document+": "+pr.Text, "")
+	if len(unsigned) > 0 {
+		verb := map[bool]string{true: "is", false: "are"}[len(unsigned) == 1]
+		add("assessments", "warn", listed(unsigned)+" "+verb+" unsigned: signatures are not checked yet", "")
+	}
+	for _, text := range together(problems) {
+		add("documents", "warn", text, "")
 	}
 	if pol.protected.Digest() == "" {
 		add("protected", "warn", "no protected channel is named", "name the inspector general, counsel, press and the like in the file `protected`")
@@ -79,6 +84,9 @@ func (p *Pipeline) Doctor(ctx context.Context, thorough bool) []Check {
 	add("tokens", "warn", "whoever reads this disk can undo tokens: the key lies beside the data until there is a key holder", "keep the data directory on a disk that few can read")
 	if hasOriginals(p.evidence.Compartments(evidence.Originals)) && !p.escrow {
 		add("originals", "warn", "originals are sealed to this server, not to two officers", "name the officers in the file `officers`")
+	} else if n := p.compare(ctx, thorough).unsealed; n > 0 {
+		add("originals", "warn", fmt.Sprintf("%d segments of originals are from before there were officers: whoever has the keyring opens them", n),
+			"they stay so until their retention ends; put the keyring under a passphrase: counterseal keys seal")
 	}
 	blind := p.blind(pol, now)
 	if len(blind) > 0 {
@@ -104,6 +112,35 @@ func (p *Pipeline) Doctor(ctx context.Context, thorough bool) []Check {
 		add("refused", "warn", fmt.Sprintf("%d records of %s %s were refused for want of an assessment", r.N, r.Source, r.Dataset), "counterseal pia draft --source "+r.Source+" --sample FILE")
 	}
 	return out
+}
+
+// listed names up to five things, and how many more there are.
+func listed(names []string) string {
+	const most = 5
+	if n := len(names) - most; n > 0 {
+		return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more", n)
+	}
+	return strings.Join(names, ", ")
+}
+
+// together says a problem of several documents once.
+func together(problems []Problem) []string {
+	var texts []string
+	where := make(map[string][]string)
+	for _, pr := range problems {
+		place, text := pr.Document, pr.Text
+		if line, rest, ok := strings.Cut(pr.Text, ": "); ok && strings.Trim(line, "0123456789") == "" {
+			place, text = place+":"+line, rest
+		}
+		if where[text] == nil {
+			texts = append(texts, text)
+		}
+		where[text] = append(where[text], place)
+	}
+	for i, text := range texts {
+		texts[i] = listed(where[text]) + ": " + text
+	}
+	return texts
 }
 
 func stateOf(l pia.Level) string {

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/ledger"
 )
 
@@ -72,6 +73,7 @@ type compared struct {
 type comparison struct {
 	differ    []string
 	dependent []string
+	unsealed  int   // segments of originals that the keyring opens
 	forged    error // the succession
 	err       error // of comparing
 }
@@ -88,6 +90,7 @@ func (p *Pipeline) compare(ctx context.Context, thorough bool) comparison {
 		defer cancel()
 		c.comparison = comparison{forged: p.recorder.Succession(ctx)}
 		c.differ, c.err = p.recorder.Differences(ctx)
+		c.unsealed = p.unsealed()
 		for _, w := range p.watch.Witnesses {
 			for _, why := range p.dependent(ctx, w) {
 				c.dependent = append(c.dependent, fmt.Sprintf("%s is not independent: %s", witnessName(w), why))
@@ -98,6 +101,24 @@ func (p *Pipeline) compare(ctx context.Context, thorough bool) comparison {
 		}
 	}
 	return c.comparison
+}
+
+// unsealed counts the segments of originals that no officer is needed for. What cannot
+// be described, verify names.
+func (p *Pipeline) unsealed() int {
+	n := 0
+	for _, c := range p.evidence.Compartments(evidence.Originals) {
+		segments, err := p.evidence.Segments(evidence.Originals, c)
+		if err != nil {
+			continue
+		}
+		for i := range segments {
+			if segments[i].HasKey && !segments[i].Sealed() {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 func witnessName(w ledger.Witness) string {

@@ -682,7 +682,7 @@ func TestStartPageFull(t *testing.T) {
 	h := full(t)
 	cookie := h.session(t)
 	text := page(t, h.ask("GET", "/", "", cookie...).Body.Bytes())
-	for _, want := range []string{"A story.", "Memory Dump With comsvcs.dll", "fileserver", "critical", "PIA-SERVERS-2026-001 is unsigned"} {
+	for _, want := range []string{"A story.", "Memory Dump With comsvcs.dll", "fileserver", "critical", "PIA-SERVERS-2026-001, PIA-WORKSTATIONS-2026-001 are unsigned"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the page does not say %q", want)
 		}
