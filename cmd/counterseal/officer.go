@@ -13,6 +13,7 @@ import (
 
 	"github.com/counterseal/counterseal/internal/approval"
 	"github.com/counterseal/counterseal/internal/durable"
+	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/officer"
 )
@@ -26,7 +27,7 @@ func newOfficer(env *environment) *cobra.Command {
 
 func newOfficerInit(env *environment) *cobra.Command {
 	var office, name, out, pass string
-	var spare bool
+	var spare, asJSON bool
 	cmd := &cobra.Command{Use: "init --office OFFICE --name TEXT -o FILE", Short: "Make a key pair for an officer", Args: cobra.NoArgs,
 		Long: "Init makes a pair for signing and one for opening, on this machine, under a passphrase.\n" +
 			"It prints the public card and its id. The server gets the card; the id is read out\n" +
@@ -59,20 +60,28 @@ func newOfficerInit(env *environment) *cobra.Command {
 			if err := writeNew(out, b); err != nil {
 				return err
 			}
-			return printCard(env, k.Card(), "")
+			whole := ""
+			if !asJSON {
+				whole = "counterseal officer card " + out + " --json"
+			}
+			return printCard(env, k.Card(), "", whole)
 		}}
 	cmd.Flags().StringVar(&office, "office", "", "investigation or oversight")
 	cmd.Flags().StringVar(&name, "name", "", "name of the officer")
 	cmd.Flags().BoolVar(&spare, "spare", false, "the spare officer of this office")
+	cmd.Flags().BoolVar(&asJSON, "json", false, cardJSON)
 	cmd.Flags().StringVarP(&out, "output", "o", "", "`file` of the key, which must not be there")
 	cmd.Flags().StringVar(&pass, "passphrase-file", "", "`file` with the passphrase of the key")
 	return cmd
 }
 
-// printCard prints a card and its id, or its place in officers.yaml.
-func printCard(env *environment, c *officer.Card, authority string) error {
+// printCard prints a card and its id, or its place in officers.yaml. The card is long: on a
+// terminal stands who it is of and, where whole names it, the command that prints all of it.
+func printCard(env *environment, c *officer.Card, authority, whole string) error {
 	var err error
-	if authority != "" {
+	if whole != "" && authority == "" && terminal(env.stdout) {
+		_, err = fmt.Fprintf(env.stdout, "officer  %s\noffice   %s\nid       %s\nthe whole card: %s\n", event.Printable(c.Name), c.Office, c.ID(), whole)
+	} else if authority != "" {
 		_, err = fmt.Fprintf(env.stdout, "  - id: %s\n    authority: '%s'\n    card: '%s'\n", c.ID(), quoted(authority), quoted(string(c.Bytes())))
 	} else {
 		_, err = fmt.Fprintf(env.stdout, "%s\nid %s\n", c.Bytes(), c.ID())
@@ -80,11 +89,14 @@ func printCard(env *environment, c *officer.Card, authority string) error {
 	return err
 }
 
+const cardJSON = "print the whole card on a terminal, too; into a file or a pipe it always goes whole"
+
 // quoted is text inside single quotes of YAML.
 func quoted(s string) string { return strings.ReplaceAll(s, "'", "''") }
 
 func newOfficerCard(env *environment) *cobra.Command {
 	var authority string
+	var asJSON bool
 	cmd := &cobra.Command{Use: "card FILE", Short: "Print the public card in a key file, and its id", Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			b, err := readFile(args[0], "the key file of an officer", "counterseal officer init writes one")
@@ -95,8 +107,13 @@ func newOfficerCard(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printCard(env, c, authority)
+			whole := ""
+			if !asJSON {
+				whole = "counterseal officer card " + args[0] + " --json"
+			}
+			return printCard(env, c, authority, whole)
 		}}
+	cmd.Flags().BoolVar(&asJSON, "json", false, cardJSON)
 	cmd.Flags().StringVar(&authority, "authority", "", "print an entry of officers.yaml, with who appointed the officer")
 	return cmd
 }

@@ -299,6 +299,7 @@ func recipientKey(env *environment, path, pass string) (*report.RecipientKey, er
 
 func newPackageKey(env *environment) *cobra.Command {
 	var name, out, card, pass string
+	var asJSON bool
 	cmd := &cobra.Command{Use: "key --name TEXT -o FILE [--card FILE]", Short: "Make a key pair for a recipient of packages", Args: cobra.NoArgs,
 		Long: "Key makes the pair of a recipient, on the recipient's own machine, under a passphrase. It\n" +
 			"prints the public card and its id: the card goes to whoever makes packages, the id by\n" +
@@ -333,9 +334,14 @@ func newPackageKey(env *environment) *cobra.Command {
 					return err
 				}
 			}
+			if card != "" && !asJSON && terminal(env.stdout) { // the card is long, and in its file
+				_, err = fmt.Fprintf(env.stdout, "key   %s, keep it\ncard  %s, for whoever makes packages\nid    %s, to be told by another way\n", out, card, k.Card().ID())
+				return err
+			}
 			_, err = fmt.Fprintf(env.stdout, "%s\nid %s\n", k.Card().Bytes(), k.Card().ID())
 			return err
 		}}
+	cmd.Flags().BoolVar(&asJSON, "json", false, cardJSON)
 	cmd.Flags().StringVar(&name, "name", "", "`name` of the recipient")
 	cmd.Flags().StringVarP(&out, "output", "o", "", "`file` of the key, which must not be there")
 	cmd.Flags().StringVar(&card, "card", "", "`file` for the card, which must not be there")
