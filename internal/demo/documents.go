@@ -103,7 +103,9 @@ func linuxSources() []sourceRule {
 	audit := sourceRule{source: "linux-audit", dataset: "linux-auditd", compartment: "servers", original: 7, lateness: 10, rules: []rule{
 		{"allow", "", "", "timestamp syslog_host audit_time facility severity app_name type arch syscall success exit a0 a1 a2 a3 items ppid pid tty ses comm exe subj key"},
 		{"allow", "command", "The arguments of a program started on a server show an intrusion. Names inside become tokens.", "argc a4 a5 a6"},
-		{"tokenise", "person", "", "auid uid gid euid suid fsuid egid sgid fsgid ouid ogid"},
+		{"allow", "", "", "ARCH SYSCALL"},
+		{"tokenise", "person", "", "auid uid gid euid suid fsuid egid sgid fsgid ouid ogid AUID UID EUID SUID FSUID"},
+		{"drop", "", "The names of groups repeat those of their owners.", "GID EGID SGID FSGID"},
 		{"allow", "", "", "cwd item name inode dev mode nametype"},
 		{"allow", "", "", "op audit_enabled res"},
 		{"drop", "", "Of no use to a rule.", "rdev cap_fp cap_fi cap_fe cap_fver cap_frootid"},
@@ -344,8 +346,8 @@ func (p *play) directory() []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "apiVersion: directory/v1\ndomains: [%s, %s]\npeople:\n", domain, dnsDomain)
 	for _, w := range p.people {
-		fmt.Fprintf(&b, "  - id: %s\n    names: [%q, %q]\n    mails: [%q]\n    sids: [%q]\n    phones: [%q]\n    devices: [%q, %q, %q]\n",
-			w.id, w.account, w.first+" "+w.last, w.mail, w.sid, w.phone, w.laptopID, w.phoneID, w.phoneSerial)
+		fmt.Fprintf(&b, "  - id: %s\n    names: [%q, %q, %q]\n    mails: [%q]\n    sids: [%q]\n    phones: [%q]\n    devices: [%q, %q, %q]\n",
+			w.id, w.account, w.first+" "+w.last, w.id, w.mail, w.sid, w.phone, w.laptopID, w.phoneID, w.phoneSerial)
 		if w.leaver {
 			fmt.Fprintf(&b, "    end: %q\n", p.to.AddDate(0, 0, -20).Format(time.DateOnly))
 		}

@@ -164,7 +164,27 @@ func (p *play) syscall(d *draws, w who, number, items, ppid, pid int, comm, exe,
 		" a2=" + strconv.FormatUint(0x55d000000000+uint64(d.Uint32()), 16) + " a3=8 items=" + strconv.Itoa(items) +
 		" ppid=" + strconv.Itoa(ppid) + " pid=" + strconv.Itoa(pid) + " auid=" + auid +
 		" uid=" + uid + " gid=" + uid + " euid=" + uid + " suid=" + uid + " fsuid=" + uid + " egid=" + uid + " sgid=" + uid + " fsgid=" + uid +
-		" tty=" + w.tty + " ses=" + session + " comm=" + auditText(comm) + " exe=" + auditText(exe) + ` subj=unconfined key=` + key}
+		" tty=" + w.tty + " ses=" + session + " comm=" + auditText(comm) + " exe=" + auditText(exe) + ` subj=unconfined key=` + key + p.enriched(w, number)}
+}
+
+// enriched is what auditd adds with log_format = ENRICHED: the names behind the numbers,
+// so that a session as root still says whose it is.
+func (p *play) enriched(w who, number int) string {
+	name := func(uid int) string {
+		if i := uid - p.people[0].uid; i >= 0 && i < len(p.people) {
+			return p.people[i].account
+		}
+		return "root"
+	}
+	login, user, call := "unset", name(w.uid), "execve"
+	if w.session >= 0 {
+		login = name(w.auid)
+	}
+	if number == 257 {
+		call = "openat"
+	}
+	return "\x1dARCH=x86_64 SYSCALL=" + call + ` AUID="` + login + `" UID="` + user + `" GID="` + user + `" EUID="` + user + `" SUID="` + user + `" FSUID="` + user +
+		`" EGID="` + user + `" SGID="` + user + `" FSGID="` + user + `"`
 }
 
 func pathRecord(d *draws, n int, name, mode, nametype string) record {
