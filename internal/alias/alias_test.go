@@ -26,7 +26,7 @@ var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 
 func key(k string) func([]byte) [32]byte {
 	return func(msg []byte) (sum [32]byte) {
-		h := hmac.New(sha256.New, []byte(k))
+		h := hmac.New(sha256.New, []byte(k+" is the key of a test, of 112 bits"))
 		h.Write(msg)
 		h.Sum(sum[:0])
 		return sum
