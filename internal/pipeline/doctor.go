@@ -99,6 +99,7 @@ func (p *Pipeline) Doctor(ctx context.Context, thorough bool) []Check {
 	if n := len(pol.rules.Refused()); n > 0 {
 		add("rules", "warn", fmt.Sprintf("%d rules are refused", n), "counterseal rules check")
 	}
+	pol.standing.checks(now, add)
 	if err := p.followError(); err != nil {
 		add("streams", "fail", "the event streams are not being read", "restart; if it persists, counterseal rebuild")
 	}

@@ -33,13 +33,7 @@ func (p *Pipeline) Asking() access.Options {
 	p.policyMu.RLock()
 	pol := p.policy
 	p.policyMu.RUnlock()
-	return access.Options{
-		Protected: pol.protected.Mentions,
-		Known: func(text string) bool {
-			label, err := pol.names.Label(text)
-			return err != nil || label != text
-		},
-	}
+	return pol.asking()
 }
 
 // AliasMAC is the keyed digest that aliases are made of.

@@ -46,6 +46,12 @@ type Options struct {
 	Segment   evidence.Options // limits of segments and the escrow; the rest is filled here
 	Ledger    LedgerOptions
 
+	// Opened is called once the ledger is open and before the documents are judged: what
+	// Standing asks is opened on it. It may use Recorder, AliasMAC and Org alone.
+	Opened func(context.Context, *Pipeline) error
+	// Standing says what covers a rule that selects somebody; nil: nothing does.
+	Standing func(context.Context, *Standing) (Ruling, error)
+
 	Passphrase keyring.Passphrase // of a sealed keyring; asked only then
 }
 
@@ -79,6 +85,9 @@ type Pipeline struct {
 	budget      *semaphore.Weighted
 	budgetBytes int64
 	waiting     atomic.Bool // the index waits for room on the disk
+
+	standing    func(context.Context, *Standing) (Ruling, error)
+	documentsMu sync.Mutex // held while documents are judged and put in force
 
 	policyMu sync.RWMutex // held for reading by a batch on its way
 	policy   *policy
@@ -145,7 +154,7 @@ func Open(ctx context.Context, o Options) (*Pipeline, error) {
 		zones:       make(map[string]*time.Location),
 		followers:   make(map[string]*follower),
 		destroyed:   make(map[uuid.UUID]uint64),
-		budgetBytes: o.InFlight,
+		budgetBytes: o.InFlight, standing: o.Standing,
 	}
 	if p.now == nil {
 		p.now = time.Now
@@ -164,17 +173,19 @@ func Open(ctx context.Context, o Options) (*Pipeline, error) {
 	if p.tokens, err = pseudonym.NewLocal(p.keyring.MACKey("token/1"), p.keyring.ID(), p.epoch); err != nil {
 		return nil, err
 	}
-	pol, problems, err := p.compile(o.Documents)
-	if err != nil {
-		return nil, err
-	}
-	p.policy, p.problems = pol, problems
-
 	seg := o.Segment
 	p.escrow = seg.Escrow != nil
 	seg.Dir, seg.Keys, seg.Now = o.Dir, p.keyring, p.now
 	if err := p.openRecord(ctx, o.Ledger); err != nil {
 		return nil, err
+	}
+	if o.Opened != nil {
+		if err := o.Opened(ctx, p); err != nil {
+			return nil, errors.Join(err, p.recorder.Close(), p.state.Close())
+		}
+	}
+	if p.policy, p.problems, err = p.compile(ctx, o.Documents); err != nil {
+		return nil, errors.Join(err, p.recorder.Close(), p.state.Close())
 	}
 	seg.Opened, seg.Settled = p.segments.Opened, p.segments.Settled
 	if p.evidence, err = evidence.Open(seg); err != nil {
@@ -200,11 +211,17 @@ func Open(ctx context.Context, o Options) (*Pipeline, error) {
 // SetDocuments puts other documents in force between two batches, once the ledger
 // has them. A new context record follows in each stream.
 func (p *Pipeline) SetDocuments(d Documents) error {
-	pol, problems, err := p.compile(d)
+	p.documentsMu.Lock()
+	defer p.documentsMu.Unlock()
+	return p.setDocuments(context.Background(), d) // bounded by the ledger
+}
+
+func (p *Pipeline) setDocuments(ctx context.Context, d Documents) error {
+	pol, problems, err := p.compile(ctx, d)
 	if err != nil {
 		return err
 	}
-	if err := p.stateDocuments(context.Background(), pol); err != nil { // bounded by the ledger
+	if err := p.stateDocuments(ctx, pol); err != nil {
 		return err
 	}
 	p.policyMu.Lock()

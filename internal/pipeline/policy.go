@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -11,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/counterseal/counterseal/internal/access"
 	"github.com/counterseal/counterseal/internal/admit"
 	"github.com/counterseal/counterseal/internal/detect"
 	"github.com/counterseal/counterseal/internal/event"
@@ -50,6 +52,8 @@ type policy struct {
 	rules     *detect.RuleSet
 	sources   map[string]string // source to a compartment of it, from every valid assessment
 	blobs     map[string][]byte // digest to document, of what a rebuild reads
+	standing  forms             // what selects somebody
+	from      Documents
 
 	sightMu sync.Mutex
 	sights  map[sightKey]detect.Sight
@@ -63,9 +67,9 @@ type sightKey struct {
 // compile turns documents into a policy. A PIA with a problem is left out and
 // named; it opens no gate. A protected list or a directory that cannot be read
 // refuses the whole: leaving it out would store what must not be.
-func (p *Pipeline) compile(d Documents) (*policy, []Problem, error) {
+func (p *Pipeline) compile(ctx context.Context, d Documents) (*policy, []Problem, error) {
 	var problems []Problem
-	pol := &policy{blobs: make(map[string][]byte), sources: make(map[string]string), sights: make(map[sightKey]detect.Sight)}
+	pol := &policy{from: d, blobs: make(map[string][]byte), sources: make(map[string]string), sights: make(map[sightKey]detect.Sight)}
 
 	var err error
 	if pol.protected, err = admit.ParseProtected(d.Protected); err != nil {
@@ -102,7 +106,11 @@ func (p *Pipeline) compile(d Documents) (*policy, []Problem, error) {
 	}
 	pol.pias = set
 
-	if pol.rules, err = detect.Compile(d.Rules); err != nil {
+	var files []detect.File
+	if files, pol.standing, err = p.stand(ctx, d.Rules, pol.asking()); err != nil {
+		return nil, nil, err
+	}
+	if pol.rules, err = detect.Compile(files, pol.standing.bounds()...); err != nil {
 		return nil, nil, err
 	}
 	for _, r := range pol.rules.Refused() {
@@ -125,6 +133,17 @@ func (p *Pipeline) compile(d Documents) (*policy, []Problem, error) {
 	}
 	pol.digest = pol.blob(doc)
 	return pol, problems, nil
+}
+
+// asking is what a question is judged with under the lists of a policy.
+func (pol *policy) asking() access.Options {
+	return access.Options{
+		Protected: pol.protected.Mentions,
+		Known: func(text string) bool {
+			label, err := pol.names.Label(text)
+			return err != nil || label != text
+		},
+	}
 }
 
 func (pol *policy) blob(data []byte) string {

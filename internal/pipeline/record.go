@@ -357,7 +357,7 @@ func (p *Pipeline) stateDocuments(ctx context.Context, pol *policy) error {
 			return err
 		}
 	}
-	return nil
+	return p.stateStanding(ctx, &pol.standing)
 }
 
 // windowLength is how often the ledger hears what each source sent.
