@@ -89,6 +89,7 @@ type authorisation struct {
 	statements int            // about decisions
 	refused    bool
 	ended      string // reason
+	endedAt    uint64 // number of the statement
 }
 
 // agreed says what the approvals that are there amount to.
@@ -348,7 +349,7 @@ func (b *Book) foldEnded(f state.Fact) {
 	d := endedDetail{Reason: Revoked}
 	_ = json.Unmarshal(f.Detail, &d) // whatever it says, it is over
 	if a := b.authorisations[f.Key]; a != nil && a.ended == "" {
-		a.ended = cmp.Or(d.Reason, Revoked)
+		a.ended, a.endedAt = cmp.Or(d.Reason, Revoked), f.Index
 	}
 }
 
