@@ -269,8 +269,10 @@ func (s *server) find(ctx context.Context, text string, sc report.Scope) ([]even
 	}
 	var refs []event.Ref
 	var failed error
+	findings := 0
 	err = s.pipe.Index().Query(ctx, q, index.Scope{From: sc.From, To: sc.To, Compartments: sc.Compartments}, maxFound+1, func(r index.Row) bool {
 		if r.Kind == index.KindFinding {
+			findings++
 			return true
 		}
 		var ref event.Ref
@@ -282,6 +284,10 @@ func (s *server) find(ctx context.Context, text string, sc report.Scope) ([]even
 	})
 	if err := errors.Join(err, failed); err != nil {
 		return nil, err
+	}
+	if len(refs) == 0 && findings > 0 {
+		return nil, web.BadRequest("the question finds findings alone; a finding is derived and is not sealed itself: a package holds the events that it cites",
+			"counterseal search --jsonl - shows them as finding.ref; ask for those: --query 'ref in (\"REF\", \"REF\")'")
 	}
 	if len(refs) > maxFound {
 		return nil, web.BadRequest(fmt.Sprintf("the question finds more than %d records", maxFound), "narrow it")

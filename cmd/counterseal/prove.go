@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -43,7 +44,8 @@ func newProve(env *environment) *cobra.Command {
 		Long: "Prove writes the way from the hash of one record to the root of its segment, to the\n" +
 			"statement about the segment and to a checkpoint that witnesses have signed. It says\n" +
 			"nothing about what is in the record; with --open the record goes along, and the ledger\n" +
-			"knows that it was looked at. A reference is what search prints as ref.\n" +
+			"knows that it was looked at. A reference is what search prints as ref. A finding is\n" +
+			"derived: what is proved are the events that it cites, its finding.ref.\n" +
 			"With --verify it checks a proof and needs no data directory, no server and no network:\n" +
 			"only the public keys of log and witnesses, which come by another way.",
 		Args: cobra.MaximumNArgs(1),
@@ -61,8 +63,12 @@ func newProve(env *environment) *cobra.Command {
 			if len(args) != 1 {
 				return usage("name a record by its reference, as search prints it, or a proof with --verify")
 			}
+			if id, ok := findingID(args[0]); ok {
+				return &exitError{code: exitUsage, err: errors.New("a finding is derived from events and is not sealed itself: what is proved are the events that it cites"),
+					hint: "counterseal search --jsonl - 'finding.id = " + id + "' shows them as finding.ref; then: counterseal prove REF"}
+			}
 			if _, err := event.ParseRef(args[0]); err != nil {
-				return usage("%v", err)
+				return &exitError{code: exitUsage, err: err, hint: "counterseal search prints it as ref"}
 			}
 			q.Ref = args[0]
 			cfg, err := f.load()
@@ -98,6 +104,16 @@ func newProve(env *environment) *cobra.Command {
 	cmd.Flags().BoolVar(&q.Open, "open", false, "add the record and its salt: a look at it")
 	cmd.Flags().StringVar(&check, "verify", "", "`file` of a proof to check")
 	return cmd
+}
+
+// findingID reads the reference of a finding, or its id alone.
+func findingID(text string) (id string, ok bool) {
+	id, named := strings.CutPrefix(text, "finding/")
+	if id, _, _ = strings.Cut(id, "/"); !named && id != text {
+		return "", false
+	}
+	b, err := hex.DecodeString(id)
+	return id, err == nil && len(b) == 16
 }
 
 // trustOf gives the flags that name log and witnesses of a data directory. Whoever
