@@ -91,7 +91,9 @@ func newRulesCheck(env *environment) *cobra.Command {
 			"mean, a class in front of each line: schema (not what the JSON schema of the specification\n" +
 			"asks for), dead-selection (a part that makes no difference), impossible (no event can\n" +
 			"match), contradiction (only an event with a field more than once can), always (every event\n" +
-			"matches), cost (far dearer than others), duplicate, filter, correlation.\n\n" +
+			"matches), cost (far dearer than others), duplicate, filter, correlation. Unmapped is a log\n" +
+			"source that we do not know; unknown-field a field that our template of what feeds the\n" +
+			"rule does not have, most likely misspelt.\n\n" +
 			"Without paths, it looks at the rules in force in the data directory, and at what the\n" +
 			"assessments in force leave them to see.",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -144,8 +146,8 @@ func distinct(blind []pipeline.Blind) int {
 	return len(seen)
 }
 
-// remark is a line of rules check about a file. Its class is refused, unmapped, or
-// one of the classes of sigma.Warning.
+// remark is a line of rules check about a file. Its class is refused, unmapped,
+// unknown-field, or one of the classes of sigma.Warning.
 type remark struct {
 	Class  string `json:"class"`
 	Path   string `json:"path"`
@@ -185,7 +187,20 @@ func checkFiles(env *environment, paths []string, o *output, strict bool) (err e
 	for _, r := range set.Unmapped() {
 		remarks = append(remarks, remark{"unmapped", r.Path, r.Line, 0, r.ID, r.Title, "no mapping knows its log source"})
 	}
+	unknown := 0
+	for _, r := range set.Rules() {
+		fields, datasets := pipeline.Unknown(set, r)
+		if len(fields) == 0 {
+			continue
+		}
+		unknown++
+		remarks = append(remarks, remark{"unknown-field", r.Path, r.Line, 0, r.ID, r.Title,
+			"reads " + strings.Join(fields, ", ") + ", which no record of " + strings.Join(datasets, ", ") + " is known to have"})
+	}
 	last := fmt.Sprintf("%d rules accepted, %d refused, %d unmapped", len(set.Rules()), len(set.Refused()), len(set.Unmapped()))
+	if unknown > 0 {
+		last += fmt.Sprintf(", %d with an unknown field", unknown)
+	}
 	for i, class := range slices.Sorted(maps.Keys(counts)) {
 		last += fmt.Sprintf("%s %d %s", []string{";", ","}[min(i, 1)], counts[class], class)
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/counterseal/counterseal/internal/detect"
 	"github.com/counterseal/counterseal/internal/durable"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/evidence"
@@ -216,6 +217,57 @@ func feedOf(dataset string) sigma.LogSource {
 var channels = map[string]string{
 	"win-security": "security", "win-sysmon": "sysmon", "win-powershell": "powershell", "win-system": "system",
 	"win-defender": "windefend", "win-taskscheduler": "taskscheduler",
+}
+
+// Unknown lists the fields that a rule reads and no template of a dataset that feeds it
+// has: most likely they are misspelt. It answers nothing of a rule that only datasets of
+// open form feed.
+func Unknown(set *detect.RuleSet, rule *sigma.Rule) (fields, datasets []string) {
+	unknown := make(map[string]bool)
+	known := make(map[string]bool)
+	for _, f := range parse.Formats() {
+		for _, d := range f.Datasets {
+			feed := feedOf(d.Name)
+			if len(d.Fields) == 0 || feed.Product == "" || feed.Service == "" && feed.Category == "" {
+				continue
+			}
+			read := set.Set().FieldsOn(rule, feed)
+			if read == nil {
+				continue
+			}
+			if !slices.Contains(datasets, d.Name) { // several formats may bring one
+				datasets = append(datasets, d.Name)
+			}
+			for _, name := range read {
+				if name == "*" || slices.ContainsFunc(d.Fields, func(f parse.Field) bool { return covers(f.Path, name) }) {
+					known[name] = true
+				} else {
+					unknown[name] = true
+				}
+			}
+		}
+	}
+	for name := range unknown {
+		if !known[name] {
+			fields = append(fields, name)
+		}
+	}
+	slices.Sort(fields)
+	return fields, datasets
+}
+
+// covers reports whether a path of a template, where * is one segment, is of a field.
+func covers(path, field string) bool {
+	want, have := strings.Split(path, "."), strings.Split(field, ".")
+	if len(want) != len(have) {
+		return false
+	}
+	for i := range want {
+		if want[i] != "*" && want[i] != have[i] {
+			return false
+		}
+	}
+	return true
 }
 
 // Unfed lists rules that no dataset of an assessment in force can feed.
