@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -106,9 +107,12 @@ func runDemo(ctx context.Context, env *environment, o demoOptions) (err error) {
 	}
 	clock := &demoClock{at: at, start: time.Now()}
 	clock.behind.Store(int64(demoRulesAge))
+	told := demoStory(incident)
+	var story atomic.Pointer[[]web.StoryLine]
+	story.Store(&told)
 	s, err := openServer(ctx, cfg, serverOptions{
 		log: slog.New(slog.NewTextHandler(env.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
-		now: clock.now, demo: true, story: demoStory(incident),
+		now: clock.now, demo: true, story: func() []web.StoryLine { return *story.Load() },
 	})
 	if err != nil {
 		return err
@@ -132,7 +136,16 @@ func runDemo(ctx context.Context, env *environment, o demoOptions) (err error) {
 	if err := s.pipe.Settle(ctx); err != nil {
 		return err
 	}
-	if err := demoSummary(ctx, env.stdout, s, incident, root, time.Since(began)); err != nil {
+	var way *pivot
+	// Who asks a play of long ago tomorrow has neither its aliases nor its grants.
+	if !o.noOffices && (!o.noServe || time.Since(at) < 24*time.Hour) {
+		if way, err = demoPivot(ctx, s); err != nil {
+			return fmt.Errorf("following the findings: %w", err)
+		}
+		told = append(slices.Clip(told), way.story()...)
+		story.Store(&told)
+	}
+	if err := demoSummary(ctx, env.stdout, s, way, root, time.Since(began)); err != nil {
 		return err
 	}
 	if o.noServe {
@@ -437,16 +450,85 @@ func importStream(ctx context.Context, s *server, st *demo.Stream, root string) 
 }
 
 // demoStory is what the start page tells of the play.
-func demoStory(in *demo.Incident) []string {
+func demoStory(in *demo.Incident) []web.StoryLine {
 	first, last := in.Truth.Steps[0].Time, in.Truth.Steps[len(in.Truth.Steps)-1].Time
-	return []string{
-		fmt.Sprintf("An intrusion of %d steps ran from %s to %s.", len(in.Truth.Steps), first.UTC().Format(time.RFC3339), last.UTC().Format(time.RFC3339)),
-		fmt.Sprintf("Between %s and %s the records of %s are missing: the intruder destroyed them.", in.Truth.Gap.From.UTC().Format(time.RFC3339), in.Truth.Gap.To.UTC().Format(time.RFC3339), in.Truth.Gap.Host),
+	return []web.StoryLine{
+		{Text: fmt.Sprintf("An intrusion of %d steps ran from %s to %s.", len(in.Truth.Steps), first.UTC().Format(time.RFC3339), last.UTC().Format(time.RFC3339))},
+		{Text: fmt.Sprintf("Between %s and %s the records of %s are missing: the intruder destroyed them.", in.Truth.Gap.From.UTC().Format(time.RFC3339), in.Truth.Gap.To.UTC().Format(time.RFC3339), in.Truth.Gap.Host)},
 	}
 }
 
+// pivot is where a responder goes on from the findings: the account behind the most
+// serious one that names somebody, and somebody whom none of them names. Both are aliases
+// as whoever runs the demo sees them.
+type pivot struct{ rule, account, uninvolved string }
+
+// all asks for everything that somebody did or that was done to them.
+func (p *pivot) all(alias string) string {
+	return "user.uid = " + alias + " or actor.user.uid = " + alias
+}
+
+func (p *pivot) story() []web.StoryLine {
+	return []web.StoryLine{
+		{Text: "You are the responder on duty. “" + p.rule + "” opens the account behind it to you, 72 hours around it:", Query: p.all(p.account)},
+		{Text: "Whom no finding names stays closed, and you are told what to do instead:", Query: p.all(p.uninvolved)},
+		{Text: "Both questions stand in the ledger. Somebody else reviews the first."},
+	}
+}
+
+// demoPivot asks as whoever runs the demo asks: over the same handlers, with a statement
+// in the ledger for each question.
+func demoPivot(ctx context.Context, s *server) (*pivot, error) {
+	c := &client{http: &http.Client{Transport: handlerTransport{s.signin.socket(s.web.Socket())}}}
+	ask := func(q string, each func(*web.Row)) error {
+		resp, err := c.do(ctx, http.MethodGet, "/api/v1/search", url.Values{"q": {q}, "limit": {"10000"}}, nil)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		for dec := json.NewDecoder(resp.Body); ; {
+			var r web.Row
+			if err := dec.Decode(&r); errors.Is(err, io.EOF) {
+				return nil
+			} else if err != nil {
+				return err
+			}
+			each(&r)
+		}
+	}
+	var p pivot
+	level := ""
+	found := map[string]bool{}
+	err := ask("kind = finding | sort by time", func(r *web.Row) {
+		who := ""
+		for _, field := range [...]string{"user.uid", "actor.user.uid"} { // who acted comes first
+			if id := r.Get(field); strings.HasPrefix(id, "person-") {
+				who, found[id] = id, true
+			}
+		}
+		if l := r.Get("rule.level"); who != "" && (l == "critical" && level != l || l == "high" && level == "") {
+			p.rule, p.account, level = r.Get("rule.title"), who, l
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = ask("source = idp | sort by time", func(r *web.Row) {
+		if id := r.Get("user.uid"); p.uninvolved == "" && strings.HasPrefix(id, "person-") && !found[id] {
+			p.uninvolved = id
+		}
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case p.account == "" || p.uninvolved == "":
+		return nil, errors.New("the findings name nobody, or everybody")
+	}
+	return &p, nil
+}
+
 // demoSummary prints the finished incident on one page.
-func demoSummary(ctx context.Context, w io.Writer, s *server, in *demo.Incident, root string, took time.Duration) error {
+func demoSummary(ctx context.Context, w io.Writer, s *server, way *pivot, root string, took time.Duration) error {
 	counts, err := s.pipe.State().Counts(ctx)
 	if err != nil {
 		return err
@@ -492,7 +574,22 @@ func demoSummary(ctx context.Context, w io.Writer, s *server, in *demo.Incident,
 			fmt.Fprintf(w, "  gap: %d records of %s %s are missing\n", g.To-g.From+1, g.Source, event.Printable(g.Stream))
 		}
 	}
-	fmt.Fprintf(w, "\nPlayed and answered in %.1f s. Ask it yourself:\n  counterseal timeline --data %s\n  counterseal search --data %s 'kind = finding | top 10 by rule.title'\n  counterseal verify --data %s\n",
-		took.Seconds(), root, root, root)
+	as := "You are the founder: nobody is in office."
+	asks := [][2]string{{"what was found", "timeline --data " + root}, {"how often", "search --data " + root + " 'kind = finding | top 10 by rule.title'"}}
+	if way != nil {
+		as = "You are the responder on duty."
+		asks = append(asks, [2]string{"what the account did", "search --data " + root + " '" + way.all(way.account) + "'"},
+			[2]string{"refused: uninvolved", "search --data " + root + " 'user.uid = " + way.uninvolved + "'"})
+	} else if s.force.Load().offices != nil {
+		as = ""
+	}
+	asks = append(asks, [2]string{"nothing was altered", "verify --data " + root})
+	fmt.Fprintf(w, "\n%s\n", joinNonEmpty(" ", fmt.Sprintf("Played and answered in %.1f s.", took.Seconds()), as, "Ask it yourself:"))
+	for _, a := range asks {
+		fmt.Fprintf(w, "  %-22s counterseal %s\n", a[0], a[1])
+	}
+	if way != nil {
+		fmt.Fprintf(w, "“%s” opens that account to you, 72 hours around it; both looks stand in the ledger.\n", event.Printable(way.rule))
+	}
 	return nil
 }

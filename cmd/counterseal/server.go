@@ -69,7 +69,7 @@ type serverOptions struct {
 	log   *slog.Logger
 	now   func() time.Time
 	demo  bool
-	story []string
+	story func() []web.StoryLine
 }
 
 // formatVersion is the number in VERSION for the layout of a data directory.
@@ -126,16 +126,17 @@ func (s *server) open(ctx context.Context, o serverOptions) error {
 	s.pipe, err = pipeline.Open(ctx, pipeline.Options{
 		Dir: s.cfg.Data, Documents: docs, Log: s.log, Now: s.now, Reserve: reserve, Memory: memory,
 		Segment: evidence.Options{Escrow: escrow}, Passphrase: keyring.PassphraseFrom(s.cfg.PassphraseFile),
-		Ledger: s.cfg.ledger(),
+		Ledger: s.cfg.ledger(), Standing: s.ruleStands,
+		Opened: func(ctx context.Context, p *pipeline.Pipeline) error { // the gate judges the rules, and stands on the ledger
+			s.pipe = p
+			return s.openGate(ctx)
+		},
 	})
 	if err != nil {
-		return err
+		return errors.Join(err, s.closeGate())
 	}
 	if err := errors.Join(writeVersion(s.cfg.Data), s.started(ctx)); err != nil {
-		return errors.Join(err, s.pipe.Close())
-	}
-	if err := s.openGate(ctx); err != nil {
-		return errors.Join(err, s.pipe.Close())
+		return errors.Join(err, s.closeGate(), s.pipe.Close())
 	}
 	if s.signin, err = s.openLogin(ctx); err != nil {
 		return errors.Join(err, s.closeGate(), s.pipe.Close())
@@ -289,6 +290,8 @@ func (s *server) listenSocket() error {
 // run follows the streams and serves until the context ends. It drains in order:
 // listeners first, so that nothing new arrives, then the pipeline.
 func (s *server) run(ctx context.Context) error {
+	aside, _ := s.pipe.Standing()
+	s.logAside(aside)
 	// The streams are followed until everything accepted has been read.
 	following, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -328,6 +331,7 @@ func (s *server) run(ctx context.Context) error {
 	}
 	group.Go(func() error { return s.signin.run(gctx, s.web.People()) })
 	group.Go(func() error { return s.reload(gctx) })
+	group.Go(func() error { return s.tendCases(gctx) })
 	group.Go(func() error { return s.life.Run(gctx) })
 	group.Go(func() error { return s.watchPackages(gctx) })
 	group.Go(func() error { // an error of the follower ends the server

@@ -25,7 +25,7 @@ const (
 type startPage struct {
 	Title  string
 	Demo   bool
-	Story  []string
+	Story  []StoryLine
 	Query  string
 	Error  string
 	Hint   string
@@ -72,7 +72,10 @@ type pageGap struct{ Time, Source, Stream, Kind, Missing string }
 // start renders the start page, and the answer to a question where one is asked.
 func (s *Server) start(w http.ResponseWriter, r *http.Request) error {
 	p := s.o.Pipeline
-	page := startPage{Title: "What is here", Demo: s.o.Demo, Story: s.o.Story, Query: r.URL.Query().Get("q"), Rules: len(p.Rules().Rules()), Owner: s.owner(r)}
+	page := startPage{Title: "What is here", Demo: s.o.Demo, Query: r.URL.Query().Get("q"), Rules: len(p.Rules().Rules()), Owner: s.owner(r)}
+	if s.o.Story != nil {
+		page.Story = s.o.Story()
+	}
 	if page.Query != "" {
 		if err := s.answer(r, &page); err != nil {
 			return err

@@ -59,13 +59,16 @@ type Options struct {
 	// Version is shown by status.
 	Version string
 	// Demo marks a data directory whose keys are public; Story is what the start
-	// page tells of it.
+	// page tells of it; nil: nothing.
 	Demo  bool
-	Story []string
+	Story func() []StoryLine
 	// Collectors are metrics of other parts.
 	Collectors []prometheus.Collector
 	Now        func() time.Time
 }
+
+// StoryLine is a sentence of the start page, and a question that it leads to.
+type StoryLine struct{ Text, Query string }
 
 // Server holds the handlers.
 type Server struct {

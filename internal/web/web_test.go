@@ -80,7 +80,7 @@ func newHouse(t *testing.T, o pipeline.Options) *house {
 		acts[name] = func(context.Context, string, []byte) (any, error) { return map[string]any{}, nil }
 	}
 	h.Server, err = New(Options{
-		Pipeline: h.pipe, Gate: gateOf(t, h, h.pipe), Acts: acts, Ingest: in_.Ingest(), Bulk: in_.Bulk(), Version: "test", Demo: true, Story: []string{"A story."}, Now: now,
+		Pipeline: h.pipe, Gate: gateOf(t, h, h.pipe), Acts: acts, Ingest: in_.Ingest(), Bulk: in_.Bulk(), Version: "test", Demo: true, Story: func() []StoryLine { return []StoryLine{{Text: "A story.", Query: "source = idp"}} }, Now: now,
 		Import: func(context.Context, ImportRequest, func(collect.Progress)) (collect.Report, error) {
 			return collect.Report{Accepted: 7}, nil
 		},
