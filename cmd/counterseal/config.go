@@ -133,7 +133,7 @@ type configFlags struct{ file, data string }
 
 func (f *configFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.file, "config", "", "configuration `file` (default ./"+configName+" if there)")
-	cmd.Flags().StringVar(&f.data, "data", "", "data `directory` (default ./counterseal-data)")
+	cmd.Flags().StringVar(&f.data, "data", "", "data `directory`, or the folder of the "+configName+" that names it (default ./counterseal-data)")
 }
 
 // load reads the configuration: the file named, or the one beside or in the data
@@ -162,8 +162,32 @@ func (f *configFlags) load() (config, error) {
 	// data lies.
 	if f.data != "" && (path == "" || f.file != "" || filepath.Dir(path) != filepath.Clean(f.data)) {
 		c.Data = f.data
+		if strange(f.data) {
+			return config{}, &exitError{code: exitUsage, err: fmt.Errorf("--data: %s holds other things, and neither data nor a %s", f.data, configName),
+				hint: "name the data directory, the folder of the " + configName + " that names it, or an empty folder to begin one"}
+		}
 	}
 	return c, nil
+}
+
+// strange reports whether a folder is in use for something else: to begin a data
+// directory there would mix the two.
+func strange(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return false // not there yet, or said where it is opened
+	}
+	other := false
+	for _, e := range entries {
+		switch e.Name() {
+		case "VERSION", "evidence", "keys", "ledger", "login":
+			return false
+		case "lost+found": // of a fresh disk
+		default:
+			other = true
+		}
+	}
+	return other
 }
 
 func readConfig(path string) (config, error) {
@@ -280,6 +304,9 @@ func (c *config) check() error {
 		if w.VKey == "" || w.URL == "" {
 			return usage("%s: witnesses[%d]: vkey and url are what counterseal witness printed; both are needed", where, i)
 		}
+		if err := checkWitnessVKey(fmt.Sprintf("%s: witnesses[%d].vkey", where, i), w.VKey); err != nil {
+			return err
+		}
 		if u, err := url.Parse(w.URL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 			return usage("%s: witnesses[%d].url: an http or https address", where, i)
 		}
@@ -307,8 +334,8 @@ func (c *config) ledger() pipeline.LedgerOptions {
 	return o
 }
 
-// loopback accepts an address that only this machine reaches. Until there is a
-// login nothing else listens without a client certificate.
+// loopback accepts an address that only this machine reaches. Beyond it listens what knows
+// who asks: the login over TLS, and syslog-tls with client certificates.
 func loopback(address string) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -318,7 +345,7 @@ func loopback(address string) error {
 		return nil
 	}
 	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		return fmt.Errorf("%q is not a loopback address: until there is a login, this listens on 127.0.0.1 or [::1] alone", host)
+		return fmt.Errorf("%q is not a loopback address: this listens on 127.0.0.1 or [::1] alone; people reach the server by `login:` with TLS, machines by syslog-tls with client_ca or with a token by the login", host)
 	}
 	return nil
 }

@@ -85,6 +85,14 @@ func newVerify(env *environment) *cobra.Command {
 			dir := ""
 			if len(args) == 1 {
 				dir = args[0]
+				// The folder of a configuration says where its data lies, as --data does.
+				if _, err := os.Stat(filepath.Join(dir, configName)); err == nil {
+					cfg, err := readConfig(filepath.Join(dir, configName))
+					if err != nil {
+						return err
+					}
+					dir = cfg.Data
+				}
 			} else {
 				cfg, err := f.load()
 				if err != nil {
