@@ -21,7 +21,7 @@ var layers = [][]string{
 	{"rules", "sigma/sigmatest", "sigma/sigmajson", "internal/keyring", "internal/query", "internal/parse", "internal/pia", "internal/state", "internal/policy"},
 	{"internal/admit", "internal/ocsf", "internal/evidence", "internal/ledger", "internal/index", "internal/detect", "internal/collect", "internal/officer"},
 	{"internal/pseudonym", "internal/access", "internal/alias", "internal/demo", "internal/attest"},
-	{"internal/scan", "internal/pipeline", "internal/report", "internal/lifecycle", "internal/cases"},
+	{"internal/scan", "internal/pipeline", "internal/report", "internal/lifecycle", "internal/cases", "internal/broker"},
 	{"internal/login"},
 	{"internal/web"},
 	{"cmd/counterseal"},

@@ -39,7 +39,11 @@ type person struct {
 	id        string
 	canonical string
 	end       time.Time
+	entry     Entry
 }
+
+// Entry is a person as the directory file spells them.
+type Entry struct{ Names, Mails, SIDs, Devices []string }
 
 type directoryFile struct {
 	APIVersion string   `yaml:"apiVersion"`
@@ -95,7 +99,7 @@ func ParseDirectory(data []byte) (*Directory, error) {
 	}
 	ids := map[string]bool{}
 	for i, in := range f.People {
-		p := &person{id: in.ID}
+		p := &person{id: in.ID, entry: Entry{Names: in.Names, Mails: in.Mails, SIDs: in.SIDs, Devices: in.Devices}}
 		bad := func(list string, j int, why string) error {
 			return fmt.Errorf("directory file: person %d, %s, entry %d: %s", i+1, list, j+1, why)
 		}
@@ -229,6 +233,26 @@ func (d *Directory) Len() int {
 		return 0
 	}
 	return len(d.people)
+}
+
+// Known gives whom the tokens of a directory stand for: each person, and the devices of
+// each. It is for a process that may know (internal/broker); the server is none.
+func Known(t Tokenizer, d *Directory) (map[event.Token]Entry, error) {
+	out := make(map[event.Token]Entry, len(d.people))
+	for _, who := range d.people {
+		token, err := t.Token(event.Person, []byte(who.canonical))
+		if err != nil {
+			return nil, fmt.Errorf("tokens of the directory: %w", err)
+		}
+		out[token] = who.entry
+		for _, name := range who.entry.Devices {
+			if token, err = t.Token(event.Device, []byte(deviceName(admit.Fold(name)))); err != nil {
+				return nil, fmt.Errorf("tokens of the directory: %w", err)
+			}
+			out[token] = who.entry
+		}
+	}
+	return out, nil
 }
 
 // Leavers gives the token of every person with an end of service, and that last
