@@ -11,9 +11,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"text/tabwriter"
 	"time"
 
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
 	"github.com/counterseal/counterseal/internal/attest"
@@ -544,9 +544,8 @@ func newPackageList(env *environment) *cobra.Command {
 }
 
 func printSent(env *environment, all []report.Sent) error {
-	t := table.NewWriter()
-	t.SetStyle(table.StyleLight)
-	t.AppendHeader(table.Row{"package", "recipient", "made", "due", "state"})
+	w := tabwriter.NewWriter(env.stdout, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, "PACKAGE\tSTATE\tRECIPIENT\tMADE\tDUE")
 	day := func(at time.Time) string { return at.UTC().Format(time.DateOnly) }
 	for _, s := range all {
 		var state []string
@@ -562,10 +561,9 @@ func printSent(env *environment, all []report.Sent) error {
 		if len(state) == 0 {
 			state = append(state, "sent")
 		}
-		t.AppendRow(table.Row{s.ID, s.Recipient[:min(16, len(s.Recipient))], day(s.Made), s.Due, strings.Join(state, ", ")})
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", s.ID, strings.Join(state, ", "), s.Recipient[:min(16, len(s.Recipient))], day(s.Made), s.Due)
 	}
-	_, err := fmt.Fprintln(env.stdout, t.Render())
-	return err
+	return w.Flush()
 }
 
 // packageReceive, packageReturn and packageList are the acts behind the commands.
