@@ -170,8 +170,9 @@ func (s *server) subjects(ctx context.Context, f *event.Finding) ([]cases.Subjec
 	return out, nil
 }
 
-// cited sorts the identities of one event: who only was the target of a logon that failed
-// was perhaps named by somebody else, and is no part of what happened.
+// cited sorts the identities of one event. Of a logon that failed, only where it was seen
+// and who else was at work there are part of what happened: the account, its session and
+// the machine that the client names are what anybody can write there.
 func cited(r *index.Row, o access.Options, tried, acted map[string]bool) {
 	failed, class := false, ""
 	for _, a := range r.OCSF {
@@ -183,14 +184,20 @@ func cited(r *index.Row, o access.Options, tried, acted map[string]bool) {
 		}
 	}
 	failed = failed && class == authentication
+	target := map[string]bool{}
+	for _, a := range r.OCSF {
+		if id, ok := access.Canonical(a.Name, a.Value, o); ok && strings.HasPrefix(a.Name, "user.") {
+			target[id.Value] = true
+		}
+	}
 	for _, a := range r.OCSF {
 		id, ok := access.Canonical(a.Name, a.Value, o)
 		switch {
 		case !ok:
-		case failed && (strings.HasPrefix(a.Name, "user.") || strings.HasPrefix(a.Name, "session.")):
-			tried[id.Value] = true
-		default:
+		case !failed, a.Name == "src_endpoint.ip", strings.HasPrefix(a.Name, "device."), strings.HasPrefix(a.Name, "actor.") && !target[id.Value]:
 			acted[id.Value] = true
+		default:
+			tried[id.Value] = true
 		}
 	}
 }

@@ -91,7 +91,7 @@ type Subject struct {
 	OnlyFailedTarget bool
 }
 
-var uncovered = &Refusal{Code: Uncovered, Reason: "nothing covers this question", Hint: "ask for an authorisation that names the case and whom it is about; a responder who cannot wait breaks the glass, for 4 hours"}
+var uncovered = &Refusal{Code: Uncovered, Reason: "nothing covers this question", Hint: "ask for an authorisation: counterseal authorise request; a responder who cannot wait breaks the glass for 4 hours: counterseal glass break"}
 
 // Covers says what covers a question that selects people: an authorisation of the case,
 // a glass that the asker broke in it, or a finding. An error says that it could not be

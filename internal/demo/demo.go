@@ -104,6 +104,9 @@ type Step struct {
 	Source    string
 	Dataset   string
 	Technique string
+	// Person is whose account did it, as the directory names them; empty where a machine,
+	// a service or nobody's account did.
+	Person string
 	// Rule matches the title of at least one of our rules that finds a record of
 	// this step.
 	Rule string

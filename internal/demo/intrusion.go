@@ -43,7 +43,7 @@ func (p *play) intrusion() {
 	p.step(start, Step{Title: "Password spray at the identity provider", Host: "idp", Source: "idp", Dataset: "signin", Technique: "T1110.003", Rule: `Disabled Account`})
 	at = soon(d, start.Add(41*time.Minute))
 	p.signIn(&signin{at: at, w: v, ip: attacker, land: "NL", ok: true, client: "Authenticated SMTP", app: "Mail", agent: "BAV2ROPC", session: d.uuid()})
-	p.step(at, Step{Title: "Sign-in from a new country without a second factor", Host: "idp", Source: "idp", Dataset: "signin", Technique: "T1078.004", Rule: `Without a Second Factor`})
+	p.step(at, Step{Title: "Sign-in from a new country without a second factor", Host: "idp", Source: "idp", Dataset: "signin", Technique: "T1078.004", Person: v.id, Rule: `Without a Second Factor`})
 
 	// 3, 4: the jump host takes the same password; sudo gives a shell.
 	at = soon(d, start.Add(58*time.Minute))
@@ -51,10 +51,10 @@ func (p *play) intrusion() {
 	p.login(d, s, at, "password", 3*time.Hour+6*time.Minute)
 	in := &flow{at: at.Add(-2 * time.Second), length: 3*time.Hour + 6*time.Minute, src: attacker, dst: "192.0.2.20", sport: s.port, dport: 22, app: "SSH", service: "ssh", sent: 611_204, got: 1_940_117, state: "SF", history: "ShAdDaFf", uid: "C" + d.word(17), local: true}
 	p.passed(in, 31, "wan", "dmz")
-	p.step(at, Step{Title: "Login to the jump host by password from a public address", Host: "jump01", Source: "linux", Dataset: "linux-sshd", Technique: "T1021.004", Rule: `SSH Logon With a Password`})
+	p.step(at, Step{Title: "Login to the jump host by password from a public address", Host: "jump01", Source: "linux", Dataset: "linux-sshd", Technique: "T1021.004", Person: v.id, Rule: `SSH Logon With a Password`})
 	at = soon(d, start.Add(63*time.Minute))
 	p.sudo(s, at, 24301, "/home/"+v.account, "/usr/bin/find /var/log -maxdepth 0 -exec /bin/bash ;")
-	p.step(at, Step{Title: "Root shell out of a tool under sudo", Host: "jump01", Source: "linux", Dataset: "linux-sudo", Technique: "T1548.003", Rule: `Shell Opened From a Tool`})
+	p.step(at, Step{Title: "Root shell out of a tool under sudo", Host: "jump01", Source: "linux", Dataset: "linux-sudo", Technique: "T1548.003", Person: v.id, Rule: `Shell Opened From a Tool`})
 
 	// 5 to 7: as root.
 	root := who{auid: s.uid, uid: 0, session: s.session, tty: "pts3"}
@@ -71,16 +71,16 @@ func (p *play) intrusion() {
 	p.exec(d, p.jump, at.Add(2100*time.Millisecond), root, 24342, 24346, "/usr/bin/chmod", "/root", "exec", "chmod", "+x", "/tmp/.cache-x11")
 	p.conn(&flow{at: at.Add(9 * time.Millisecond), length: 612 * time.Millisecond, src: p.jump.ip, dst: staging, sport: 41870, dport: 80, service: "http", sent: 84, got: 2_914, state: "SF", history: "ShADadFf", uid: "C" + d.word(17)})
 	p.passed(&flow{at: at, length: time.Second, src: p.jump.ip, dst: staging, sport: 41870, dport: 80, app: "HTTP", sent: 84, got: 2_914}, 33, "dmz", "wan")
-	p.step(at, Step{Title: "A script from the Internet piped to a shell", Host: "jump01", Source: "linux-audit", Dataset: "linux-auditd", Technique: "T1059.004", Rule: `Download Piped Into a Shell`})
+	p.step(at, Step{Title: "A script from the Internet piped to a shell", Host: "jump01", Source: "linux-audit", Dataset: "linux-auditd", Technique: "T1059.004", Person: v.id, Rule: `Download Piped Into a Shell`})
 	at = soon(d, start.Add(72*time.Minute))
 	p.exec(d, p.jump, at, root, 24302, 24388, "/usr/bin/cat", "/root", "exec", "cat", "/etc/shadow")
 	p.open(d, p.jump, at.Add(3*time.Millisecond), root, 24302, 24388, "/usr/bin/cat", "/root", "/etc/shadow", "0100640", "NORMAL", "shadow", "cat", "/etc/shadow")
-	p.step(at, Step{Title: "The password file read", Host: "jump01", Source: "linux-audit", Dataset: "linux-auditd", Technique: "T1003.008", Rule: `Password File Read`})
+	p.step(at, Step{Title: "The password file read", Host: "jump01", Source: "linux-audit", Dataset: "linux-auditd", Technique: "T1003.008", Person: v.id, Rule: `Password File Read`})
 	at = soon(d, start.Add(76*time.Minute))
 	p.exec(d, p.jump, at, root, 24302, 24402, "/usr/bin/dash", "/root", "exec", "sh", "-c", "echo ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI"+d.word(43)+" >> /root/.ssh/authorized_keys")
 	p.open(d, p.jump, at.Add(2*time.Millisecond), root, 24402, 24402, "/usr/bin/dash", "/root", "/root/.ssh/authorized_keys", "0100600", "NORMAL", "ssh_keys", "sh", "-c", "echo")
 	p.exec(d, p.jump, at.Add(5*time.Second), root, 24302, 24411, "/tmp/.cache-x11", "/root", "exec", "/tmp/.cache-x11", "-b")
-	p.step(at, Step{Title: "A key of the intruder's own for root, and a program in a temporary folder", Host: "jump01", Source: "linux-audit", Dataset: "linux-auditd", Technique: "T1098.004", Rule: `Temporary Folder|(?i)authorized.?keys`})
+	p.step(at, Step{Title: "A key of the intruder's own for root, and a program in a temporary folder", Host: "jump01", Source: "linux-audit", Dataset: "linux-auditd", Technique: "T1098.004", Person: v.id, Rule: `Temporary Folder|(?i)authorized.?keys`})
 
 	p.windowsPart(d, v)
 }
@@ -94,7 +94,7 @@ func (p *play) windowsPart(d *draws, v *person) {
 		p.conn(&flow{at: at.Add(time.Duration(i) * 170 * time.Millisecond), length: 3 * time.Millisecond, src: p.jump.ip, dst: p.ad.ip, sport: 43120 + i*2, dport: 88, service: "krb_tcp", sent: 1_702, got: 1_655, state: "SF", history: "ShADadFf", local: true, uid: "C" + d.word(17)})
 		p.serviceTicket(at.Add(time.Duration(i)*170*time.Millisecond), v.user(), s[0], domainSID+"-"+s[1], "0x17", "0x40810010", p.jump.ip, 43120+i*2, d.guid())
 	}
-	p.step(at, Step{Title: "Service tickets with a weak cipher for five service accounts", Host: "DC01", Source: "dc", Dataset: "win-security", Technique: "T1558.003", Rule: `RC4`})
+	p.step(at, Step{Title: "Service tickets with a weak cipher for five service accounts", Host: "DC01", Source: "dc", Dataset: "win-security", Technique: "T1558.003", Person: v.id, Rule: `RC4`})
 
 	deploy := account{"svc-deploy", domain, domainSID + "-1520"}
 	at = soon(d, p.to.Add(-10*time.Hour-20*time.Minute))
@@ -190,7 +190,7 @@ func (p *play) windowsPart(d *draws, v *person) {
 	p.member(p.ad, at.Add(5*time.Second), 4728, da, added, "CN="+added.name+",CN=Users,DC=agency,DC=example", "Domain Admins", domainSID+"-512", domain)
 	p.member(p.ad, at.Add(6*time.Second), 4732, da, added, "CN="+added.name+",CN=Users,DC=agency,DC=example", "Administrators", "S-1-5-32-544", "Builtin")
 	p.logoff(p.ad, at.Add(40*time.Second), da)
-	p.step(at.Add(5*time.Second), Step{Title: "A new account among the domain administrators", Host: "DC01", Source: "dc", Dataset: "win-security", Technique: "T1098", Rule: `Privileged Group`})
+	p.step(at.Add(5*time.Second), Step{Title: "A new account among the domain administrators", Host: "DC01", Source: "dc", Dataset: "win-security", Technique: "T1098", Person: admin.id, Rule: `Privileged Group`})
 
 	// The file server.
 	at = soon(d, p.to.Add(-7*time.Hour))
