@@ -242,6 +242,7 @@ func (s *server) authoriseDecide(ctx context.Context, _ string, body []byte) (an
 	if err := decided(ctx, s.cases.Decide(ctx, a.Person, a.Fresh, in.ID, in.Digest, in.Approve)); err != nil {
 		return nil, err
 	}
+	s.stand(ctx)
 	return s.authorisationNow(ctx, in.ID)
 }
 
@@ -253,6 +254,7 @@ func (s *server) authoriseEnd(ctx context.Context, _ string, body []byte) (any, 
 	if err := decided(ctx, s.cases.End(ctx, web.AskerOf(ctx).Person, in.ID, in.Reason)); err != nil {
 		return nil, err
 	}
+	s.stand(ctx)
 	return s.authorisationNow(ctx, in.ID)
 }
 

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/counterseal/counterseal/internal/pipeline"
 )
 
 // reloadEvery is how often serve looks whether a document has changed.
@@ -47,18 +49,27 @@ func (s *server) reload(ctx context.Context) error {
 			continue
 		}
 		last = now
-		docs, err := s.cfg.documents()
+		err = s.reloadForce(ctx) // first: who is in office decides on rules that select somebody
 		if err == nil {
-			err = s.pipe.SetDocuments(docs)
-		}
-		if err == nil {
-			err = s.reloadForce(ctx)
+			var docs pipeline.Documents
+			if docs, err = s.cfg.documents(); err == nil {
+				err = s.pipe.SetDocuments(docs)
+			}
 		}
 		if err != nil {
 			s.log.Error("documents cannot be read; the old ones stay in force", "err", err)
 			continue
 		}
-		s.log.Info("documents reloaded", "rules", len(s.pipe.Rules().Rules()), "problems", len(s.pipe.Problems()))
+		aside, _ := s.pipe.Standing()
+		s.log.Info("documents reloaded", "rules", len(s.pipe.Rules().Rules()), "problems", len(s.pipe.Problems()), "set_aside", len(aside))
+		s.logAside(aside)
+	}
+}
+
+// logAside names the rules that are set aside, by id and reason.
+func (s *server) logAside(aside []pipeline.Aside) {
+	for i := range aside {
+		s.log.Warn("a rule is set aside", "rule", aside[i].Rule, "code", aside[i].Code, "why", aside[i].Reason)
 	}
 }
 

@@ -213,7 +213,7 @@ func (s *forms) bounds() []detect.Bound {
 func (p *Pipeline) Standing() ([]Aside, []Held) {
 	p.policyMu.RLock()
 	defer p.policyMu.RUnlock()
-	return slices.Clone(p.policy.standing.aside), slices.Clone(p.policy.standing.held)
+	return append([]Aside{}, p.policy.standing.aside...), append([]Held{}, p.policy.standing.held...)
 }
 
 // AsInForce gives rule files as they are in force: documents that are so under an

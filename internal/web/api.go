@@ -422,8 +422,9 @@ func (s *Server) rules(w http.ResponseWriter, _ *http.Request) error {
 	for _, r := range s.o.Pipeline.Unfed() {
 		unfed = append(unfed, r.ID)
 	}
+	aside, held := s.o.Pipeline.Standing()
 	return sendJSON(w, map[string]any{
-		"digest": set.Digest(), "rules": rules, "refused": bad, "unfed": unfed, "blind": s.o.Pipeline.Blind(),
+		"digest": set.Digest(), "rules": rules, "refused": bad, "unfed": unfed, "blind": s.o.Pipeline.Blind(), "aside": aside, "held": held,
 	})
 }
 
