@@ -20,9 +20,10 @@
 //   - The same input gives the same output, whatever came before.
 //
 // Limits, for THREAT_MODEL.md. This step sees names in clear: a compromised live
-// server can copy the names that pass. Local keeps its key on the same machine as
-// the data, so whoever reads the disk can undo tokens by guessing names, until a
-// separate key holder serves Tokenizer. The caches of names live in memory only.
+// server can copy the names that pass. Local keeps its key in this process: where that
+// comes from the data directory, whoever reads it can undo tokens by guessing names. A
+// key holder (internal/keyholder) serves Tokenizer instead. The caches of names live in
+// memory only.
 package pseudonym
 
 import (

@@ -24,54 +24,93 @@ type Tokenizer interface {
 	Token(kind event.TokenKind, canonical []byte) (event.Token, error)
 }
 
-// KeySize is the length of the key of Local.
-const KeySize = 32
+// KeySize is the length of the key of a Maker, and MaxEpoch the last epoch.
+const (
+	KeySize  = 32
+	MaxEpoch = 9999
+)
 
-// Local makes tokens with a key in this process: HMAC-SHA256 over organisation,
-// epoch, kind and identity, cut to 128 bits. Whoever has the key can test names
-// against tokens at a million a second, so it is the stand-in for a separate key
-// holder, and the product says so.
-type Local struct {
+// Maker makes the tokens of one epoch with its key: HMAC-SHA256 over organisation,
+// epoch, kind and identity, cut to 128 bits. It remembers nothing of what it is asked.
+// Whoever has the key can test names against tokens at a million a second, so it belongs
+// into a key holder (internal/keyholder).
+type Maker struct {
 	epoch  int
 	prefix []byte
 	macs   sync.Pool
-	seen   cache
 }
 
-// NewLocal takes a key of KeySize bytes, the organisation and the epoch from 1 on.
-func NewLocal(key []byte, org uuid.UUID, epoch int) (*Local, error) {
+// NewMaker takes a key of KeySize bytes, the organisation and the epoch from 1 on.
+func NewMaker(key []byte, org uuid.UUID, epoch int) (*Maker, error) {
 	if len(key) != KeySize {
 		return nil, errors.New("the token key has not 32 bytes")
 	}
-	if epoch < 1 || epoch > 9999 {
+	if epoch < 1 || epoch > MaxEpoch {
 		return nil, errors.New("the token epoch is not from 1 to 9999")
 	}
 	own := append([]byte(nil), key...)
-	l := &Local{epoch: epoch}
-	l.prefix = append(l.prefix, "counterseal/token/v1\x00"...)
-	l.prefix = append(l.prefix, org[:]...)
-	l.prefix = binary.BigEndian.AppendUint32(l.prefix, uint32(epoch))
-	l.macs.New = func() any { return hmac.New(sha256.New, own) }
-	return l, nil
+	m := &Maker{epoch: epoch}
+	m.prefix = append(m.prefix, "counterseal/token/v1\x00"...)
+	m.prefix = append(m.prefix, org[:]...)
+	m.prefix = binary.BigEndian.AppendUint32(m.prefix, uint32(epoch))
+	m.macs.New = func() any { return hmac.New(sha256.New, own) }
+	return m, nil
+}
+
+// Bits are what a token holds. Kind 0 is of no token: it makes a value by which a key is
+// known again.
+func (m *Maker) Bits(kind event.TokenKind, canonical []byte) [16]byte {
+	h := m.macs.Get().(hash.Hash)
+	h.Reset()
+	h.Write(m.prefix)
+	h.Write([]byte{byte(kind)})
+	h.Write(canonical)
+	var sum [sha256.Size]byte
+	h.Sum(sum[:0])
+	m.macs.Put(h)
+	return [16]byte(sum[:16])
 }
 
 // Token never fails.
-func (l *Local) Token(kind event.TokenKind, canonical []byte) (event.Token, error) {
+func (m *Maker) Token(kind event.TokenKind, canonical []byte) (event.Token, error) {
+	return event.NewToken(kind, m.epoch, m.Bits(kind, canonical)), nil
+}
+
+// Remembering asks another Tokenizer once for each identity, as long as it has room, and
+// keeps the answers in memory.
+type Remembering struct {
+	from Tokenizer
+	seen cache
+}
+
+// Remember puts a memory before a Tokenizer.
+func Remember(t Tokenizer) *Remembering { return &Remembering{from: t} }
+
+// Token answers from memory or asks.
+func (r *Remembering) Token(kind event.TokenKind, canonical []byte) (event.Token, error) {
 	var room [128]byte
 	key := append(append(room[:0], byte(kind)), canonical...)
-	if hit, ok := l.seen.get(key); ok {
+	if hit, ok := r.seen.get(key); ok {
 		return event.Token(hit.text), nil
 	}
-	h := l.macs.Get().(hash.Hash)
-	h.Reset()
-	h.Write(l.prefix)
-	h.Write(key)
-	var sum [sha256.Size]byte
-	h.Sum(sum[:0])
-	l.macs.Put(h)
-	t := event.NewToken(kind, l.epoch, [16]byte(sum[:16]))
-	l.seen.put(string(key), cached{text: string(t)})
-	return t, nil
+	t, err := r.from.Token(kind, canonical)
+	if err == nil {
+		r.seen.put(string(key), cached{text: string(t)})
+	}
+	return t, err
+}
+
+// Local is a Maker in this process, with a memory before it: for data that has no key
+// holder, and the product says so.
+type Local struct{ *Remembering }
+
+// NewLocal takes what NewMaker takes.
+func NewLocal(key []byte, org uuid.UUID, epoch int) (*Local, error) {
+	m, err := NewMaker(key, org, epoch)
+	if err != nil {
+		return nil, err
+	}
+	return &Local{Remember(m)}, nil
 }
 
 // cache keeps up to two generations of maxCached entries in memory: when the young
