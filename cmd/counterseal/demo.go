@@ -124,6 +124,9 @@ func runDemo(ctx context.Context, env *environment, o demoOptions) (err error) {
 		}
 	}
 	clock.behind.Store(0)
+	if s.cfg.HTTP = freeAddress(s.cfg.HTTP); o.noServe { // nobody looks at the page
+		s.cfg.HTTP = "127.0.0.1:0"
+	}
 	if err := s.listen(); err != nil {
 		return err
 	}
