@@ -19,6 +19,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/counterseal/counterseal/internal/access"
 	"github.com/counterseal/counterseal/internal/detect"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/pipeline"
@@ -46,6 +47,8 @@ type ruleAnswer struct {
 	} `json:"refused"`
 	Unfed []string         `json:"unfed"`
 	Blind []pipeline.Blind `json:"blind"`
+	Aside []pipeline.Aside `json:"aside"`
+	Held  []pipeline.Held  `json:"held"`
 }
 
 func askRules(cmd *cobra.Command, env *environment, f *configFlags) (a ruleAnswer, err error) {
@@ -110,6 +113,15 @@ func newRulesCheck(env *environment) *cobra.Command {
 			for _, r := range a.Refused {
 				fmt.Fprintf(env.stdout, "refused  %s:%d %s\n", event.Printable(r.Path), r.Line, event.Printable(r.Reason))
 			}
+			for _, r := range a.Aside {
+				fmt.Fprintf(env.stdout, "aside    %s:%d %s: %s\n", event.Printable(r.Path), r.Line, event.Printable(r.Rule), event.Printable(r.Reason))
+				if r.Hint != "" {
+					fmt.Fprintf(env.stdout, "         %s\n", r.Hint)
+				}
+			}
+			for _, r := range a.Held {
+				fmt.Fprintf(env.stdout, "held     %s under authorisation %s until %s\n", event.Printable(r.Rule), r.Authorisation, r.Bound.Until.UTC().Format(time.RFC3339))
+			}
 			title := map[string]string{}
 			for _, r := range a.Rules {
 				title[r.ID] = r.Title
@@ -121,7 +133,11 @@ func newRulesCheck(env *environment) *cobra.Command {
 			for _, id := range a.Unfed {
 				fmt.Fprintf(env.stdout, "unfed    %s %q: no source of an assessment in force feeds it\n", id, event.Printable(title[id]))
 			}
-			fmt.Fprintf(env.stdout, "%d rules in force, %d refused, %d unfed, %d blinded somewhere\n", len(a.Rules), len(a.Refused), len(a.Unfed), distinct(a.Blind))
+			fmt.Fprintf(env.stdout, "%d rules in force, %d refused, %d unfed, %d blinded somewhere", len(a.Rules), len(a.Refused), len(a.Unfed), distinct(a.Blind))
+			if len(a.Aside)+len(a.Held) > 0 {
+				fmt.Fprintf(env.stdout, "; %d set aside, %d under an authorisation", len(a.Aside), len(a.Held))
+			}
+			fmt.Fprintln(env.stdout)
 			return nil
 		},
 	}
@@ -197,12 +213,31 @@ func checkFiles(env *environment, paths []string, o *output, strict bool) (err e
 		remarks = append(remarks, remark{"unknown-field", r.Path, r.Line, 0, r.ID, r.Title,
 			"reads " + strings.Join(fields, ", ") + ", which no record of " + strings.Join(datasets, ", ") + " is known to have"})
 	}
+	standing := 0
+	for _, f := range files {
+		parsed, _ := sigma.Parse(f.Path, f.Data)
+		for _, r := range parsed {
+			v := access.Standing(r, access.Options{})
+			if v.Class == access.Nobody {
+				continue
+			}
+			standing++
+			why := make([]string, 0, len(v.Reasons))
+			for _, reason := range v.Reasons {
+				why = append(why, strings.TrimSpace(reason.Field+" "+reason.Why))
+			}
+			remarks = append(remarks, remark{"standing", r.Path, r.Line, 0, r.ID, r.Title, "it selects " + v.Class.String() + " and needs an authorisation: " + strings.Join(why, "; ")})
+		}
+	}
 	last := fmt.Sprintf("%d rules accepted, %d refused, %d unmapped", len(set.Rules()), len(set.Refused()), len(set.Unmapped()))
 	if unknown > 0 {
 		last += fmt.Sprintf(", %d with an unknown field", unknown)
 	}
 	for i, class := range slices.Sorted(maps.Keys(counts)) {
 		last += fmt.Sprintf("%s %d %s", []string{";", ","}[min(i, 1)], counts[class], class)
+	}
+	if standing > 0 {
+		last += fmt.Sprintf("; %d standing", standing)
 	}
 	w, format, done, err := o.open(env)
 	if err != nil {

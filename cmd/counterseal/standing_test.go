@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/counterseal/counterseal/internal/alias"
 	"github.com/counterseal/counterseal/internal/cases"
 	"github.com/counterseal/counterseal/internal/index"
 	"github.com/counterseal/counterseal/internal/query"
@@ -313,4 +315,135 @@ func FuzzAuthorisationNamed(f *testing.F) {
 			t.Errorf("%q, %v", id, err)
 		}
 	})
+}
+
+// TestFounderHasNoWatchList: before anybody is in office nobody could authorise it.
+func TestFounderHasNoWatchList(t *testing.T) {
+	b := openBureau(t, func(dir string) {
+		if err := layAgency(dir, "http: off\nreserve: 16MiB\nmemory: 64MiB\nown_rules: false\nrules: [rules]\n"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	b.writeRules(map[string]string{
+		"all.yml": signinRule(everySignin, "result: success", ""), "one.yml": signinRule(watchClear, "user: alice@agency.example", ""),
+		"under.yml": signinRule(watchOne, "user: alice@agency.example", "01900000-0000-7000-8000-000000000000"),
+	})
+	b.wantAside("without offices", map[int]string{watchClear: cases.NoOffices, watchOne: cases.NoOffices})
+	list, _ := b.s.pipe.Standing()
+	if list[0].Hint != "counterseal offices init" {
+		t.Errorf("the hint is %q", list[0].Hint)
+	}
+	b.signins()
+	b.wantFound([]int{everySignin, watchClear, watchOne}, []int{3, 0, 0}, "without offices")
+}
+
+// TestStandingBadInput: what is no rule, no authorisation or no alias is set aside by
+// itself, and the rest is in force.
+func TestStandingBadInput(t *testing.T) {
+	b := openBureau(t)
+	who := b.people()
+	r := b.request(who[0])
+	b.does(privacyOfficer, "authorise", authoriseNamed{ID: r.ID, Digest: r.Digest, Approve: true}, nil, 200, "")
+	token := ""
+	if v, err := b.s.cases.Authorisation(t.Context(), r.ID); err != nil {
+		t.Fatal(err)
+	} else {
+		token = v.Scope.Subjects[0]
+	}
+	none := "01900000-0000-7000-8000-000000000000"
+	files := map[string]string{
+		"0.yml": signinRule(everySignin, "result: success", r.ID), // it needs none
+		"1.yml": signinRule(20, "user: "+who[0], none),
+		"2.yml": signinRule(21, "user: "+who[0], "C-17"),
+		"3.yml": signinRule(22, "user: "+token, r.ID),
+		"4.yml": signinRule(23, "user: person-aaaaaa", r.ID),
+		"5.yml": signinRule(24, "user: "+who[0], r.ID) + "description: '" + strings.Repeat("x", 300<<10) + "'\n",
+		"6.yml": signinRule(25, "user|startswith: "+who[0][:8], r.ID),
+		"7.yml": signinRule(26, "user: "+who[0]+", src_ip: 203.0.113.9", r.ID),
+		"8.yml": "title: F\nid: " + ruleID(27) + "\nlogsource: {product: idp, service: signin}\nfilter: {rules: [" + ruleID(everySignin) + "], s: {user: " + who[0] + "}, condition: not s}\ncounterseal: {authorisation: " + r.ID + "}\n",
+		"9.yml": "title: [\n",
+		"a.yml": signinRule(28, "user: "+strings.ToUpper(who[0]), r.ID),
+	}
+	b.writeRules(files)
+	b.wantAside("bad input", map[int]string{
+		20: cases.Unknown, 21: cases.BadInput, 22: cases.BadInput, 23: cases.Subjects, 24: cases.BadInput, 25: cases.Lists, 26: cases.Subjects, 27: "filter",
+	})
+	b.signins()
+	b.wantFound([]int{everySignin, 20, 23, 25, 26, 28}, []int{3, 0, 0, 0, 0, 1}, "bad input")
+
+	// Ended before its time: the act answers, and the rule has stopped.
+	b.does(0, "authorise.end", authoriseNamed{ID: r.ID, Reason: "revoked"}, nil, 200, "")
+	b.signins()
+	b.wantFound([]int{everySignin, 28}, []int{6, 1}, "revoked")
+}
+
+// TestRulesRunUnderAuthorisation: rules run asks a rule that is in force under an
+// authorisation as it is in force, for those whom the authorisation lets ask, and gives
+// the findings that it gave live.
+func TestRulesRunUnderAuthorisation(t *testing.T) {
+	b := openBureau(t)
+	who := b.people()
+	r := b.request(who[0])
+	b.does(privacyOfficer, "authorise", authoriseNamed{ID: r.ID, Digest: r.Digest, Approve: true}, nil, 200, "")
+	b.writeRules(map[string]string{"all.yml": signinRule(everySignin, "result: success", ""), "one.yml": signinRule(watchOne, "user: "+who[0], r.ID)})
+	b.signins()
+	live, err := b.s.pipe.Index().Findings(t.Context(), &query.Query{Where: query.Equal{Field: "rule.id", Pattern: query.Literal(ruleID(watchOne))}}, index.Scope{}, 10)
+	if err != nil || len(live) != 1 {
+		t.Fatalf("%d findings, %v", len(live), err)
+	}
+	files, err := ruleFiles(false, b.s.cfg.Rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(caseID string) string {
+		code, text := b.as(0, "POST", "/api/v1/rules/run", url.Values{"case": {caseID}}, web.RetroRequest{Files: files})
+		if code != 200 {
+			t.Fatalf("got %d\n%s", code, text)
+		}
+		return text
+	}
+	in := run("C-17")
+	if !strings.Contains(in, live[0].ID) || strings.Count(in, ruleID(watchOne)) != 2 { // and the sign-in of before
+		t.Errorf("in the case: %s", in)
+	}
+	if out := run(""); strings.Contains(out, ruleID(watchOne)) || strings.Count(out, ruleID(everySignin)) < 3 {
+		t.Errorf("outside of the case: %s", out)
+	}
+}
+
+// TestAliasesOfAClosedCase: when the last authorisation of a case has ended because the
+// case is closed, its aliases cannot be turned back any more.
+func TestAliasesOfAClosedCase(t *testing.T) {
+	b := openBureau(t)
+	who := b.people()
+	over := map[string]uint64{}
+	one, two := b.request(who[0]), b.request(who[0])
+	known := func() int {
+		found, err := b.s.aliases.Resolve(t.Context(), alias.Scope{Case: "C-17"}, who[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found.Known
+	}
+	tend := func(want int, when string) {
+		t.Helper()
+		if err := b.s.tend(t.Context(), over); err != nil {
+			t.Fatal(err)
+		}
+		if got := known(); got != want {
+			t.Errorf("%s: %d aliases are known, want %d", when, got, want)
+		}
+	}
+	tend(1, "open")
+	b.does(0, "authorise.end", authoriseNamed{ID: one.ID, Reason: "case_closed"}, nil, 200, "")
+	tend(1, "another authorisation waits")
+	b.does(0, "authorise.end", authoriseNamed{ID: two.ID, Reason: "done"}, nil, 200, "")
+	tend(0, "closed")
+	// Who looks in the case again sees the alias of before, until the case is closed again.
+	b.asks("source = idp", 200, who[0])
+	tend(1, "looked at again")
+	three := b.request(who[0])
+	tend(1, "opened again")
+	b.does(0, "authorise.end", authoriseNamed{ID: three.ID, Reason: "case_closed"}, nil, 200, "")
+	tend(0, "closed again")
 }

@@ -20,7 +20,7 @@ const (
 // What is protected is refused here too; the caller tells the overseers (Report).
 func (b *Book) Standing(ctx context.Context, id string, q Question) (Cover, error) {
 	var c Cover
-	if q.Verdict.Free() && !q.Verdict.Protected {
+	if q.Verdict.Free() {
 		return c, nil
 	}
 	if err := b.lock(ctx); err != nil {

@@ -99,7 +99,7 @@ func (p *Pipeline) stand(ctx context.Context, files []detect.File, o access.Opti
 				continue
 			}
 			v := access.Standing(r, o)
-			if v.Free() && !v.Protected || out[r.Digest] || texts[r.Digest] != nil {
+			if v.Free() || out[r.Digest] || texts[r.Digest] != nil {
 				touched[f.Path] = touched[f.Path] || out[r.Digest] || texts[r.Digest] != nil
 				continue
 			}

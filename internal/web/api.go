@@ -270,26 +270,30 @@ func onFindings(q *query.Query) *query.Query {
 }
 
 // askable compiles the rules of a request, judges what they select together, and gives
-// the rules that may be asked. Rules that are in force were judged when they came there.
+// the rules that may be asked. A rule that is in force under an authorisation is asked as it
+// is in force; who asks needs a cover all the same. One that was published for everybody
+// selects nobody, as in the configuration.
 func (s *Server) askable(ctx context.Context, req *RetroRequest) (*detect.RuleSet, error) {
-	rules, err := detect.Compile(req.Files)
+	files, bounds := s.o.Pipeline.AsInForce(req.Files)
+	rules, err := detect.Compile(files, bounds...)
 	if err != nil {
 		return nil, err
 	}
 	if len(rules.Rules())+len(rules.Set().Correlations()) == 0 {
 		return nil, &badRequest{"no rule of the request can be honoured", "counterseal rules check PATH says why"}
 	}
-	known := map[[32]byte]bool{}
-	for _, r := range s.o.Pipeline.Rules().Rules() {
-		known[r.Digest] = true
-	}
+	o := s.o.Gate.Access()
 	p := permitOf(ctx)
 	var out []string // files of rules that select people
 	var refused error
 	before := p.notices
 	for _, r := range rules.Rules() {
 		a := asked{query: &query.Query{}, scope: index.Scope{From: req.From, To: req.To}}
-		err := s.judge(ctx, p, "rules.run", access.Rule{Rule: r, Published: known[r.Digest]}, &a)
+		question := access.Question(access.Rule{Rule: r, Published: access.Published(r)})
+		if v := access.Standing(r, o); v.Free() {
+			question = access.Search{Query: nobody()}
+		}
+		err := s.judge(ctx, p, "rules.run", question, &a)
 		var no *Refused
 		switch {
 		case errors.As(err, &no) || err == nil && (p.cells || len(p.cover.Scope.Sources) > 0): // a rule is not bounded by source
@@ -313,10 +317,10 @@ func (s *Server) askable(ctx context.Context, req *RetroRequest) (*detect.RuleSe
 		}
 		return nil, refused
 	}
-	left := slices.DeleteFunc(slices.Clone(req.Files), func(f detect.File) bool { return slices.Contains(out, f.Path) })
+	left := slices.DeleteFunc(slices.Clone(files), func(f detect.File) bool { return slices.Contains(out, f.Path) })
 	p.decision.Allow = true
 	p.notices = append(p.notices, strconv.Itoa(len(out))+" of "+strconv.Itoa(len(rules.Rules()))+" rules select people or list them by what they did, and were not asked: "+strings.Join(out[:min(len(out), 5)], ", "))
-	return detect.Compile(left)
+	return detect.Compile(left, bounds...)
 }
 
 // table answers with columns. Where an answer may be in counts only, each row stands for
