@@ -92,8 +92,8 @@ func (p *Pipeline) compare(ctx context.Context, thorough bool) comparison {
 		c.differ, c.err = p.recorder.Differences(ctx)
 		c.unsealed = p.unsealed()
 		for _, w := range p.watch.Witnesses {
-			for _, why := range p.dependent(ctx, w) {
-				c.dependent = append(c.dependent, fmt.Sprintf("%s is not independent: %s", witnessName(w), why))
+			if why := p.dependent(ctx, w); len(why) > 0 {
+				c.dependent = append(c.dependent, fmt.Sprintf("%s is not independent: %s", witnessName(w), strings.Join(why, "; ")))
 			}
 		}
 		if c.at = now; c.err != nil {
