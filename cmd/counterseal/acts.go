@@ -36,6 +36,11 @@ func (s *server) acts() map[string]web.Act {
 		"rules.waiting":     s.rulesWaiting,
 		"rules.approve":     s.rulesApprove,
 
+		"contain.order": s.containOrder,
+		"contain.agree": s.containAgree,
+		"contain.undo":  s.containUndo,
+		"contain.list":  s.containList,
+
 		"hold.place":     s.holdPlace,
 		"hold.list":      s.holdList,
 		"hold.request":   s.holdAsk,

@@ -65,6 +65,8 @@ type config struct {
 	RunBy string `yaml:"run_by"`
 	// Login is where people sign in; without it only the owner of the machine asks.
 	Login loginConfig `yaml:"login"`
+	// Broker is the process that does things to accounts; without it nobody orders any.
+	Broker brokerSettings `yaml:"broker"`
 	// RetentionGrace lies between announcing a destruction and destroying, such as 72h.
 	RetentionGrace string `yaml:"retention_grace"`
 	// Reserve is the disk space that stays free, such as 1GiB; below, nothing is accepted.
@@ -99,6 +101,12 @@ type witness struct {
 	URL string `yaml:"url"`
 	// RunBy names who administers it; several of one party count once.
 	RunBy string `yaml:"run_by"`
+}
+
+// brokerSettings is where the broker takes orders.
+type brokerSettings struct {
+	// Socket is its unix socket.
+	Socket string `yaml:"socket"`
 }
 
 // loginConfig is the door for people, in a browser or at a terminal.
@@ -223,6 +231,7 @@ func parseConfig(path string, data []byte) (config, error) {
 	abs(&c.Officers)
 	abs(&c.Offices)
 	abs(&c.Policies)
+	abs(&c.Broker.Socket)
 	abs(&c.PassphraseFile)
 	abs(&c.Login.Cert)
 	abs(&c.Login.Key)

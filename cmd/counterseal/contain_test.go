@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/counterseal/counterseal/internal/broker"
+	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/ledger"
+)
+
+// TestContain: two people have an account disabled of which neither learns the name; who
+// broke the glass does it alone; it is given back by undo; and the ledger has all of it.
+func TestContain(t *testing.T) {
+	b := openBureau(t, func(dir string) {
+		text := "data: data\npias: [pias]\nhttp: off\nreserve: 16MiB\nmemory: 64MiB\noffices: offices.yaml\nown_rules: false\nrules: [rules]\nbroker: {socket: b.sock}\n"
+		if err := os.WriteFile(filepath.Join(dir, configName), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	})
+	who := b.people()
+	out := filepath.Join(b.dir, "out")
+	way := broker.Way{Command: []string{"/bin/sh", "-c", `cat >> "$0"; echo >> "$0"`, out}}
+	vkey, err := os.ReadFile(filepath.Join(b.dir, "data", "ledger", "log.vkey"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	br, err := broker.Open(broker.Options{
+		Dir: filepath.Join(b.dir, "broker"), Org: b.s.pipe.Org().String(), Ledger: ledger.Verifiers{Log: []string{strings.TrimSpace(string(vkey))}}, MaxDay: 10, MaxAlone: 5,
+		Resolve: func(tok event.Token) (broker.Account, bool) {
+			return broker.Account{Mails: []string{"x@agency.example"}}, true
+		},
+		Do: way.Do, Can: func(string) bool { return true }, Now: b.now, Log: newLog(os.Stderr, false),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := broker.Listen(filepath.Join(b.dir, "b.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- br.Serve(ctx, l) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if err := br.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	tasks := func() int {
+		raw, _ := os.ReadFile(out)
+		return strings.Count(string(raw), "\n")
+	}
+
+	ask := containAsk{whom: whom{People: who[:1]}, Act: broker.Disable, Until: b.now().Add(4 * time.Hour)}
+	b.does(0, "contain.order", containAsk{whom: whom{People: []string{"alice"}}, Act: broker.Disable}, nil, 400, "by the alias")
+	b.does(0, "contain.order", containAsk{whom: whom{People: who[:2]}, Act: broker.Disable}, nil, 400, "one person")
+	b.does(0, "contain.order", containAsk{whom: whom{People: who[:1]}, Act: "delete-account"}, nil, 400, "no")
+	b.does(colleague, "contain.order", ask, nil, 403, "")
+	var r containRow
+	b.does(0, "contain.order", ask, &r, 200, "")
+	if r.State != "waiting" || r.Target != who[0] || tasks() != 0 {
+		t.Fatalf("got %+v, %d tasks", r, tasks())
+	}
+	b.does(0, "contain.agree", containNamed{ID: r.ID, Digest: r.Digest}, nil, 403, "their own order")
+	b.does(colleague, "contain.agree", containNamed{ID: r.ID, Digest: strings.Repeat("0", 64)}, nil, 403, "another one")
+	b.does(complianceUser, "contain.agree", containNamed{ID: r.ID, Digest: r.Digest}, nil, 403, "")
+	b.does(colleague, "contain.agree", containNamed{ID: r.ID, Digest: r.Digest}, &r, 200, "")
+	if r.State != broker.Done || tasks() != 1 {
+		t.Fatalf("got %+v, %d tasks", r, tasks())
+	}
+	b.does(colleague, "contain.agree", containNamed{ID: r.ID, Digest: r.Digest}, nil, 403, "does not wait")
+	b.does(0, "contain.undo", containNamed{ID: r.ID}, &r, 200, "")
+	if r.State != broker.Undone || tasks() != 2 {
+		t.Fatalf("got %+v, %d tasks", r, tasks())
+	}
+	b.does(0, "contain.undo", containNamed{ID: r.ID}, nil, 403, "taken back already")
+
+	// By the glass, alone.
+	b.does(0, "break.glass", whom{People: who[1:2]}, nil, 200, "")
+	ask.People = who[1:2]
+	b.does(0, "contain.order", ask, &r, 200, "somebody else reviews")
+	if r.State != broker.Done || tasks() != 3 {
+		t.Fatalf("got %+v, %d tasks", r, tasks())
+	}
+	var rows []containRow
+	b.does(overseer, "contain.list", struct{}{}, &rows, 200, "")
+	if len(rows) != 2 || rows[0].State != broker.Done || rows[1].State != broker.Undone {
+		t.Errorf("got %+v", rows)
+	}
+	if code, text := b.as(0, "POST", "/api/v1/acts/contain.list", url.Values{"case": {"C-17"}}, struct{}{}); code != 200 || !json.Valid([]byte(text)) || strings.Contains(text, `"p1_`) || strings.Contains(text, `"m1_`) {
+		t.Errorf("a token left: %s", text)
+	}
+
+	b.stop()
+	told := ledgerTold(t, filepath.Join(b.dir, "data"))
+	for _, want := range []string{"containment.ordered", "containment.agreed", "containment.done", `"state":"undone"`, `"grant":`} {
+		if !strings.Contains(told, want) {
+			t.Errorf("the ledger does not say %s", want)
+		}
+	}
+	if strings.Contains(told, "agency.example") {
+		t.Error("the ledger has a name")
+	}
+}
