@@ -82,6 +82,10 @@ type Asker struct {
 	Fresh  bool // logged in within login.Fresh, or the owner of the machine
 }
 
+// OfficeHeader names the office in which somebody asks who holds more than one; without
+// it, that is their first in the record.
+const OfficeHeader = "Counterseal-Office"
+
 // AskerOf tells an act who asks.
 func AskerOf(ctx context.Context) Asker {
 	p := permitOf(ctx)
@@ -89,7 +93,8 @@ func AskerOf(ctx context.Context) Asker {
 }
 
 // asks finds who asks: the account of a session or of a token, else the owner of the
-// machine, who alone can open the socket and read the one-time secret.
+// machine, who alone can open the socket and read the one-time secret. A refusal comes with
+// whom it refuses.
 func (s *Server) asks(r *http.Request) (*permit, error) {
 	g := &s.o.Gate
 	p := &permit{actor: s.actor(r)}
@@ -97,7 +102,6 @@ func (s *Server) asks(r *http.Request) (*permit, error) {
 	var roles []string
 	if w, ok := login.From(r.Context()); ok {
 		id, roles = w.Account.ID, w.Account.Roles
-		p.actor = "account:" + id
 		p.machine, p.scopes = w.Session == "", w.Scopes
 		p.fresh = w.Session != "" && s.now().Sub(w.Since) <= login.Fresh
 	} else {
@@ -107,7 +111,11 @@ func (s *Server) asks(r *http.Request) (*permit, error) {
 		}
 	}
 	offices := g.Offices()
+	named := r.Header.Get(OfficeHeader)
 	if offices == nil {
+		if named != "" {
+			return p.unheld(), &Refused{"no record of offices is in force, so nobody holds the office that is named", "leave out --office and COUNTERSEAL_OFFICE, or begin a record: counterseal offices init"}
+		}
 		p.person = policy.Person{ID: id, Roles: []string{founder}}
 		if !s.owner(r) {
 			p.person.Roles = roles
@@ -115,11 +123,16 @@ func (s *Server) asks(r *http.Request) (*permit, error) {
 		return p, nil
 	}
 	p.person = policy.Person{ID: id, Roles: roles}
-	held := "" // the first of theirs, or the one that they name
-	for _, office := range offices.Held(id) {
-		if held == "" || office == r.Header.Get("Counterseal-Office") {
-			held = office
+	all := offices.Held(id)
+	held := named // the one that they name, or the first of theirs
+	switch {
+	case named == "" && len(all) > 0:
+		held = all[0]
+	case named != "" && !slices.Contains(all, named):
+		if len(all) == 0 {
+			return p.unheld(), &Refused{"who asks holds no office, so not the one that is named either", "leave out --office and COUNTERSEAL_OFFICE"}
 		}
+		return p.unheld(), &Refused{"who asks does not hold the office that is named", "name one of yours with --office: " + strings.Join(all, ", ")}
 	}
 	switch {
 	case held != "":
@@ -139,6 +152,12 @@ func (s *Server) asks(r *http.Request) (*permit, error) {
 	return p, nil
 }
 
+// unheld is what the ledger has of somebody who names an office that they do not hold.
+func (p *permit) unheld() *permit {
+	p.judged, p.decision = true, policy.Decision{Policies: []string{"office"}}
+	return p
+}
+
 // owner reports a request by the socket or by the one-time secret: no login.
 func (s *Server) owner(r *http.Request) bool {
 	_, ok := login.From(r.Context())
@@ -148,10 +167,12 @@ func (s *Server) owner(r *http.Request) bool {
 // permit begins the decision about a request: who, why, in which case.
 func (s *Server) permit(r *http.Request, act string) (*permit, error) {
 	p, err := s.asks(r)
-	if err != nil {
-		return nil, err
+	if p != nil {
+		p.act = act
 	}
-	p.act = act
+	if err != nil {
+		return p, err
+	}
 	v := r.URL.Query()
 	p.caseID, p.purpose = v.Get("case"), v.Get("purpose")
 	if err := checkCase(p.caseID); err != nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/counterseal/counterseal/internal/attest"
+	"github.com/counterseal/counterseal/internal/login"
 )
 
 // actorKey is the key of the actor in the context of a request.
@@ -24,8 +25,12 @@ func WithActor(ctx context.Context, actor string) context.Context {
 	return context.WithValue(ctx, actorKey{}, actor)
 }
 
-// actor is who asks: the user at the socket or the session of a browser.
+// actor is who asks: whoever signed in, else the user at the socket or the session of a
+// browser.
 func (s *Server) actor(r *http.Request) string {
+	if w, ok := login.From(r.Context()); ok {
+		return "account:" + w.Account.ID
+	}
 	if a, ok := r.Context().Value(actorKey{}).(string); ok {
 		return a
 	}

@@ -207,11 +207,14 @@ func (s *Server) mux(allowed func(*http.Request) bool, where place) http.Handler
 		mux.HandleFunc(rt.pattern, func(w http.ResponseWriter, r *http.Request) {
 			headers(w.Header())
 			if (rt.door == secret || rt.door == people) && !allowed(r) {
-				if where == atLogin && r.URL.Path == "/" {
+				switch {
+				case where == atLogin && r.URL.Path == "/":
 					http.Redirect(w, r, "/login/", http.StatusSeeOther)
-					return
+				case where == atLogin:
+					problem(w, http.StatusUnauthorized, "unauthorized", "this needs a session, and none came or it has ended", "sign in: at /login/ in a browser, with counterseal login at a terminal")
+				default:
+					s.refuseStranger(w, r)
 				}
-				s.refuseStranger(w, r)
 				return
 			}
 			if rt.act == byName && onMachine[r.PathValue("act")] && where != atSocket {
@@ -245,10 +248,10 @@ func (s *Server) through(a *answerWriter, r *http.Request, rt route) error {
 		act = action(name)
 	}
 	p, err := s.permit(r, act)
+	a.permit = p
 	if err != nil {
 		return err
 	}
-	a.permit = p
 	r = r.WithContext(context.WithValue(r.Context(), permitKey{}, p))
 	if !rt.events && !judging[act] {
 		if err := s.house(p, act); err != nil {
