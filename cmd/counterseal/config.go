@@ -386,7 +386,7 @@ func (c *config) roster() (*officer.Roster, error) {
 	}
 	data, err := os.ReadFile(c.Officers)
 	if err != nil {
-		return nil, fmt.Errorf("reading the officers: %w", err)
+		return nil, c.unread("officers", c.Officers, err)
 	}
 	return officer.ParseRoster(c.Officers, data)
 }
@@ -400,13 +400,26 @@ func (c *config) escrow() (*keyring.Escrow, error) {
 	return r.Escrow(), nil
 }
 
+// unread says which key of the configuration names a file that cannot be read.
+func (c *config) unread(key, path string, err error) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: reading the file: %w", key, err)
+	}
+	where := c.path
+	if where == "" {
+		where = "the configuration"
+	}
+	return &exitError{code: exitFailed, err: fmt.Errorf("%s: %s names %s, which is not there", where, key, path),
+		hint: "make it, or leave out the key; docs/formats says what is in it"}
+}
+
 // documents reads everything that decides about records.
 func (c *config) documents() (pipeline.Documents, error) {
 	var d pipeline.Documents
 	for _, path := range c.PIAs {
 		files, err := listFiles(path, ".yaml", ".yml", ".json")
 		if err != nil {
-			return d, fmt.Errorf("reading assessments: %w", err)
+			return d, c.unread("pias", path, err)
 		}
 		for _, f := range files {
 			data, err := os.ReadFile(f)
@@ -419,12 +432,12 @@ func (c *config) documents() (pipeline.Documents, error) {
 	var err error
 	if c.Protected != "" {
 		if d.Protected, err = os.ReadFile(c.Protected); err != nil {
-			return d, fmt.Errorf("reading the protected channels: %w", err)
+			return d, c.unread("protected", c.Protected, err)
 		}
 	}
 	if c.Directory != "" {
 		if d.Directory, err = os.ReadFile(c.Directory); err != nil {
-			return d, fmt.Errorf("reading the directory: %w", err)
+			return d, c.unread("directory", c.Directory, err)
 		}
 	}
 	d.Rules, err = ruleFiles(c.OwnRules, c.Rules)
