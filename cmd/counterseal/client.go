@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -20,17 +21,25 @@ import (
 	"github.com/counterseal/counterseal/internal/web"
 )
 
-// client asks the API: over the socket of a running server, or in this process on
-// the same handlers where no server runs.
+// client asks the API: over the socket of a running server, in this process on the same
+// handlers where no server runs, or over TLS on another machine.
 type client struct {
 	http  *http.Client
+	base  url.URL // scheme and host; without a host this machine
 	local *server // nil while a server runs
 	sign  string  // the Authorization header, of whoever is signed in at this terminal
 	stop  func() error
 }
 
-// dial finds a running server or starts one without listeners, holding the lock.
+// officeValue is how look.values names an office on the way to client.do.
+const officeValue = "office"
+
+// dial finds a running server or starts one without listeners, holding the lock, or goes
+// to another machine.
 func dial(ctx context.Context, env *environment, cfg config) (*client, error) {
+	if c, err := dialElsewhere(ctx, &cfg); c != nil || err != nil {
+		return c, err
+	}
 	if _, err := os.Stat(cfg.Data); err != nil {
 		return nil, &exitError{code: exitFailed, err: fmt.Errorf("no data directory at %s", cfg.Data),
 			hint: "name it with --data, or begin with: counterseal demo"}
@@ -89,7 +98,16 @@ func (c *client) close() error { return c.stop() }
 
 // do sends one request and turns a problem answer into an error.
 func (c *client) do(ctx context.Context, method, path string, query url.Values, body io.Reader) (*http.Response, error) {
-	u := url.URL{Scheme: "http", Host: "localhost", Path: path, RawQuery: query.Encode()}
+	office := os.Getenv("COUNTERSEAL_OFFICE")
+	if query.Has(officeValue) {
+		office, query = query.Get(officeValue), maps.Clone(query)
+		query.Del(officeValue)
+	}
+	u := c.base
+	if u.Host == "" {
+		u = url.URL{Scheme: "http", Host: "localhost"}
+	}
+	u.Path, u.RawQuery = path, query.Encode()
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
 	if err != nil {
 		return nil, err
@@ -100,7 +118,14 @@ func (c *client) do(ctx context.Context, method, path string, query url.Values, 
 	if c.sign != "" {
 		req.Header.Set("Authorization", c.sign)
 	}
+	if office != "" {
+		req.Header.Set(web.OfficeHeader, office)
+	}
 	resp, err := c.http.Do(req)
+	var with *url.Error
+	if errors.As(err, &with) { // it repeats the question
+		return nil, fmt.Errorf("asking the server: %w", with.Err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +152,7 @@ func (c *client) getJSON(ctx context.Context, path string, query url.Values, v a
 // act asks for an act with the purpose and the case of the environment, and decodes what
 // was done.
 func (c *client) act(ctx context.Context, name string, in, out any) error {
-	return c.actIn(ctx, &look{os.Getenv("COUNTERSEAL_PURPOSE"), os.Getenv("COUNTERSEAL_CASE")}, name, in, out)
+	return c.actIn(ctx, lookOf(), name, in, out)
 }
 
 // actIn is act for a purpose and in a case.
@@ -161,7 +186,7 @@ func problemError(resp *http.Response) error {
 	switch p.Code {
 	case "bad_request":
 		code = exitUsage
-	case "pia_missing", "source_unknown", "refused", "unwitnessed":
+	case "pia_missing", "source_unknown", "refused", "unwitnessed", "unauthorized":
 		code = exitRefused
 	}
 	return &exitError{code: code, err: errors.New(p.Detail), hint: p.Hint}

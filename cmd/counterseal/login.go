@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -24,8 +25,18 @@ import (
 // terminalSession is what a terminal keeps after a login.
 type terminalSession struct {
 	URL     string    `json:"url"`
+	CA      string    `json:"ca,omitempty"` // the PEM file that vouches for the server, where the system does not
 	Secret  string    `json:"secret"`
 	Expires time.Time `json:"expires"`
+}
+
+// ended tells whoever asks that the session is over. What was asked as an account is never
+// asked as the owner of the machine without their knowing.
+func (s *terminalSession) ended() error {
+	if time.Now().Before(s.Expires) {
+		return nil
+	}
+	return &exitError{code: exitRefused, err: errors.New("the session of this terminal has ended"), hint: "sign in again: counterseal login; or forget it: counterseal logout"}
 }
 
 const maxSessionFile = 4 << 10
@@ -82,6 +93,9 @@ func parseSession(b []byte) (*terminalSession, error) {
 	if s.Secret == "" || strings.Trim(s.Secret, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") != "" {
 		return nil, errors.New("secret: holds something else than letters, digits, _ and -")
 	}
+	if s.CA != "" && !filepath.IsAbs(s.CA) {
+		return nil, errors.New("ca: is no absolute path")
+	}
 	if s.Expires.IsZero() {
 		return nil, errors.New("expires: is missing")
 	}
@@ -98,14 +112,17 @@ func loginURL(text string) (string, error) {
 }
 
 // bearer is what a request of this terminal carries to the server of a configuration: the
-// session, where it belongs to that server and is not over. Without it whoever may open
-// the socket asks as the owner of the machine.
+// session, where it belongs to that server. Without one whoever may open the socket asks
+// as the owner of the machine.
 func bearer(c *config) (string, error) {
 	if c.Login.Address == "" {
 		return "", nil
 	}
 	s, err := readSession()
-	if s == nil || err != nil || s.URL != c.Login.Origin || !time.Now().Before(s.Expires) {
+	if s == nil || err != nil || s.URL != c.Login.Origin {
+		return "", err
+	}
+	if err := s.ended(); err != nil {
 		return "", err
 	}
 	return "Bearer " + s.Secret, nil
@@ -115,26 +132,42 @@ func bearer(c *config) (string, error) {
 type asking struct {
 	http *http.Client
 	url  string
+	ca   string // kept with the session
 }
 
 func newAsking(address, ca string) (*asking, error) {
 	u, err := loginURL(address)
 	if err != nil {
-		return nil, usage("--url: %v", err)
+		return nil, usage("--server: %v", err)
 	}
-	t := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13}}
-	if ca != "" {
-		pem, err := os.ReadFile(ca)
-		if err != nil {
-			return nil, usage("--ca: %v", err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, usage("--ca: no certificate in %s", ca)
-		}
-		t.TLSClientConfig.RootCAs = pool
+	if ca, err = absoluteFile(ca); err != nil {
+		return nil, usage("--ca: %v", err)
 	}
-	return &asking{&http.Client{Transport: t, Timeout: 30 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, u}, nil
+	t, err := trusting(ca)
+	if err != nil {
+		return nil, err
+	}
+	return &asking{&http.Client{Transport: t, Timeout: 30 * time.Second, CheckRedirect: noRedirect}, u, ca}, nil
+}
+
+// trusting is TLS 1.3 to servers that the system knows or, with ca, that this authority
+// vouches for.
+func trusting(ca string) (*http.Transport, error) {
+	t := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: 10 * time.Second, ForceAttemptHTTP2: true,
+		DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13}}
+	if ca == "" {
+		return t, nil
+	}
+	pem, err := os.ReadFile(ca)
+	if err != nil {
+		return nil, usage("--ca: %v", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, usage("--ca: no certificate in %s", ca)
+	}
+	t.TLSClientConfig.RootCAs = pool
+	return t, nil
 }
 
 // post sends JSON and decodes an answer of 200.
@@ -167,20 +200,20 @@ func (a *asking) post(ctx context.Context, path, secret string, in, out any) (st
 func newLogin(env *environment) *cobra.Command {
 	var f configFlags
 	var address, ca string
-	cmd := &cobra.Command{Use: "login [--url URL]", Short: "Sign in this terminal through a browser", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "login [--server URL]", Short: "Sign in this terminal through a browser", Args: cobra.NoArgs,
 		Long: "Login shows an address and a code. Open the address in a browser, sign in there, and type\n" +
 			"the code. The session of this terminal then lies in counterseal/session in the folder of\n" +
 			"your settings; commands send it, and what they ask is judged and recorded as asked by your\n" +
 			"account. It ends after 20 minutes without use, after 8 hours, or with counterseal logout.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if address == "" {
-				cfg, err := f.load()
-				if err != nil {
+				var err error
+				if address, err = whereToSignIn(&f, &ca); err != nil {
 					return err
 				}
-				if address = cfg.Login.Origin; address == "" {
-					return usage("--url is the address of the login: the configuration has none")
-				}
+			}
+			if ca == "" {
+				ca = os.Getenv("COUNTERSEAL_CA")
 			}
 			a, err := newAsking(address, ca)
 			if err != nil {
@@ -189,9 +222,30 @@ func newLogin(env *environment) *cobra.Command {
 			return a.login(cmd.Context(), env)
 		}}
 	f.add(cmd)
-	cmd.Flags().StringVar(&address, "url", "", "`address` of the login (default: login.origin of the configuration)")
-	cmd.Flags().StringVar(&ca, "ca", "", "PEM `file` of the authority that signed its certificate, where the system does not know it")
+	addServerFlags(cmd, &address, &ca)
 	return cmd
+}
+
+// whereToSignIn is the server of the environment, that of the configuration, or the one at
+// which this terminal signed in before, with the authority that was named then.
+func whereToSignIn(f *configFlags, ca *string) (string, error) {
+	if address := os.Getenv("COUNTERSEAL_SERVER"); address != "" && f.file == "" && f.data == "" {
+		return address, nil
+	}
+	cfg, err := f.load()
+	if err != nil {
+		return "", err
+	}
+	if cfg.Login.Origin != "" {
+		return cfg.Login.Origin, nil
+	}
+	if s, err := readSession(); s != nil && err == nil && cfg.path == "" {
+		if *ca == "" {
+			*ca = s.CA
+		}
+		return s.URL, nil
+	}
+	return "", usage("--server is the address of the login: the configuration has none")
 }
 
 func (a *asking) login(ctx context.Context, env *environment) error {
@@ -237,7 +291,7 @@ func (a *asking) login(ctx context.Context, env *environment) error {
 			return &exitError{code: exitRefused, err: errors.New("the login was refused"), hint: "the account may be disabled; the reason stands in the ledger"}
 		}
 	}
-	b, err := json.Marshal(terminalSession{URL: a.url, Secret: done.Secret, Expires: done.Expires})
+	b, err := json.Marshal(terminalSession{URL: a.url, CA: a.ca, Secret: done.Secret, Expires: done.Expires})
 	if err != nil {
 		return err
 	}
@@ -263,15 +317,23 @@ func newLogout(env *environment) *cobra.Command {
 	var ca string
 	cmd := &cobra.Command{Use: "logout", Short: "End the session of this terminal", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return logout(cmd.Context(), env, func(address string) (*asking, error) { return newAsking(address, ca) })
+			if ca == "" {
+				ca = os.Getenv("COUNTERSEAL_CA")
+			}
+			return logout(cmd.Context(), env, func(s *terminalSession) (*asking, error) {
+				if ca == "" {
+					return newAsking(s.URL, s.CA)
+				}
+				return newAsking(s.URL, ca)
+			})
 		}}
-	cmd.Flags().StringVar(&ca, "ca", "", "PEM `file` of the authority that signed the certificate of the login")
+	cmd.Flags().StringVar(&ca, "ca", "", "PEM `file` of the authority that signed the certificate of the server (default that of the login, or $COUNTERSEAL_CA)")
 	return cmd
 }
 
 // logout ends the session at its server and forgets it here, also where the server cannot
 // be told or the file is not fit to be used.
-func logout(ctx context.Context, env *environment, ask func(address string) (*asking, error)) error {
+func logout(ctx context.Context, env *environment, ask func(*terminalSession) (*asking, error)) error {
 	path, err := sessionPath()
 	if err != nil {
 		return err
@@ -288,7 +350,7 @@ func logout(ctx context.Context, env *environment, ask func(address string) (*as
 	}
 	told := errors.New("its file cannot be read")
 	if s != nil {
-		a, err := ask(s.URL)
+		a, err := ask(s)
 		if err != nil {
 			return err
 		}

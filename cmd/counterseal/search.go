@@ -102,16 +102,24 @@ func (w *window) add(cmd *cobra.Command) {
 	w.look.add(cmd)
 }
 
-// look says why somebody looks, and in which case.
-type look struct{ purpose, caseID string }
+// look says why somebody looks, in which case and in which of their offices.
+type look struct{ purpose, caseID, office string }
 
-func (l *look) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&l.purpose, "purpose", os.Getenv("COUNTERSEAL_PURPOSE"), "why: a `code` that an assessment declares (default $COUNTERSEAL_PURPOSE, or the only one there is)")
-	cmd.Flags().StringVar(&l.caseID, "case", os.Getenv("COUNTERSEAL_CASE"), "`case` in which you ask; its aliases are its own (default $COUNTERSEAL_CASE)")
+// lookOf is what the environment says, for commands without the flags.
+func lookOf() *look {
+	return &look{os.Getenv("COUNTERSEAL_PURPOSE"), os.Getenv("COUNTERSEAL_CASE"), os.Getenv("COUNTERSEAL_OFFICE")}
 }
 
+func (l *look) add(cmd *cobra.Command) {
+	from := lookOf()
+	cmd.Flags().StringVar(&l.purpose, "purpose", from.purpose, "why: a `code` that an assessment declares (default $COUNTERSEAL_PURPOSE, or the only one there is)")
+	cmd.Flags().StringVar(&l.caseID, "case", from.caseID, "`case` in which you ask; its aliases are its own (default $COUNTERSEAL_CASE)")
+	cmd.Flags().StringVar(&l.office, "office", from.office, "`id` of the office in which you ask, if you hold more than one (default $COUNTERSEAL_OFFICE, or the first in the record)")
+}
+
+// values adds it to a question; the office travels on as a header (client.do).
 func (l *look) values(v url.Values) {
-	for name, text := range map[string]string{"purpose": l.purpose, "case": l.caseID} {
+	for name, text := range map[string]string{"purpose": l.purpose, "case": l.caseID, officeValue: l.office} {
 		if text != "" {
 			v.Set(name, text)
 		}

@@ -186,7 +186,7 @@ func act[T any](t *testing.T, do func(context.Context, string, []byte) (any, err
 // terminalLogin runs counterseal login while the person confirms, and gives the file.
 func terminalLogin(t *testing.T, client func() *http.Client, by *person) []byte {
 	t.Helper()
-	a := &asking{client(), "https://logs.example"}
+	a := &asking{http: client(), url: "https://logs.example"}
 	pr, pw := io.Pipe()
 	done := make(chan error, 1)
 	var all bytes.Buffer
@@ -269,7 +269,7 @@ func TestDoor(t *testing.T) {
 
 	// A terminal of the guest.
 	var out bytes.Buffer
-	a := &asking{client(), "https://logs.example"}
+	a := &asking{http: client(), url: "https://logs.example"}
 	terminalLogin(t, client, guest)
 	path, err := sessionPath()
 	if err != nil {
@@ -376,7 +376,7 @@ func TestDoor(t *testing.T) {
 		t.Fatal(err)
 	}
 	out.Reset()
-	if err := logout(t.Context(), &environment{stdout: &out}, func(string) (*asking, error) { return a, nil }); err != nil || out.String() != "signed out\n" {
+	if err := logout(t.Context(), &environment{stdout: &out}, func(*terminalSession) (*asking, error) { return a, nil }); err != nil || out.String() != "signed out\n" {
 		t.Errorf("log out: %q %v", &out, err)
 	}
 	if _, err := os.Stat(path); err == nil {

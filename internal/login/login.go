@@ -542,11 +542,11 @@ func refuseAs(w http.ResponseWriter, status int, code string) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	hint := ""
+	detail, hint := "the login refused this", ""
 	if status == http.StatusUnauthorized {
-		hint = `,"hint":"sign in again: counterseal login"`
+		detail, hint = "the session or token that came with this is not in force", `,"hint":"sign in again: counterseal login"`
 	}
-	io.WriteString(w, `{"type":"about:blank","title":"refused","status":`+strconv.Itoa(status)+`,"code":"`+code+`","detail":"the login refused this"`+hint+`}`)
+	io.WriteString(w, `{"type":"about:blank","title":"refused","status":`+strconv.Itoa(status)+`,"code":"`+code+`","detail":"`+detail+`"`+hint+`}`)
 }
 
 func setCookie(w http.ResponseWriter, name, value, path string, same http.SameSite, life time.Duration) {
