@@ -202,6 +202,12 @@ func (r *Recorder) Payload(d ledger.Digest) ([]byte, error) {
 	return b, err
 }
 
+// Each calls fn for every durable statement of all logs from an index on, in order, and
+// returns the index to go on from.
+func (r *Recorder) Each(ctx context.Context, from uint64, fn func(index uint64, s ledger.Statement) error) (uint64, error) {
+	return r.each(ctx, from, fn)
+}
+
 // each reads all logs from a statement on.
 func (r *Recorder) each(ctx context.Context, from uint64, fn func(index uint64, s ledger.Statement) error) (uint64, error) {
 	base := uint64(0)
