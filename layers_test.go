@@ -19,7 +19,7 @@ const module = "github.com/counterseal/counterseal/"
 var layers = [][]string{
 	{"sigma", "evtx", "internal/event", "internal/durable", "internal/packs", "internal/approval"},
 	{"rules", "sigma/sigmatest", "sigma/sigmajson", "internal/keyring", "internal/query", "internal/parse", "internal/pia", "internal/state", "internal/policy"},
-	{"internal/admit", "internal/ocsf", "internal/evidence", "internal/ledger", "internal/index", "internal/detect", "internal/collect", "internal/officer"},
+	{"internal/admit", "internal/ocsf", "internal/evidence", "internal/ledger", "internal/index", "internal/detect", "internal/collect", "internal/officer", "internal/vault"},
 	{"internal/pseudonym", "internal/access", "internal/alias", "internal/demo", "internal/attest"},
 	{"internal/scan", "internal/pipeline", "internal/report", "internal/lifecycle", "internal/cases", "internal/broker"},
 	{"internal/login"},
