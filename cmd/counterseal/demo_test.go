@@ -282,37 +282,83 @@ func noNames(t *testing.T, dir string, directory []byte) {
 	}
 }
 
-// TestChosenEvent: who fails a sign-in as somebody else, to have a finding about them,
-// opens nobody by it: neither themselves nor a colleague. The overseer is told.
-func TestChosenEvent(t *testing.T) {
+// ruledBureau is a bureau with another rule, for which two others stood an hour ago.
+func ruledBureau(t *testing.T, rule string) *bureau {
+	t.Helper()
 	b := openBureau(t, func(dir string) {
-		text := "title: A Sign-In That Failed\nid: 0d1a53a4-7e0c-4c53-8d2f-3a3c2f5b0002\nlevel: high\nlogsource: {product: idp, service: signin}\ndetection: {s: {result: failure}, condition: s}\n"
-		if err := errors.Join(os.MkdirAll(filepath.Join(dir, "rules"), 0o700), os.WriteFile(filepath.Join(dir, "rules", "failed.yml"), []byte(text), 0o600)); err != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Join(dir, "rules"), 0o700), os.WriteFile(filepath.Join(dir, "rules", "more.yml"), []byte(rule), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 	})
 	b.does(colleague, "rules.activate", struct{}{}, nil, 200, "")
 	b.does(privacyOfficer, "rules.approve", rulesNamed{b.s.pipe.Rules().Digest()}, nil, 200, "")
 	b.later(time.Hour)
+	return b
+}
 
-	send := func(name string, lines ...string) {
-		t.Helper()
-		var text strings.Builder
-		for _, l := range lines {
-			fmt.Fprintf(&text, `{"time":%q,"event":"signin",%s,"mfa":false,"client_app":"Browser","risk":"none"}`+"\n", b.now().Add(-time.Minute).Format(time.RFC3339), l)
-		}
-		path := filepath.Join(b.dir, name)
-		if err := os.WriteFile(path, []byte(text.String()), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := b.s.importFiles(context.Background(), web.ImportRequest{Paths: []string{path}, Source: "idp"}, nil); err != nil {
-			t.Fatal(err)
-		}
-		if err := b.s.pipe.Settle(t.Context()); err != nil {
-			t.Fatal(err)
+// signIns imports sign-ins of a minute ago.
+func (b *bureau) signIns(name string, lines ...string) {
+	b.t.Helper()
+	var text strings.Builder
+	for _, l := range lines {
+		fmt.Fprintf(&text, `{"time":%q,"event":"signin",%s,"mfa":false,"client_app":"Browser","risk":"none"}`+"\n", b.now().Add(-time.Minute).Format(time.RFC3339), l)
+	}
+	path := filepath.Join(b.dir, name)
+	if err := os.WriteFile(path, []byte(text.String()), 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+	if _, err := b.s.importFiles(context.Background(), web.ImportRequest{Paths: []string{path}, Source: "idp"}, nil); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := b.s.pipe.Settle(b.t.Context()); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// TestGrantByCorrelation: a finding of a correlation opens whom its events are about, by
+// the digest of the correlation that two people stood for, and nobody 72 hours after it.
+func TestGrantByCorrelation(t *testing.T) {
+	b := ruledBureau(t, "title: From There\nid: 0d1a53a4-7e0c-4c53-8d2f-3a3c2f5b0002\nname: there\nlevel: informational\nlogsource: {product: idp, service: signin}\ndetection: {s: {country: RO}, condition: s}\n---\n"+
+		"title: Twice From There\nid: 0d1a53a4-7e0c-4c53-8d2f-3a3c2f5b0003\nlevel: critical\ncorrelation: {type: event_count, rules: [there], group-by: [user], timespan: 1h, condition: {gte: 2}}\n")
+	bob := `"user":"bob@agency.example","src_ip":"203.0.113.7","country":"RO","result":"success"`
+	b.signIns("in.ndjson", bob, strings.Replace(bob, "113.7", "113.9", 1), strings.Replace(bob, "bob", "carol", 1))
+	of := map[string]int{}
+	for _, r := range rowsOf(t, b.asks("source = idp and kind = event", 200, "")) {
+		of[r.Get("user.uid")]++
+	}
+	findings := rowsOf(t, b.asks("kind = finding", 200, ""))
+	if len(findings) != 1 {
+		t.Fatalf("%d findings, want the one of the correlation: %v", len(findings), findings)
+	}
+	digests := map[string]string{}
+	set, each := b.s.ruleSet()
+	for i, r := range set.Rules {
+		digests[each[i].Title] = r.Digest
+	}
+	if got := findings[0].Get("rule.digest"); got == "" || got != digests["Twice From There"] {
+		t.Fatalf("the finding is of rule %q, two people stood for %v", got, digests)
+	}
+	for who, n := range of {
+		if n == 2 {
+			b.asks("user.uid = "+who, 200, who)
+		} else {
+			b.asks("user.uid = "+who, 403, "nothing covers")
 		}
 	}
-	send("in.ndjson",
+	if len(of) != 2 {
+		t.Errorf("%d people signed in", len(of))
+	}
+	b.later(72 * time.Hour)
+	for who := range of {
+		b.asks("user.uid = "+who, 403, "")
+	}
+}
+
+// TestChosenEvent: who fails a sign-in as somebody else, to have a finding about them,
+// opens nobody by it: neither themselves nor a colleague. The overseer is told.
+func TestChosenEvent(t *testing.T) {
+	b := ruledBureau(t, "title: A Sign-In That Failed\nid: 0d1a53a4-7e0c-4c53-8d2f-3a3c2f5b0002\nlevel: high\nlogsource: {product: idp, service: signin}\ndetection: {s: {result: failure}, condition: s}\n")
+	b.signIns("in.ndjson",
 		`"user":"bob@agency.example","src_ip":"203.0.113.7","country":"US","result":"failure","device_id":"bobs-laptop"`, // planted
 		`"user":"carol@agency.example","src_ip":"203.0.113.8","country":"US","result":"success"`)
 	text := b.asks("source = idp", 200, "")
@@ -350,7 +396,7 @@ func TestChosenEvent(t *testing.T) {
 	}
 
 	// Once they are in with that account it is an incident.
-	send("more.ndjson", `"user":"bob@agency.example","src_ip":"203.0.113.7","country":"US","result":"success"`)
+	b.signIns("more.ndjson", `"user":"bob@agency.example","src_ip":"203.0.113.7","country":"US","result":"success"`)
 	b.asks("user.uid = "+bob, 403, "only attempts that failed") // no finding says so
 }
 
