@@ -5,6 +5,8 @@ import (
 	"regexp/syntax"
 	"slices"
 	"strings"
+
+	"github.com/counterseal/counterseal/sigma"
 )
 
 // rule judges a detection rule by what it writes down. A rule finds events of people
@@ -13,33 +15,39 @@ import (
 // life, or for contact alone: where nothing but a destination, a document or a
 // message decides, every finding says who had that contact. For a rule that was
 // published for everybody the second does not hold: it was written about malice
-// before anybody here was looked for. A correlation is judged by the rules it names.
+// before anybody here was looked for. A field that has any value at all is shown in the
+// finding too. A correlation is judged by what it groups by, and by the rules it names.
 func (j *judge) rule(q Rule) {
-	if q.Rule == nil || q.Rule.Correlation != nil {
+	if q.Rule == nil {
 		return
 	}
-	contact, behaviour := "", false
+	if c := q.Rule.Correlation; c != nil {
+		j.groups(c, q)
+		return
+	}
+	contact, found, behaviour := "", false, false
+	touch := func(r role, name string) bool {
+		if r&content == 0 && !(q.Alone && (r == unknown || name == "")) {
+			return false
+		}
+		if f := shownRule(name); !found || f < contact {
+			contact, found = f, true
+		}
+		return true
+	}
 	for _, t := range q.Rule.Tests() {
-		field := ""
-		if t.Field != "" {
-			field = "native." + t.Field
-		}
-		r := roleOf(field)
-		if t.Field != "" && r == unknown {
-			if o := roleOf(t.Field); o != unknown {
-				r, field = o, t.Field
-			}
-		}
-		if t.Field == "" {
-			r = prose // keywords of a rule are words of attacks
-		}
+		r, field := ruleRole(t.Field)
 		j.nameOf(field)
 		if slices.Contains(t.Modifiers, "exists") || slices.Contains(t.Modifiers, "fieldref") {
+			if q.Alone || slices.Contains(t.Modifiers, "exists") {
+				touch(r, t.Field)
+			}
 			continue
 		}
 		for _, v := range t.Values {
 			for _, s := range written(v, t.Modifiers) {
 				if strings.Trim(s, string(gap)) == "" {
+					touch(r, t.Field)
 					continue
 				}
 				if slices.Contains(t.Modifiers, "cidr") {
@@ -50,19 +58,54 @@ func (j *judge) rule(q Rule) {
 					j.ruleValue(field, s, q.Published)
 				}
 				switch {
-				case r&content != 0 && r&(person|device) == 0 && !plainValue(fold(s)) || r&content != 0 && r&device != 0:
-					if f := shownRule(t.Field); contact == "" || f < contact {
-						contact = f
-					}
+				case (r&device != 0 || r&person == 0 && !plainValue(fold(s))) && touch(r, t.Field):
 				case r&prose != 0 || r == unknown || r == 0 && !selector(t.Field):
 					behaviour = true
 				}
 			}
 		}
 	}
-	if contact != "" && !behaviour && !q.Published && !q.Rule.Filter {
+	switch {
+	case !found || q.Published || q.Rule.Filter:
+	case !behaviour:
 		j.reverse(contact, "the rule finds people by contact or contents alone")
+	case q.Alone:
+		j.reverse(contact, "the rule finds people by contact or contents, and nobody else stands for it")
 	}
+}
+
+// groups judges what a correlation groups by: each of its findings shows the group.
+func (j *judge) groups(c *sigma.Correlation, q Rule) {
+	for _, name := range c.GroupBy {
+		fields := []string{name}
+		for _, a := range c.Aliases {
+			if a.Name == name {
+				fields = append(fields, a.Field)
+			}
+		}
+		for _, f := range fields {
+			r, field := ruleRole(f)
+			j.nameOf(field)
+			if !q.Published && (r&content != 0 || q.Alone && r == unknown) {
+				j.reverse(field, "the rule groups people by contact or contents")
+			}
+		}
+	}
+}
+
+// ruleRole gives what a field of a rule may hold, and its name in the index. The words
+// without a field are words of attacks.
+func ruleRole(name string) (r role, field string) {
+	if name == "" {
+		return prose, ""
+	}
+	field = "native." + name
+	if r = roleOf(field); r == unknown {
+		if o := roleOf(name); o != unknown {
+			return o, name
+		}
+	}
+	return r, field
 }
 
 func shownRule(field string) string {

@@ -209,6 +209,9 @@ type Rule struct {
 	// everybody. Then contact alone is what malice looks like and no reverse search,
 	// unless it names a place of private life.
 	Published bool
+	// Alone says that one person brings the rule and nobody else has read it. Then a test of
+	// a program beside contact excuses nothing: it may be true always.
+	Alone bool
 }
 
 // List is a named list that rules or questions use.

@@ -18,6 +18,7 @@ import (
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/index"
 	"github.com/counterseal/counterseal/internal/query"
+	"github.com/counterseal/counterseal/sigma"
 )
 
 const (
@@ -282,15 +283,21 @@ func (s *Server) askable(ctx context.Context, req *RetroRequest) (*detect.RuleSe
 	if len(rules.Rules())+len(rules.Set().Correlations()) == 0 {
 		return nil, &badRequest{"no rule of the request can be honoured", "counterseal rules check PATH says why"}
 	}
+	every := func(set *detect.RuleSet) []*sigma.Rule { return slices.Concat(set.Rules(), set.Set().Correlations()) }
+	stood := map[[32]byte]bool{} // others have read these
+	for _, r := range every(s.o.Pipeline.Rules()) {
+		stood[r.Digest] = true
+	}
 	o := s.o.Gate.Access()
 	p := permitOf(ctx)
 	var out []string // files of rules that select people
 	var refused error
 	before := p.notices
-	for _, r := range rules.Rules() {
+	for _, r := range every(rules) {
 		a := asked{query: &query.Query{}, scope: index.Scope{From: req.From, To: req.To}}
-		question := access.Question(access.Rule{Rule: r, Published: access.Published(r)})
-		if v := access.Standing(r, o); v.Free() {
+		public := access.Published(r)
+		question := access.Question(access.Rule{Rule: r, Published: public, Alone: !public && !stood[r.Digest]})
+		if v := access.Standing(r, o); (public || stood[r.Digest]) && v.Free() {
 			question = access.Search{Query: nobody()}
 		}
 		err := s.judge(ctx, p, "rules.run", question, &a)
@@ -311,15 +318,15 @@ func (s *Server) askable(ctx context.Context, req *RetroRequest) (*detect.RuleSe
 	if len(out) == 0 {
 		return rules, nil
 	}
-	if len(out) == len(rules.Rules()) {
+	left := slices.DeleteFunc(slices.Clone(files), func(f detect.File) bool { return slices.Contains(out, f.Path) })
+	if len(left) == 0 {
 		if refused == nil {
 			refused = &Refused{"the rules would list people by what they read or visited", "rules that two people activated answer that; or ask for an authorisation: counterseal authorise request"}
 		}
 		return nil, refused
 	}
-	left := slices.DeleteFunc(slices.Clone(files), func(f detect.File) bool { return slices.Contains(out, f.Path) })
 	p.decision.Allow = true
-	p.notices = append(p.notices, strconv.Itoa(len(out))+" of "+strconv.Itoa(len(rules.Rules()))+" rules select people or list them by what they did, and were not asked: "+strings.Join(out[:min(len(out), 5)], ", "))
+	p.notices = append(p.notices, strconv.Itoa(len(out))+" of "+strconv.Itoa(len(every(rules)))+" rules select people or list them by what they did, and were not asked: "+strings.Join(out[:min(len(out), 5)], ", "))
 	return detect.Compile(left, bounds...)
 }
 
