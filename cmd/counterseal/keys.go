@@ -276,7 +276,7 @@ func newKeysBackup(env *environment) *cobra.Command {
 			if err := k.Backup(out, b); err != nil {
 				return err
 			}
-			fmt.Fprintf(env.stdout, "wrote %s with %d epochs; rehearse it: counterseal keys rehearse\n", out, len(k.Epochs()))
+			fmt.Fprintf(env.stdout, "wrote %s with %d epochs; try it: counterseal keys rehearse --backup %s --segment ID\n", out, len(k.Epochs()), out)
 			return nil
 		}}
 	f.add(cmd)
