@@ -1,0 +1,291 @@
+package keyholder
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+)
+
+const (
+	maxConns     = 64 // of both interfaces
+	helloTimeout = 10 * time.Second
+	writeTimeout = 10 * time.Second
+	fileEvery    = 2 * time.Second
+)
+
+// peer is one connection.
+type peer struct {
+	conn   net.Conn
+	ingest bool
+	mu     sync.Mutex // guards out
+	out    *bufio.Writer
+}
+
+// write puts a frame into the buffer, and the buffer on the wire where last is set.
+func (p *peer) write(f frame, last bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.put(f, last)
+}
+
+func (p *peer) put(f frame, last bool) error {
+	if err := p.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return err
+	}
+	if _, err := p.out.Write(appendFrame(nil, f)); err != nil {
+		return err
+	}
+	if last {
+		return p.out.Flush()
+	}
+	return nil
+}
+
+// push tells a peer something that it did not ask. One that does not read is closed by
+// its own reader later.
+func (p *peer) push(f frame) {
+	if err := p.write(f, true); err != nil {
+		p.conn.Close()
+	}
+}
+
+// Ingest answers on l until ctx ends: tokens, directory file, counts.
+func (h *Holder) Ingest(ctx context.Context, l net.Listener) error {
+	return h.serve(ctx, l, faceIngest)
+}
+
+// Questions answers on l until ctx ends: tokens under capabilities.
+func (h *Holder) Questions(ctx context.Context, l net.Listener) error {
+	return h.serve(ctx, l, faceQuestion)
+}
+
+// Watch reads directory and officers again when they change, until ctx ends.
+func (h *Holder) Watch(ctx context.Context) error {
+	tick := time.NewTicker(fileEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := h.readFiles(); err != nil {
+			h.log.Error("a file cannot be read; the old ones stay in force", "err", err)
+		}
+	}
+}
+
+func (h *Holder) serve(ctx context.Context, l net.Listener, f face) error {
+	var conns sync.WaitGroup
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
+	defer conns.Wait()
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			var ne net.Error
+			if errors.As(err, &ne) && ne.Timeout() {
+				continue
+			}
+			return fmt.Errorf("taking connections: %w", err)
+		}
+		p := &peer{conn: c, ingest: f == faceIngest, out: bufio.NewWriterSize(c, 32<<10)}
+		conns.Go(func() {
+			done := context.AfterFunc(ctx, func() { c.Close() })
+			defer done()
+			defer c.Close()
+			if err := h.talk(p, f); err != nil && ctx.Err() == nil {
+				h.log.Warn("a connection ended", "why", reason(err))
+			}
+		})
+	}
+}
+
+// reason is what of an error goes into the log: no address, no bytes.
+func reason(err error) string {
+	for _, known := range []error{errFrame, errFace, errRoom, ErrEpoch} {
+		if errors.Is(err, known) {
+			return known.Error()
+		}
+	}
+	return "it broke"
+}
+
+// talk answers one connection, in the order of its requests.
+func (h *Holder) talk(p *peer, f face) error {
+	if err := p.conn.SetReadDeadline(time.Now().Add(helloTimeout)); err != nil {
+		return err
+	}
+	in := bufio.NewReaderSize(p.conn, 32<<10)
+	first, err := readFrame(in)
+	if err != nil {
+		return err
+	}
+	no := func(id uint64, c code, err error) error {
+		return errors.Join(err, p.write(frame{op: opNo, id: id, body: refusal{code: c}.encode()}, true))
+	}
+	hi, err := parseHello(first.body)
+	if err != nil || first.op != opHello {
+		return no(first.id, noFrame, errFrame)
+	}
+	if hi.face != f {
+		return no(first.id, noFace, errFace)
+	}
+	who, err := h.Identity(hi.epoch)
+	if err != nil {
+		return no(first.id, noEpoch, err)
+	}
+	room, err := h.welcome(p, frame{op: opHelloOK, id: first.id}, who)
+	if !room {
+		return no(first.id, noRoom, errRoom)
+	}
+	defer func() {
+		h.mu.Lock()
+		delete(h.conns, p.conn)
+		h.mu.Unlock()
+	}()
+	if err := errors.Join(err, p.conn.SetReadDeadline(time.Time{})); err != nil {
+		return err
+	}
+	for {
+		q, err := readFrame(in)
+		if err != nil {
+			if errors.Is(err, errFrame) {
+				return no(0, noFrame, err)
+			}
+			return nil // the other side went away
+		}
+		a, err := h.answer(f, who.Epoch, q)
+		if err != nil {
+			a = frame{op: opNo, body: refusalOf(err).encode()}
+		}
+		a.id = q.id
+		if werr := p.write(a, in.Buffered() == 0); werr != nil {
+			return werr
+		}
+		if errors.Is(err, errFrame) {
+			return errors.Join(err, p.flush())
+		}
+	}
+}
+
+// welcome takes the peer in. What changes from then on it is told after its welcome.
+func (h *Holder) welcome(p *peer, f frame, who Identity) (room bool, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w := welcome{Identity: who}
+	h.mu.Lock()
+	if len(h.conns) >= maxConns {
+		h.mu.Unlock()
+		return false, nil
+	}
+	h.conns[p.conn] = p
+	if p.ingest {
+		w.directory = h.digest
+	}
+	h.mu.Unlock()
+	f.body = w.encode()
+	return true, p.put(f, true)
+}
+
+func (p *peer) flush() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.out.Flush()
+}
+
+func refusalOf(err error) refusal {
+	var q *QuotaError
+	if errors.As(err, &q) {
+		return refusal{noQuota, q.After}
+	}
+	for c, e := range errorOf {
+		if errors.Is(err, e) {
+			return refusal{code: c}
+		}
+	}
+	return refusal{code: noCapability} // judge gives reasons that only the log has
+}
+
+func (h *Holder) answer(f face, epoch int, q frame) (frame, error) {
+	switch {
+	case f == faceIngest && q.op == opToken:
+		names, err := parseNames(q.body)
+		if err != nil {
+			return frame{}, err
+		}
+		bits := h.bits(epoch, names)
+		if err := h.quota.take(names, bits); err != nil {
+			if errors.Is(err, errDisk) {
+				h.log.Error("counts cannot be written, so nothing is answered", "err", err)
+			}
+			return frame{}, err
+		}
+		return frame{op: opTokens, body: appendBits(nil, bits)}, nil
+	case f == faceIngest && q.op == opDirectory:
+		c := cursor{b: q.body}
+		from := c.uint(8)
+		if err := c.done(); err != nil {
+			return frame{}, err
+		}
+		h.mu.Lock()
+		all, digest := h.directory, h.digest
+		h.mu.Unlock()
+		if from > uint64(len(all)) {
+			return frame{}, errFrame
+		}
+		part := all[from:]
+		part = part[:min(len(part), chunkSize)]
+		return frame{op: opChunk, body: chunk{uint64(len(all)), digest, part}.encode()}, nil
+	case f == faceIngest && q.op == opStats && len(q.body) == 0:
+		b, err := h.stats()
+		return frame{op: opCounts, body: b}, err
+	case f == faceQuestion && q.op == opAsk:
+		a, err := parseAsk(q.body)
+		if err != nil {
+			return frame{}, err
+		}
+		return h.question(epoch, a)
+	case q.op == opToken || q.op == opDirectory || q.op == opStats || q.op == opAsk:
+		return frame{}, errFace
+	}
+	return frame{}, errFrame
+}
+
+func (h *Holder) bits(epoch int, names []Name) [][16]byte {
+	m := h.makers[epoch]
+	out := make([][16]byte, len(names))
+	for i, n := range names {
+		out[i] = m.Bits(n.Kind, n.Canonical)
+	}
+	return out
+}
+
+func (h *Holder) question(epoch int, a ask) (frame, error) {
+	h.mu.Lock()
+	roster := h.roster
+	h.mu.Unlock()
+	err := ErrRoster
+	if roster != nil {
+		s, jerr := judge(roster, h.conf.org, h.now(), a.capability, len(a.names))
+		if err = jerr; err == nil {
+			err = h.questions.spend(s, len(a.names))
+		}
+	}
+	if err != nil {
+		h.questions.mu.Lock()
+		h.questions.refused++
+		h.questions.mu.Unlock()
+		h.log.Warn("a question was refused", "why", err)
+		return frame{}, err
+	}
+	h.log.Info("a question was answered", "names", len(a.names))
+	return frame{op: opTokens, body: appendBits(nil, h.bits(epoch, a.names))}, nil
+}
