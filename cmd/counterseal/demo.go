@@ -51,8 +51,9 @@ func newDemo(env *environment) *cobra.Command {
 		Long: "Demo makes a data directory, starts Counterseal on it, and plays two days of an invented\n" +
 			"agency of 40 people into it, as raw log text over loopback syslog and HTTP and from files:\n" +
 			"about 50,000 benign events and an intrusion over three hosts. Then it stays up. Equal seed\n" +
-			"and time give equal bytes and equal finding ids. Its keys are made of the seed: send\n" +
-			"nothing real to it.",
+			"and time give equal bytes and equal finding ids. You are the responder on duty, invented\n" +
+			"people hold the other offices, and two of them stood for the rules before it began. Its\n" +
+			"keys are made of the seed: send nothing real to it.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runDemo(cmd.Context(), env, o) },
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -14,6 +15,7 @@ import (
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/parse"
 	"github.com/counterseal/counterseal/internal/pia"
+	"github.com/counterseal/counterseal/internal/policy"
 )
 
 func TestAssessmentsMatchTheSchema(t *testing.T) {
@@ -192,5 +194,33 @@ func TestWithheld(t *testing.T) {
 		if want := s.Len() - without.Streams[i].Len(); withheld != want {
 			t.Errorf("%s: %d withheld, the contact has %d", s.Source, withheld, want)
 		}
+	}
+}
+
+// TestOffices: the record is one that a server takes, and the one thing that weakens it is
+// that a user of the machine is on duty; who stands for the rules is somebody else.
+func TestOffices(t *testing.T) {
+	set, err := policy.Load(policy.Default())
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := Play(Options{Seed: 7, At: at, Scale: 0.01, Hotline: true})
+	o, err := policy.ParseOffices(in.Offices("os-1000"), set.Roles())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, now := range []time.Time{at, at.AddDate(2, 0, 0)} {
+		if w := o.Warnings(now); len(w) != 1 || w[0].Office != "soc" {
+			t.Errorf("at %v: %v", now, w)
+		}
+	}
+	duty, ok := o.Person("soc")
+	if !ok || duty.ID != "os-1000" || !slices.Equal(duty.Roles, []string{"analyst", "responder"}) {
+		t.Errorf("on duty: %+v", duty)
+	}
+	asks, ok := o.Person(RulesAskedBy)
+	approves, also := o.Person(RulesApprovedBy)
+	if !ok || !also || asks.ID == approves.ID || asks.ID == duty.ID || approves.ID == duty.ID {
+		t.Errorf("%q asks for the rules and %q approves", asks.ID, approves.ID)
 	}
 }
