@@ -65,13 +65,15 @@ const (
 	Unread    State = "unreadable" // its payload is not kept, or not of its form
 )
 
-// Why an authorisation ended: the reasons that End takes, and the one of the clock.
+// Why an authorisation ended: the reasons that End takes, the one of the clock, and that
+// nobody independent watches.
 const (
 	Done       = "done"
 	Withdrawn  = "withdrawn"
 	Revoked    = "revoked"
 	CaseClosed = "case_closed"
 	expired    = "expired"
+	unwatched  = "no_oversight"
 )
 
 var endings = []string{Done, Withdrawn, Revoked, CaseClosed}
@@ -197,6 +199,9 @@ func (b *Book) Request(ctx context.Context, by policy.Person, a Authorisation) (
 	if err := b.permitted(ctx, by, "authorise.request", a.Case, policy.Resource{}); err != nil {
 		return "", err
 	}
+	if r, err := b.o.Waits(ctx); err != nil || r != nil {
+		return "", waiting(r, err)
+	}
 	ends := a.Ends.UTC().Truncate(time.Second)
 	switch {
 	case !ends.After(now):
@@ -319,6 +324,9 @@ func (b *Book) Decide(ctx context.Context, by policy.Person, fresh bool, id, dig
 	p := decisionForm{Authority: in.Authority, By: me, Decision: refuse, Digest: digest, Form: decisionName, ID: id, Office: in.ID,
 		Outside: in.Outside, Overseer: slices.Contains(in.Roles, "overseer")}
 	if yes {
+		if r, err := b.o.Waits(ctx); err != nil || r != nil {
+			return waiting(r, err)
+		}
 		p.Decision = approve
 		if len(a.decisions) > 0 && !adds(a, &p) {
 			return &Refusal{Code: Useless, Reason: "what is missing is another office: the overseer, or one outside the organisation", Hint: "somebody of such an office decides"}
@@ -382,6 +390,50 @@ func (b *Book) End(ctx context.Context, by policy.Person, id, reason string) err
 
 func (b *Book) end(ctx context.Context, by policy.Person, a *authorisation, reason string) error {
 	return b.state(ctx, by, "authorisation.ended", a.id, a.caseID, endedDetail{Authorisation: a.id, Reason: reason})
+}
+
+// waiting is the error of a question that waits.
+func waiting(r *Refusal, err error) error {
+	if err != nil {
+		return fmt.Errorf("asking whether somebody watches: %w", err)
+	}
+	return r
+}
+
+// Unwatched ends every authorisation in force where nobody independent watches, and says
+// how many. Covers does it too, before it answers.
+func (b *Book) Unwatched(ctx context.Context) (int, error) {
+	if err := b.lock(ctx); err != nil {
+		return 0, err
+	}
+	defer b.mu.Unlock()
+	_, n, err := b.stopped(ctx)
+	return n, err
+}
+
+// stopped says why nobody may look at people now, and ends what was in force.
+func (b *Book) stopped(ctx context.Context) (r *Refusal, n int, err error) {
+	if r, err = b.o.Stopped(ctx); err != nil {
+		return nil, 0, fmt.Errorf("asking whether somebody watches: %w", err)
+	}
+	if r == nil {
+		return nil, 0, nil
+	}
+	now := b.now()
+	var over []*authorisation
+	for _, a := range b.authorisations {
+		if a.state(now) == Approved {
+			over = append(over, a)
+		}
+	}
+	slices.SortFunc(over, byIndex)
+	for _, a := range over {
+		if err := b.end(ctx, policy.Person{}, a, unwatched); err != nil {
+			return r, n, fmt.Errorf("stating that an authorisation has ended: %w", err)
+		}
+		n++
+	}
+	return r, n, nil
 }
 
 // Expire states what has ended by the clock, and says how many. Nothing depends on it:

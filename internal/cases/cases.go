@@ -63,7 +63,12 @@ type Options struct {
 	Recent func(ctx context.Context, since time.Time) ([]GrantFinding, error)
 	// Actor names the asker for the ledger, in a word; nil: "account:" and the id.
 	Actor func(context.Context, policy.Person) string
-	Now   func() time.Time // nil: time.Now
+	// Stopped says why nobody may look at people now, whatever was authorised: no overseer
+	// watches. Waits says why new authorisations wait. nil, or a nil refusal: it is not so.
+	// They make no statement of this package and call nothing of the Book.
+	Stopped func(context.Context) (*Refusal, error)
+	Waits   func(context.Context) (*Refusal, error)
+	Now     func() time.Time // nil: time.Now
 }
 
 // Book knows every authorisation, grant, broken glass and inquiry. It is safe for
@@ -96,6 +101,13 @@ func Open(ctx context.Context, o Options) (*Book, error) {
 	}
 	if b.o.Offices == nil {
 		b.o.Offices = func() *policy.Offices { return nil }
+	}
+	never := func(context.Context) (*Refusal, error) { return nil, nil }
+	if b.o.Stopped == nil {
+		b.o.Stopped = never
+	}
+	if b.o.Waits == nil {
+		b.o.Waits = never
 	}
 	if err := b.load(ctx); err != nil {
 		return nil, err

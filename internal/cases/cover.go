@@ -165,6 +165,14 @@ func (b *Book) standing(ctx context.Context, by policy.Person, caseID string, q 
 	}
 	c.no(uncovered)
 	now := b.now()
+	stop, _, err := b.stopped(ctx)
+	if err != nil {
+		return false, err
+	}
+	if stop != nil { // a finding opens its people all the same: defence goes on
+		c.no(stop)
+		return false, nil
+	}
 	var mine []*authorisation
 	for _, a := range b.authorisations {
 		if caseID != "" && a.caseID == caseID && a.reader(me) {

@@ -201,6 +201,9 @@ func (b *Book) BreakGlass(ctx context.Context, by policy.Person, caseID string, 
 	if err := b.permitted(ctx, by, "break.glass", caseID, policy.Resource{}); err != nil {
 		return Cover{}, err
 	}
+	if r, _, err := b.stopped(ctx); err != nil || r != nil {
+		return Cover{}, waiting(r, err)
+	}
 	held := len(values)
 	for _, l := range b.looks {
 		if l.kind != KindGlass || l.by() != me {

@@ -28,6 +28,12 @@ func (b *Book) Standing(ctx context.Context, id string, q Question) (Cover, erro
 	}
 	defer b.mu.Unlock()
 	q.Named = unique(q.Named)
+	if r, _, err := b.stopped(ctx); err != nil || r != nil && !q.Verdict.Protected {
+		if err == nil {
+			c.no(r)
+		}
+		return c, err
+	}
 	a := b.authorisations[id]
 	if r := b.stands(a, id, &q); r != nil {
 		c.no(r)
