@@ -468,7 +468,7 @@ func (j *judge) query(q *query.Query, as answer) {
 			shows |= person // the reference of a row leads to its people
 		}
 		for _, k := range q.Sort {
-			if roleOf(k.Field)&content != 0 && !one && !found {
+			if roleOf(k.Field)&(content|unknown) != 0 && !one && !found {
 				j.reverse(k.Field, "the order of the rows tells who read or visited what")
 			}
 		}

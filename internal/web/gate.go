@@ -516,10 +516,11 @@ func (s *Server) JudgeExport(ctx context.Context, q *query.Query, from, to time.
 	if slices.Contains(p.person.Roles, founder) {
 		return q, from, to, nil
 	}
-	a := asked{query: q, scope: index.Scope{From: from, To: to}}
-	if a.query == nil {
-		a.query = &query.Query{}
+	if q == nil {
+		q = &query.Query{}
 	}
+	// Records go along whole, whatever fields the question would show.
+	a := asked{query: &query.Query{Where: q.Where}, scope: index.Scope{From: from, To: to}}
 	if err := s.judge(ctx, p, "export", access.Export{Query: a.query}, &a); err != nil {
 		return nil, from, to, err
 	}
@@ -527,5 +528,7 @@ func (s *Server) JudgeExport(ctx context.Context, q *query.Query, from, to time.
 		p.decision = policy.Decision{Policies: []string{"reverse-rows"}, Reason: "a package of these records would list people by what they did"}
 		return nil, from, to, &Refused{p.decision.Reason, "an authorisation that lists people opens it: counterseal authorise request --reverse"}
 	}
-	return a.query, a.scope.From, a.scope.To, nil
+	whole := *q // who packs refuses its other parts
+	whole.Where = a.query.Where
+	return &whole, a.scope.From, a.scope.To, nil
 }
