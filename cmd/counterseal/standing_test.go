@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -60,13 +62,13 @@ func (b *bureau) writeRules(files map[string]string) {
 	}
 }
 
-// signins imports a sign-in of each of the three people, now.
+// signins imports a sign-in of each of the three people, an hour old.
 func (b *bureau) signins() {
 	b.t.Helper()
 	path := filepath.Join(b.dir, "in.ndjson")
 	var lines strings.Builder
 	for i, who := range []string{"alice", "bob", "carol"} {
-		fmt.Fprintf(&lines, `{"time":%q,"event":"signin","user":"%s@agency.example","src_ip":"203.0.113.%d","country":"US","result":"success","mfa":true,"client_app":"Browser","risk":"none"}`+"\n", b.now().Format(time.RFC3339Nano), who, i)
+		fmt.Fprintf(&lines, `{"time":%q,"event":"signin","user":"%s@agency.example","src_ip":"203.0.113.%d","country":"US","result":"success","mfa":true,"client_app":"Browser","risk":"none"}`+"\n", b.now().Add(-time.Hour).Format(time.RFC3339Nano), who, i)
 	}
 	if err := os.WriteFile(path, []byte(lines.String()), 0o600); err != nil {
 		b.t.Fatal(err)
@@ -124,6 +126,12 @@ func (b *bureau) wantAside(when string, want map[int]string) {
 			b.t.Errorf("%s: rule %d is set aside for %q, want %q", when, n, got[ruleID(n)], code)
 		}
 	}
+	rules := b.s.pipe.Rules()
+	for _, r := range slices.Concat(rules.Rules(), rules.Set().Correlations()) {
+		if got[r.ID] != "" {
+			b.t.Errorf("%s: rule %s is set aside and in force", when, r.ID)
+		}
+	}
 	if len(got) != len(want) {
 		b.t.Errorf("%s: %d are set aside, want %d: %v", when, len(got), len(want), got)
 	}
@@ -154,7 +162,10 @@ func (b *bureau) doctorSays() (out []string) {
 func TestRuleThatNamesAPerson(t *testing.T) {
 	b := openBureau(t, withProtected)
 	who := b.people()
-	r := b.request(who[0])
+	var r authorisationRow
+	b.does(0, "authorise.request", authoriseAsk{
+		whom: whom{People: who[:1]}, From: b.now().AddDate(0, 0, -30), To: b.now().AddDate(0, 0, 2), Predicate: "finding-1", Basis: "law-1", Ends: b.now().AddDate(0, 0, 2),
+	}, &r, 200, "")
 	all := []int{everySignin, watchOne, watchList, watchClear, watchPlace, aimedAt, chained}
 	files := map[string]string{
 		"all.yml":   signinRule(everySignin, "result: success", ""),
@@ -259,6 +270,13 @@ func (b *bureau) noBlobHolds(words ...string) {
 		data, err := os.ReadFile(filepath.Join(b.dir, "data", "blobs", e.Name()))
 		if err != nil {
 			b.t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`"data":"([^"]*)"`).FindAllSubmatch(data, -1) { // the files of a rule set
+			file, err := base64.StdEncoding.DecodeString(string(m[1]))
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			data = append(data, file...)
 		}
 		for _, w := range words {
 			if strings.Contains(string(data), w) {
