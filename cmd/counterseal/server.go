@@ -29,6 +29,7 @@ import (
 	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/lifecycle"
 	"github.com/counterseal/counterseal/internal/pipeline"
+	"github.com/counterseal/counterseal/internal/pseudonym"
 	"github.com/counterseal/counterseal/internal/web"
 )
 
@@ -123,9 +124,17 @@ func (s *server) open(ctx context.Context, o serverOptions) error {
 		return err
 	}
 	s.force.Store(force)
+	keys, err := keyring.OpenSealed(s.cfg.Data, keyring.PassphraseFrom(s.cfg.PassphraseFile))
+	if err != nil {
+		return err
+	}
+	tokens, err := pseudonym.NewLocal(keys.MACKey("token/1"), keys.ID(), 1)
+	if err != nil {
+		return err
+	}
 	s.pipe, err = pipeline.Open(ctx, pipeline.Options{
 		Dir: s.cfg.Data, Documents: docs, Log: s.log, Now: s.now, Reserve: reserve, Memory: memory,
-		Segment: evidence.Options{Escrow: escrow}, Passphrase: keyring.PassphraseFrom(s.cfg.PassphraseFile),
+		Segment: evidence.Options{Escrow: escrow}, Keys: keys, Tokens: tokens,
 		Ledger: s.cfg.ledger(), Standing: s.ruleStands,
 		Opened: func(ctx context.Context, p *pipeline.Pipeline) error { // the gate judges the rules, and stands on the ledger
 			s.pipe = p

@@ -45,7 +45,13 @@ type work struct {
 	gaps   []event.Gap
 	frames int   // frames that were not withheld
 	hidden []int // lines of the frames that were withheld, ascending
+
+	order  []*event.Event // in the order of their frames
+	turned []turned       // lines that no assessment covers
 }
+
+// turned is what the door counts of a line that no assessment covers.
+type turned struct{ source, dataset, window, code string }
 
 // shown gives errors for a card: a line that was withheld moves no number there.
 func (w *work) shown() []event.LineError {
@@ -110,8 +116,24 @@ func (p *Pipeline) Accept(ctx context.Context, b event.Batch) (event.Result, err
 	p.policyMu.RLock()
 	defer p.policyMu.RUnlock()
 	pol := p.policy
-	w, no := p.gate(pol, b)
+	w, no, err := p.gate(pol, b)
+	if err != nil {
+		return event.Result{}, p.notNow(w, err)
+	}
 	return p.keep(ctx, pol, w, no)
+}
+
+// notNow takes a batch back for which no token could be had. The same batch comes again,
+// so nothing of it was counted or numbered but the holes that it showed.
+func (p *Pipeline) notNow(w *work, err error) error {
+	p.pending.add(w.gaps)
+	for _, t := range w.parts {
+		for _, e := range t.tail {
+			p.tail.add(e)
+		}
+	}
+	p.noTokens.add(err, p.now())
+	return &event.Refusal{Code: codeBusy, Reason: "the key holder gives no token now", Hint: "send again later; counterseal doctor says why", After: 2 * time.Second}
 }
 
 // ready says why nothing can be accepted, if nothing can.
@@ -125,8 +147,9 @@ func (p *Pipeline) ready() error {
 
 // gate runs steps 2 to 5 on every frame: name, parse, withhold, minimise,
 // tokenise. What is withheld for a protected channel leaves before it is counted
-// or numbered. The refusal is of the whole request, where no line is covered.
-func (p *Pipeline) gate(pol *policy, b event.Batch) (*work, *event.Refusal) {
+// or numbered. The refusal is of the whole request, where no line is covered; an error
+// says that a token could not be had: then the request is neither taken nor refused.
+func (p *Pipeline) gate(pol *policy, b event.Batch) (*work, *event.Refusal, error) {
 	w := &work{batch: b, body: sha256.New(), parts: make(map[string]*part), errors: slices.Clone(b.Errors)}
 	_, known := pol.sources[b.Source]
 	missing := ""
@@ -161,8 +184,7 @@ func (p *Pipeline) gate(pol *policy, b event.Batch) (*work, *event.Refusal) {
 			}
 			missing = reason
 			w.refuse(f, refusal.Code, reason)
-			p.refusals.add(nameless(pol, b.Source), nameless(pol, rec.Dataset))
-			p.windows.refuse(sourceName(pol, b.Source), refusal.Code)
+			w.turned = append(w.turned, turned{nameless(pol, b.Source), nameless(pol, rec.Dataset), sourceName(pol, b.Source), refusal.Code})
 			continue
 		}
 		if rec.Kind == event.Unparsed && rule.Field(event.UnparsedField) == nil {
@@ -170,22 +192,28 @@ func (p *Pipeline) gate(pol *policy, b event.Batch) (*work, *event.Refusal) {
 			p.count(w, rule, nameless(pol, rec.Dataset)).Dropped[event.UnparsedField]++
 			continue
 		}
-		if err := p.admit(pol, w, rule, &rec, f); err != nil {
-			code := codeBadLine
-			if errors.Is(err, errLarge) {
-				code = codeLarge
-			}
-			w.refuse(f, code, err.Error())
+		switch err := p.admit(pol, w, rule, &rec, f); {
+		case errors.Is(err, errLarge):
+			w.refuse(f, codeLarge, err.Error())
+		case err != nil:
+			return w, nil, err
 		}
+	}
+	for _, e := range w.order {
+		e.Seq = p.sequence.next(w.batch.Conn)
+	}
+	for _, t := range w.turned {
+		p.refusals.add(t.source, t.dataset)
+		p.windows.refuse(t.window, t.code)
 	}
 	if w.frames > 0 && len(w.errors) == w.frames && missing != "" && allCoded(w.errors, codePIA) {
 		if !known {
 			return w, &event.Refusal{Code: codeSource, Reason: fmt.Sprintf("no assessment names the source %q", b.Source),
-				Hint: "write one: counterseal pia draft --source " + strconv.Quote(b.Source) + " --sample FILE"}
+				Hint: "write one: counterseal pia draft --source " + strconv.Quote(b.Source) + " --sample FILE"}, nil
 		}
-		return w, &event.Refusal{Code: codePIA, Reason: missing, Hint: "publish an assessment that covers it: counterseal pia draft --sample FILE"}
+		return w, &event.Refusal{Code: codePIA, Reason: missing, Hint: "publish an assessment that covers it: counterseal pia draft --sample FILE"}, nil
 	}
-	return w, nil
+	return w, nil, nil
 }
 
 func allCoded(errs []event.LineError, code string) bool {
@@ -283,7 +311,8 @@ func (p *Pipeline) count(w *work, rule *pia.Rule, dataset string) *event.Count {
 	return c
 }
 
-// admit runs minimisation and tokenising on one record and puts it in its part.
+// admit runs minimisation and tokenising on one record and puts it in its part. An error
+// that is not errLarge is one of the maker of tokens.
 func (p *Pipeline) admit(pol *policy, w *work, rule *pia.Rule, rec *event.Record, f *event.Frame) error {
 	kind := rec.Kind
 	var counts admit.Counts
@@ -307,7 +336,7 @@ func (p *Pipeline) admit(pol *policy, w *work, rule *pia.Rule, rec *event.Record
 		}
 	}
 	t := p.part(w, rule)
-	e.Seq = p.sequence.next(w.batch.Conn)
+	w.order = append(w.order, e)
 	if rule.KeepsOriginal() {
 		t.originals = append(t.originals, encodeOriginal(f.Bytes))
 		t.wants = append(t.wants, len(t.events))

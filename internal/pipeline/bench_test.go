@@ -100,7 +100,7 @@ func send(b testing.TB, s *system, all []event.Batch) {
 func stages(b *testing.B, dir string, docs Documents, all []event.Batch) {
 	b.Helper()
 	now := at
-	p, err := Open(b.Context(), Options{Dir: b.TempDir(), Documents: docs, Now: func() time.Time { return now }})
+	p, err := Open(b.Context(), Options{Tokens: maker(b), Dir: b.TempDir(), Documents: docs, Now: func() time.Time { return now }})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -117,7 +117,7 @@ func stages(b *testing.B, dir string, docs Documents, all []event.Batch) {
 	var gated []*work
 	measure("door", func() {
 		for _, batch := range all {
-			w, err := p.gate(p.policy, batch)
+			w, _, err := p.gate(p.policy, batch)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -149,7 +149,7 @@ func TestCorrelation(t *testing.T) {
 	dir := s.dir
 	s.stop()
 	now := at.Add(time.Hour)
-	p, err := Open(t.Context(), Options{Dir: dir, Documents: docs, Now: func() time.Time { return now }})
+	p, err := Open(t.Context(), Options{Tokens: maker(t), Dir: dir, Documents: docs, Now: func() time.Time { return now }})
 	if err != nil {
 		t.Fatal(err)
 	}

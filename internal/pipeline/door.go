@@ -336,3 +336,26 @@ func (t *tail) take(e *event.Event, now time.Time) bool {
 	}
 	return true
 }
+
+// noTokens is when ingest last had to wait for the maker of tokens, and why.
+type noTokens struct {
+	mu  sync.Mutex
+	n   int64
+	at  time.Time
+	why error
+}
+
+func (t *noTokens) add(err error, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.n, t.at, t.why = t.n+1, now, err
+}
+
+// NoTokens says how many batches had to wait for tokens since the process began, and when
+// and why the last one did. The error names no identity.
+func (p *Pipeline) NoTokens() (n int64, at time.Time, why error) {
+	t := &p.noTokens
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.n, t.at, t.why
+}

@@ -101,9 +101,9 @@ func TestCrashBetweenCompartments(t *testing.T) {
 	docs, b := twoCompartments(t)
 	dir := t.TempDir()
 	s := start(t, Options{Dir: dir, Documents: docs})
-	w, refusal := s.gate(s.policy, b)
-	if refusal != nil {
-		t.Fatal(refusal)
+	w, refusal, err := s.gate(s.policy, b)
+	if refusal != nil || err != nil {
+		t.Fatal(refusal, err)
 	}
 	body := fmt.Sprintf("%x", w.body.Sum(nil))
 	if _, err := s.append(t.Context(), s.policy, w, "identity", sortedKeys(w.parts), keyOf(&b), body); err != nil {

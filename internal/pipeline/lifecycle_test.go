@@ -147,7 +147,7 @@ func TestDestroyedIsPassedOver(t *testing.T) {
 	s.stop()
 
 	now := at.Add(time.Hour)
-	o.Now = func() time.Time { return now }
+	o.Now, o.Tokens = func() time.Time { return now }, maker(t)
 	p, err := Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

@@ -46,12 +46,18 @@ type Options struct {
 	Segment   evidence.Options // limits of segments and the escrow; the rest is filled here
 	Ledger    LedgerOptions
 
+	// Tokens makes the tokens of an epoch; Epoch 0 is the first. Whoever has the key, it is
+	// not the pipeline.
+	Tokens pseudonym.Tokenizer
+	Epoch  int
+
 	// Opened is called once the ledger is open and before the documents are judged: what
 	// Standing asks is opened on it. It may use Recorder, AliasMAC and Org alone.
 	Opened func(context.Context, *Pipeline) error
 	// Standing says what covers a rule that selects somebody; nil: nothing does.
 	Standing func(context.Context, *Standing) (Ruling, error)
 
+	Keys       *keyring.Keyring   // of the data directory; nil: it is opened
 	Passphrase keyring.Passphrase // of a sealed keyring; asked only then
 }
 
@@ -101,6 +107,7 @@ type Pipeline struct {
 	pending  pending // holes in running numbers: sealed with the next record of the source
 	breaks   pending // what ways in saw: sealed soon, also where no record follows
 	refusals refusals
+	noTokens noTokens
 	marks    watermarks
 	accepted atomic.Int64
 	tail     tail
@@ -136,7 +143,7 @@ type Pipeline struct {
 // the first request. Follow must run for index and findings to grow.
 func Open(ctx context.Context, o Options) (*Pipeline, error) {
 	p := &Pipeline{
-		dir: o.Dir, log: o.Log, now: o.Now, reserve: o.Reserve, epoch: 1,
+		dir: o.Dir, log: o.Log, now: o.Now, reserve: o.Reserve, tokens: o.Tokens, epoch: max(o.Epoch, 1), keyring: o.Keys,
 		blobs:       blobs{dir: filepath.Join(o.Dir, "blobs")},
 		keys:        keyLocks{held: make(map[string]*keyLock)},
 		contexts:    make(map[string]contextAt),
@@ -167,11 +174,13 @@ func Open(ctx context.Context, o Options) (*Pipeline, error) {
 	}
 	p.budget = semaphore.NewWeighted(p.budgetBytes)
 	var err error
-	if p.keyring, err = keyring.OpenSealed(o.Dir, o.Passphrase); err != nil {
-		return nil, err
+	if p.tokens == nil {
+		return nil, errors.New("a pipeline without a maker of tokens")
 	}
-	if p.tokens, err = pseudonym.NewLocal(p.keyring.MACKey("token/1"), p.keyring.ID(), p.epoch); err != nil {
-		return nil, err
+	if p.keyring == nil {
+		if p.keyring, err = keyring.OpenSealed(o.Dir, o.Passphrase); err != nil {
+			return nil, err
+		}
 	}
 	seg := o.Segment
 	p.escrow = seg.Escrow != nil

@@ -14,10 +14,12 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 
 	"github.com/counterseal/counterseal/internal/demo"
 	"github.com/counterseal/counterseal/internal/detect"
@@ -25,6 +27,7 @@ import (
 	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/index"
 	"github.com/counterseal/counterseal/internal/keyring"
+	"github.com/counterseal/counterseal/internal/pseudonym"
 	"github.com/counterseal/counterseal/internal/query"
 	"github.com/counterseal/counterseal/rules"
 )
@@ -61,6 +64,9 @@ func start(t testing.TB, o Options) *system {
 	if o.Now == nil {
 		now := at
 		o.Now = func() time.Time { return now }
+	}
+	if o.Tokens == nil {
+		o.Tokens = maker(t)
 	}
 	p, err := Open(t.Context(), o)
 	if err != nil {
@@ -327,7 +333,7 @@ func indexEqualsEvidence(t *testing.T, s *system) {
 func TestSettleBeforeFollow(t *testing.T) {
 	in := demo.Play(demo.Options{Seed: 1, At: at, Scale: 0.01})
 	dir := t.TempDir()
-	p, err := Open(t.Context(), Options{Dir: dir, Documents: documents(t, in), Now: func() time.Time { return at }})
+	p, err := Open(t.Context(), Options{Tokens: maker(t), Dir: dir, Documents: documents(t, in), Now: func() time.Time { return at }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -416,7 +422,7 @@ func TestRebuild(t *testing.T) {
 
 	docs.Rules = docs.Rules[:1]
 	now := at.Add(time.Hour)
-	p, err := Open(t.Context(), Options{Dir: dir, Documents: docs, Now: func() time.Time { return now }})
+	p, err := Open(t.Context(), Options{Tokens: maker(t), Dir: dir, Documents: docs, Now: func() time.Time { return now }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -668,7 +674,10 @@ func TestRepeatsAfterARestart(t *testing.T) {
 	stopped, stop := context.WithCancel(t.Context())
 	stop()
 	for range 3 { // as often as the tail holds each line
-		w, no := s.gate(s.policy, again)
+		w, no, err := s.gate(s.policy, again)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if _, err := s.keep(stopped, s.policy, w, no); err == nil {
 			t.Fatal("sealed with a context that had ended")
 		}
@@ -712,7 +721,7 @@ func TestDamagedEvidenceCostsOnlyItself(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	p, err := Open(t.Context(), Options{Dir: dir, Documents: docs, Now: func() time.Time { return at.Add(time.Hour) }})
+	p, err := Open(t.Context(), Options{Tokens: maker(t), Dir: dir, Documents: docs, Now: func() time.Time { return at.Add(time.Hour) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -735,4 +744,80 @@ func TestDamagedEvidenceCostsOnlyItself(t *testing.T) {
 	if !slices.ContainsFunc(checks, func(c Check) bool { return c.Name == "evidence" && c.State == "fail" }) {
 		t.Errorf("doctor does not name the damage: %+v", checks)
 	}
+}
+
+// maker stands for a key holder.
+func maker(t testing.TB) pseudonym.Tokenizer {
+	t.Helper()
+	l, err := pseudonym.NewLocal(bytes.Repeat([]byte{7}, pseudonym.KeySize), uuid.MustParse("9cbd98f3-abcb-4948-ad06-14e0bcba742f"), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// away is a maker of tokens that answers for some time only.
+type away struct {
+	pseudonym.Tokenizer
+	left atomic.Int64 // so many answers
+}
+
+var errAway = errors.New("the key holder does not answer")
+
+func (a *away) Token(k event.TokenKind, canonical []byte) (event.Token, error) {
+	if a.left.Add(-1) < 0 {
+		return "", errAway
+	}
+	return a.Tokenizer.Token(k, canonical)
+}
+
+// TestNoTokenNoRecord: where a token cannot be had, at whatever place of a batch, nothing
+// of the batch is sealed, counted or numbered, and the same batch is taken whole later.
+func TestNoTokenNoRecord(t *testing.T) {
+	docs, b := twoCompartments(t)
+	b.Frames = append(b.Frames, event.Frame{Bytes: []byte(`{"no":"dataset"}`), Line: len(b.Frames) + 1})
+	want := start(t, Options{Dir: t.TempDir(), Documents: docs})
+	whole, err := want.Accept(t.Context(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := want.Refused()
+	want.stop()
+	tokens := &away{Tokenizer: maker(t)}
+	s := start(t, Options{Dir: t.TempDir(), Documents: docs, Tokens: tokens})
+	for n := range 12 {
+		tokens.left.Store(int64(n))
+		_, err := s.Accept(t.Context(), b)
+		var no *event.Refusal
+		if !errors.As(err, &no) || no.Code != codeBusy || no.After == 0 {
+			t.Fatalf("after %d tokens: %v", n, err)
+		}
+		if got := sealed(t, s.Pipeline); len(got) != 0 || s.Accepted() != 0 || len(s.Refused()) != 0 {
+			t.Fatalf("after %d tokens %v was sealed, %v refused", n, got, s.Refused())
+		}
+	}
+	if n, _, why := s.NoTokens(); n != 12 || !errors.Is(why, errAway) {
+		t.Error(n, why)
+	}
+	tokens.left.Store(1 << 40)
+	got, err := s.Accept(t.Context(), b)
+	if err != nil || got.Accepted != whole.Accepted || len(got.Errors) != len(whole.Errors) {
+		t.Fatalf("%+v, want %+v; %v", got, whole, err)
+	}
+	if diff := cmp.Diff(refused, s.Refused()); diff != "" {
+		t.Error(diff)
+	}
+	for _, comp := range s.evidence.Compartments(evidence.Events) {
+		var seqs []uint64
+		_, err := s.evidence.Read(t.Context(), evidence.Events, comp, evidence.Position{}, func(_ event.Ref, rec []byte) error {
+			if en, err := event.Decode(rec); err == nil && en.Event != nil {
+				seqs = append(seqs, en.Event.Seq)
+			}
+			return nil
+		})
+		if err != nil || len(seqs) == 0 || slices.Min(seqs) > uint64(got.Accepted) {
+			t.Errorf("%s: numbered %v, %v", comp, seqs, err)
+		}
+	}
+	s.stop()
 }

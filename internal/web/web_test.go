@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/counterseal/counterseal/internal/collect"
@@ -28,6 +29,7 @@ import (
 	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/pipeline"
 	"github.com/counterseal/counterseal/internal/policy"
+	"github.com/counterseal/counterseal/internal/pseudonym"
 	"github.com/counterseal/counterseal/rules"
 )
 
@@ -57,6 +59,9 @@ func newHouse(t *testing.T, o pipeline.Options) *house {
 	o.Documents = pipeline.Documents{Protected: in.Protected, Directory: in.Directory, Rules: files}
 	for _, name := range slices.Sorted(maps.Keys(in.PIAs)) {
 		o.Documents.PIAs = append(o.Documents.PIAs, pipeline.Document{Name: name, Data: in.PIAs[name]})
+	}
+	if o.Tokens, err = pseudonym.NewLocal(bytes.Repeat([]byte{7}, pseudonym.KeySize), uuid.Nil, 1); err != nil {
+		t.Fatal(err)
 	}
 	if h.pipe, err = pipeline.Open(t.Context(), o); err != nil {
 		t.Fatal(err)
