@@ -56,7 +56,7 @@ func newGlassBreak(env *environment) *cobra.Command {
 			"no other.\n\n" + aliasHelp,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if l.caseID == "" || len(in.People)+len(in.Hosts) == 0 {
-				return usage("--case is the case, and --person or --host who is to be opened")
+				return misused(cmd, "--case is the case, and --person or --host who is to be opened")
 			}
 			var b glassBroken
 			if err := doActIn(cmd, env, &f, &l, "break.glass", &in, &b); err != nil {

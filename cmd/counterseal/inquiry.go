@@ -94,8 +94,8 @@ func newInquiryReceive(env *environment) *cobra.Command {
 	var due, file string
 	cmd := &cobra.Command{Use: "receive --case C --from OFFICE --due DAY --file FILE", Short: "Take an inquiry in; its clock runs from now", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if l.caseID == "" || in.From == "" {
-				return usage("--case is the case, and --from the office that asks")
+			if err := need(cmd, "case", "from", "due"); err != nil {
+				return err
 			}
 			day, err := time.Parse(time.DateOnly, due)
 			if err != nil {

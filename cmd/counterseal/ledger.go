@@ -66,8 +66,8 @@ func newLedgerSucceed(env *environment) *cobra.Command {
 				return err
 			}
 			if len(args) == 0 {
-				if out == "" || reason == "" {
-					return usage("--reason says why the log cannot go on and -o is the file of the request")
+				if err := errors.Join(need(cmd, "reason", "case", "requester", "output"), free(out)); err != nil {
+					return err
 				}
 				return locked(dir, func() error {
 					e, err := pipeline.LedgerEnd(dir, k, cfg.ledger())

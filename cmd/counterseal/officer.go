@@ -179,10 +179,8 @@ func writeNew(path string, b []byte) error {
 	switch {
 	case errors.Is(err, fs.ErrExist):
 		return taken(path)
-	case errors.Is(err, fs.ErrNotExist):
-		return &exitError{code: exitFailed, err: fmt.Errorf("there is no folder %s to write %s into", filepath.Dir(path), filepath.Base(path)), hint: "make it first, or name another file with -o"}
 	case err != nil:
-		return fmt.Errorf("writing %s: %w", path, err)
+		return unwritable(path, err)
 	}
 	return nil
 }

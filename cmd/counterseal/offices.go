@@ -60,8 +60,8 @@ func readOffices(f *configFlags, args []string) (*officesFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.data, err = os.ReadFile(o.path); err != nil {
-		return nil, fmt.Errorf("reading the record of offices: %w", err)
+	if o.data, err = readFile(o.path, "the record of offices", "counterseal offices init -o FILE makes one"); err != nil {
+		return nil, err
 	}
 	if o.record, err = policy.ParseOffices(o.data, roles); err != nil {
 		return nil, err
@@ -273,9 +273,9 @@ func newOfficesRequest(env *environment) *cobra.Command {
 		Long: "Request writes what the two officers sign: the digest of the record. Each reads the record,\n" +
 			"compares the digest with that of counterseal offices check, and signs with counterseal\n" +
 			"officer sign.",
-		RunE: func(_ *cobra.Command, args []string) error {
-			if out == "" || ask.Purpose == "" || ask.Requester == "" {
-				return usage("-o is the file of the request, --purpose says why the record changes and --requester who asks")
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := errors.Join(need(cmd, "output", "purpose", "requester"), free(out)); err != nil {
+				return err
 			}
 			o, err := readOffices(&f.configFlags, args)
 			if err != nil {
@@ -597,12 +597,12 @@ func newOfficesInit(env *environment) *cobra.Command {
 			"above the other. --small is for a team of about five: one of the two is outside, such as\n" +
 			"a data protection officer, a law firm or a peer organisation. Where somebody holds two\n" +
 			"offices, or an office is missing, edit the file.",
-		RunE: func(*cobra.Command, []string) error {
-			if out == "" {
-				return usage("-o is the file of the record")
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := need(cmd, "output"); err != nil {
+				return err
 			}
-			if _, err := os.Stat(out); err == nil {
-				return usage("%s is there already", out)
+			if free(out) != nil {
+				return usage("%s is there already and is not overwritten; name a new file with -o", out)
 			}
 			now := time.Now().UTC()
 			offices := plannedOffices(small, now)

@@ -431,6 +431,9 @@ func newPackageOpen(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := there(args); err != nil {
+				return err
+			}
 			k, err := recipientKey(env, key, pass)
 			if err != nil {
 				return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -25,6 +26,9 @@ func newPolicyCheck(env *environment) *cobra.Command {
 		Short: "Say what is wrong with the policies of a folder, or give their digest (without a folder: those in the program)",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if err := there(args); err != nil {
+				return err
+			}
 			_, err := loadPolicy(env, policyDir(args))
 			return err
 		},
@@ -37,6 +41,9 @@ func newPolicyTest(env *environment) *cobra.Command {
 		Short: "Run the cases beside the policies of a folder, tests/*.txt (without a folder: those in the program)",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if err := there(args); err != nil {
+				return err
+			}
 			dir := policyDir(args)
 			set, err := loadPolicy(env, dir)
 			if err != nil {
@@ -72,7 +79,9 @@ func newPolicyExport(env *environment) *cobra.Command {
 		Short: "Write the policies in the program, and their cases, into a folder that must not be there",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if err := os.Mkdir(args[0], 0o700); err != nil {
+			if err := os.Mkdir(args[0], 0o700); errors.Is(err, fs.ErrExist) {
+				return &exitError{code: exitFailed, err: fmt.Errorf("%s is there already and is not overwritten", args[0]), hint: "name a new folder"}
+			} else if err != nil {
 				return fmt.Errorf("making the folder: %w", err)
 			}
 			if err := os.CopyFS(args[0], policy.Default()); err != nil {

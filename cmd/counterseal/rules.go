@@ -175,6 +175,9 @@ type remark struct {
 }
 
 func checkFiles(env *environment, paths []string, o *output, strict bool) (err error) {
+	if err := there(paths); err != nil {
+		return err
+	}
 	files, err := ruleFiles(false, paths)
 	if err != nil {
 		return err
@@ -296,6 +299,9 @@ func newRulesTest(env *environment) *cobra.Command {
 		Short: "Run text files that hold events and expected matches",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if err := errors.Join(there(args), there(folders)); err != nil {
+				return err
+			}
 			files, err := ruleFiles(true, folders)
 			if err != nil {
 				return err
@@ -357,6 +363,9 @@ func newRulesRun(env *environment) *cobra.Command {
 				return err
 			}
 			if req.To, err = flagTime("to", to); err != nil {
+				return err
+			}
+			if err := there(folders); err != nil {
 				return err
 			}
 			if len(folders) > 0 {

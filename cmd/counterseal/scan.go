@@ -43,7 +43,7 @@ func newScan(env *environment) *cobra.Command {
 		Example: "  counterseal scan /var/log/audit\n  counterseal scan ./evtx --rules ./sigma/rules --min-level high\n  counterseal scan ./evtx --jsonl - | jq .rule.title",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if err := errors.Join(f.check(), there(args)); err != nil {
+			if err := errors.Join(f.check(), there(args), there(f.rules)); err != nil {
 				return err
 			}
 			rules, err := ruleFiles(len(f.rules) == 0, f.rules)
@@ -144,7 +144,7 @@ func (f *scanFlags) open(env *environment) error {
 	create := func(path string) (io.Writer, error) {
 		file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 		if err != nil {
-			return nil, err
+			return nil, unwritable(path, err)
 		}
 		f.files = append(f.files, file)
 		return file, nil

@@ -50,7 +50,7 @@ func (o *output) open(env *environment) (io.Writer, string, func() error, error)
 	}
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
-		return nil, "", nil, err
+		return nil, "", nil, unwritable(file, err)
 	}
 	b := bufio.NewWriter(f)
 	return b, format, func() error { return errors.Join(b.Flush(), f.Close()) }, nil

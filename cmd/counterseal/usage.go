@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"unicode/utf8"
 
@@ -80,6 +81,14 @@ func free(path string) error {
 
 func taken(path string) error {
 	return &exitError{code: exitFailed, err: fmt.Errorf("%s is there already and is not overwritten", path), hint: "name a new file with -o"}
+}
+
+// unwritable says why a file that was named cannot be written.
+func unwritable(path string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return &exitError{code: exitFailed, err: fmt.Errorf("there is no folder %s to write %s into", filepath.Dir(path), filepath.Base(path)), hint: "make it first, or name another file"}
+	}
+	return fmt.Errorf("writing %s: %w", path, err)
 }
 
 // checkVKey says which key is malformed and what one looks like.

@@ -59,7 +59,7 @@ func newWitness(env *environment) *cobra.Command {
 			if cert != "" {
 				pair, err := tls.LoadX509KeyPair(cert, key)
 				if err != nil {
-					return errors.Join(err, l.Close(), w.Close())
+					return errors.Join(fmt.Errorf("--tls-cert and --tls-key: %w", err), l.Close(), w.Close())
 				}
 				scheme = "https"
 				l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13})
