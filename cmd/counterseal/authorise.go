@@ -349,14 +349,9 @@ func newAuthoriseRequest(env *environment) *cobra.Command {
 			"command, appointed by another authority, has read and approved it: counterseal authorise\n" +
 			"show. More than 20 people need a second office, more than 100 one outside.\n\n" + aliasHelp,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var err error
-			switch {
-			case l.caseID == "":
-				return usage("--case is the case that it is about")
-			case in.Predicate == "" || in.Basis == "":
-				return usage("--predicate is what it rests on, and --basis the legal basis")
-			case from == "" || to == "" || ends == "":
-				return usage("--from and --to are the times of the events, and --ends the day on which it ends")
+			err := need(cmd, "case", "predicate", "basis", "from", "to", "ends")
+			if err != nil {
+				return err
 			}
 			if in.From, err = flagTime("from", from); err != nil {
 				return err
