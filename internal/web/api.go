@@ -162,6 +162,9 @@ func (s *Server) search(w http.ResponseWriter, r *http.Request) error {
 	if err := s.judge(r.Context(), p, "search", access.Search{Query: a.query}, &a); err != nil {
 		return err
 	}
+	if err := s.mixed(r.Context(), p, a); err != nil {
+		return err
+	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	buf := bufio.NewWriter(w)
 	enc := json.NewEncoder(buf)
@@ -186,6 +189,33 @@ func (s *Server) search(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return buf.Flush()
+}
+
+// mixed refuses an answer that shows contents without people where few people stand behind
+// it, or where the limit picks its rows: beside a question for the people of the same
+// events it would say whose contents they are.
+func (s *Server) mixed(ctx context.Context, p *permit, a asked) error {
+	if !p.veil.Contents() || p.cells || a.query.IsTable() {
+		return nil
+	}
+	c, _ := access.Cell(&query.Query{Where: a.query.Where})
+	t, err := s.o.Pipeline.Index().Stats(ctx, c.Query, a.scope)
+	if err != nil {
+		return err
+	}
+	shown, _ := s.counts.Show(s.now(), p.person.ID, c, t.Rows)
+	if len(shown) == 0 {
+		return &Refused{"contents are shown where " + strconv.Itoa(access.MinCell) + " people or more stand behind them, by themselves and beside what was shown today",
+			"widen the question or its time; without | fields it shows people and no contents"}
+	}
+	limit := a.limit
+	if a.query.Limit > 0 {
+		limit = min(limit, a.query.Limit)
+	}
+	if n, err := strconv.Atoi(shown[0][0]); err != nil || n > limit {
+		return &Refused{"contents are shown all or none: the limit would pick some by their time", "set the limit to " + shown[0][0] + " or more, or ask for the most frequent: | top 20 by FIELD"}
+	}
+	return nil
 }
 
 // shown gives the rows of an answer as the asker may see them. Where they show contents

@@ -2,9 +2,14 @@ package web
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Users of a house with offices, by their place in matrixRoles.
@@ -70,5 +75,99 @@ func TestRulesOfOnePerson(t *testing.T) {
 	w := h.runs(asAnalyst, plain, strings.Replace(head, "0003", "0005", 1)+"{s: {query: '*'}, condition: s}\n")
 	if w.Code != 200 || !strings.Contains(w.Header().Get(noticeHeader), "1 of 2 rules") || strings.Contains(w.Body.String(), "travel-desk") {
 		t.Errorf("two rules: %d %v\n%.300s", w.Code, w.Header(), w.Body)
+	}
+}
+
+// searches asks a question with more parameters, name by name.
+func (h *house) searches(user int, q string, more ...string) *httptest.ResponseRecorder {
+	v := url.Values{"q": {q}}
+	for i := 0; i+1 < len(more); i += 2 {
+		v.Set(more[i], more[i+1])
+	}
+	return h.as(user, "GET", "/api/v1/search?"+v.Encode(), "")
+}
+
+// rowsOf reads an answer in rows.
+func rowsOf(t *testing.T, w *httptest.ResponseRecorder) (out []Row) {
+	t.Helper()
+	if w.Code != 200 {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	for line := range strings.Lines(w.Body.String()) {
+		var r Row
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// TestHarmlessHalves: who asks once for the people of some events and once for what was
+// looked up in the same ones does not learn who looked up what: neither by a value that the
+// first answer showed, nor by its time, nor by the limit, nor by one event more or less.
+func TestHarmlessHalves(t *testing.T) {
+	h := staffed(t)
+	const contents = " | fields time, query.hostname, dst_endpoint.port"
+	people := rowsOf(t, h.searches(asAnalyst, "class_uid = 4003 | sort by time", "limit", "1000"))
+	if len(people) < 50 {
+		t.Fatalf("%d rows", len(people))
+	}
+	secret := func(what string, w *httptest.ResponseRecorder) {
+		t.Helper()
+		if strings.Contains(w.Body.String(), ".example\"") || w.Code != 403 && !strings.HasPrefix(w.Body.String(), `{"columns":["events","people"]}`) {
+			t.Errorf("%s: %d %.300s", what, w.Code, w.Body)
+		}
+	}
+	tried := 0
+	for _, r := range people[:3] {
+		if len(r.Fields["src_endpoint.ip"]) != 1 || r.Get("query.hostname") != "" {
+			t.Fatalf("%+v", r)
+		}
+		at, err := time.Parse(time.RFC3339Nano, r.Time)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stamp, next := r.Time, at.Add(time.Nanosecond).Format(time.RFC3339Nano)
+		secret("its time", h.searches(asAnalyst, "class_uid = 4003"+contents, "from", stamp, "to", stamp))
+		secret("its time in the question", h.searches(asAnalyst, `class_uid = 4003 and time >= "`+stamp+`" and time < "`+next+`"`+contents))
+		secret("its reference", h.searches(asAnalyst, `class_uid = 4003 and ref = "`+r.Ref+`"`+contents))
+		for name, values := range r.Fields {
+			if w := h.searches(asAnalyst, "class_uid = 4003 and "+name+" = "+strconv.Quote(values[0])); w.Code == 200 && strings.Count(w.Body.String(), `"ref"`) < 8 {
+				tried++
+				secret(name, h.searches(asAnalyst, "class_uid = 4003 and "+name+" = "+strconv.Quote(values[0])+contents))
+			}
+		}
+	}
+	if tried < 9 {
+		t.Errorf("%d fields lead to few events", tried)
+	}
+	for _, q := range []string{"class_uid = 4003 | limit 1", "class_uid = 4003 | sort by time | limit 1", "class_uid = 4003 | sort by src_endpoint.ip | limit 3"} {
+		secret(q, h.searches(asAnalyst, q+contents))
+	}
+	secret("a limit outside of the question", h.searches(asAnalyst, "class_uid = 4003"+contents, "limit", "1"))
+	secret("sorted by a field of nobody", h.searches(asAnalyst, "class_uid = 4003 | sort by native.unheard"))
+
+	// All of them are shown, in an order of their own, without people; and not one less.
+	all := rowsOf(t, h.searches(asAnalyst, "class_uid = 4003"+contents, "limit", "1000"))
+	if len(all) != len(people) || !slices.IsSortedFunc(all, func(a, b Row) int {
+		return strings.Compare(a.Time+a.Get("query.hostname"), b.Time+b.Get("query.hostname"))
+	}) {
+		t.Errorf("%d rows of contents, %d of people", len(all), len(people))
+	}
+	for _, r := range all {
+		if r.Ref != "" || len(r.Time) != len(time.DateOnly) || r.Get("src_endpoint.ip") != "" {
+			t.Fatalf("%+v", r)
+		}
+	}
+	secret("all but the first", h.searches(asAnalyst, `class_uid = 4003 and time > "`+people[0].Time+`"`+contents, "limit", "1000"))
+	secret("all but the first", h.searches(asAnalyst, "class_uid = 4003"+contents, "limit", "1000", "from", people[1].Time))
+
+	// The start page says the same.
+	page := func(q string) string {
+		return h.as(asAnalyst, "GET", "/?"+url.Values{"q": {q}}.Encode(), "").Body.String()
+	}
+	if text := page("class_uid = 4003 and src_endpoint.port = " + people[0].Get("src_endpoint.port") + contents); strings.Contains(text, all[0].Get("query.hostname")+"<") || !strings.Contains(text, "8 people or more") {
+		t.Errorf("the page: %s", text)
 	}
 }

@@ -154,6 +154,10 @@ func (s *Server) answer(r *http.Request, page *startPage) error {
 	if err == nil {
 		err = s.judge(r.Context(), p, "search", access.Search{Query: a.query}, &a)
 	}
+	a.limit = pageRows + 1
+	if err == nil {
+		err = s.mixed(r.Context(), p, a)
+	}
 	var no *Refused
 	var bad *badRequest
 	switch {
@@ -180,7 +184,6 @@ func (s *Server) answer(r *http.Request, page *startPage) error {
 		page.Table = t
 		return nil
 	}
-	a.limit = pageRows + 1
 	return s.shown(r, p, a, func(v Row) error {
 		if len(page.Rows) == pageRows {
 			page.More = true
