@@ -80,7 +80,7 @@ func (b *Book) stands(a *authorisation, id string, q *Question) *Refusal {
 // an office that reads events.
 func (b *Book) inOffice(o *policy.Offices, a *authorisation) bool {
 	for _, f := range o.Offices {
-		if f.Holder != "" && a.reader(f.Holder) {
+		if f.Holder != "" && a.reader(ident(f.Holder)) {
 			if p, ok := o.Person(f.ID); ok && holds(o, p, reading...) {
 				return true
 			}
@@ -110,7 +110,9 @@ func (b *Book) Closed(ctx context.Context) (map[string]uint64, error) {
 		}
 	}
 	for _, l := range b.looks {
-		open[l.form.Case] = open[l.form.Case] || l.open(now)
+		if l.open(now) {
+			open[l.form.Case] = true
+		}
 	}
 	for c := range open {
 		delete(out, c)
