@@ -22,7 +22,7 @@ var layers = [][]string{
 	{"internal/admit", "internal/ocsf", "internal/evidence", "internal/ledger", "internal/index", "internal/detect", "internal/collect", "internal/officer", "internal/vault"},
 	{"internal/pseudonym", "internal/access", "internal/alias", "internal/demo", "internal/attest"},
 	{"internal/scan", "internal/pipeline", "internal/report", "internal/lifecycle", "internal/cases", "internal/broker", "internal/keyholder"},
-	{"internal/login"},
+	{"internal/login", "internal/oversight"},
 	{"internal/web"},
 	{"cmd/counterseal"},
 }

@@ -1,0 +1,325 @@
+package oversight
+
+import (
+	"cmp"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/counterseal/counterseal/internal/ledger"
+)
+
+// How much a Tally keeps.
+const (
+	maxValues  = 1000    // of one dimension; what comes later is one value
+	maxPending = 200_000 // requests for an authorisation of the last 90 days
+	beyond     = "more"  // that value
+)
+
+// Tally counts the statements of a period. It is given each statement of the ledger in
+// order, keeps counts alone, and takes the same time for each.
+type Tally struct {
+	from, to  time.Time
+	families  map[string]*family
+	asked     map[string]time.Time // for an authorisation, until it is too old to be decided
+	lag       lags
+	drawWrong bool
+	silent    *Silence // at the end of the period
+	next      uint64
+}
+
+type family struct {
+	total int64
+	dims  map[string]map[string]int64
+}
+
+// lags counts reviews by how many whole days the looks had waited.
+type lags struct {
+	total int64
+	days  [Days]int64 // the last one: that or more
+}
+
+// Days is where the report ends to tell lags apart.
+const Days = 92
+
+// NewTally begins to count from a moment up to, and without, another.
+func NewTally(from, to time.Time) *Tally {
+	return &Tally{from: from, to: to, families: map[string]*family{}, asked: map[string]time.Time{}}
+}
+
+// tallied are the kinds that a Tally looks into, without a statement before the period.
+var tallied = map[string]string{
+	"authorisation.ended": "ended", "grant.opened": "grants", "glass.broken": "glasses", "unmask.opened": "names-opened", "hold.placed": "holds-placed",
+	"hold.released": "holds-released", "destruction.done": "destructions", "package.made": "packages", "containment.ordered": "containments", "question.reported": "reported",
+}
+
+// Add counts a statement.
+func (t *Tally) Add(index uint64, s ledger.Statement) {
+	t.next = index + 1
+	if !s.Time.Before(t.to) { // the clock may step back, so what follows is still looked at
+		return
+	}
+	within := !s.Time.Before(t.from)
+	switch s.Kind {
+	case "request.served":
+		if within {
+			t.served(&s)
+		}
+	case "look.reviewed":
+		t.reviewed(&s)
+	case "request.refused":
+		if within {
+			var d struct {
+				Office string `json:"office"`
+				Rule   string `json:"rule"`
+			}
+			_ = json.Unmarshal(s.Detail, &d) // what it does not say is unnamed
+			rule, _, _ := strings.Cut(d.Rule, " ")
+			t.count("refused", "rule", rule, "office", d.Office)
+		}
+	case "authorisation.requested":
+		if len(s.Subject) > 0 {
+			t.remember(s.Subject[0], s.Time)
+		}
+		if within {
+			t.count("requests")
+		}
+	case "authorisation.decided":
+		if within {
+			var d decidedDetail
+			_ = json.Unmarshal(s.Detail, &d)
+			speed := "a-minute-or-more"
+			if at, ok := t.asked[d.Authorisation]; ok && s.Time.Sub(at) < Quick {
+				speed = "under-60-seconds"
+			}
+			t.count("decisions", "decision", d.Decision, "speed", speed)
+		}
+	case "oversight.silent":
+		var d silentDetail
+		_ = json.Unmarshal(s.Detail, &d)
+		t.silent = &Silence{cmp.Or(d.Reason, Unheard), timeOr(d.Since, s.Time)}
+	case "oversight.back":
+		t.silent = nil
+	default:
+		name := tallied[s.Kind]
+		if name == "" || !within {
+			return
+		}
+		if name == "ended" || name == "reported" {
+			var d struct {
+				Reason string `json:"reason"`
+			}
+			_ = json.Unmarshal(s.Detail, &d)
+			t.count(name, "reason", d.Reason)
+			return
+		}
+		t.count(name)
+	}
+}
+
+// served counts a question about events.
+func (t *Tally) served(s *ledger.Statement) {
+	var d servedDetail
+	if json.Unmarshal(s.Detail, &d) != nil || d.Selects == "" {
+		return // it asked for no events
+	}
+	switch d.Look {
+	case People:
+		t.count("looks", "act", d.Act, "class", d.Selects, "office", d.Office, "cover", d.CoveredBy)
+	case Wide:
+		drawn := len(s.Subject) > 0
+		t.drawWrong = t.drawWrong || drawn != Drawn(s.ID)
+		t.count("wide", "act", d.Act, "office", d.Office)
+	default:
+		if d.Selects == "nobody" {
+			t.count("free", "act", d.Act, "office", d.Office)
+		}
+	}
+}
+
+// reviewed counts a review by when the look was. A review after the period is not known
+// to a report about it, so that the report says the same whenever it is made.
+func (t *Tally) reviewed(s *ledger.Statement) {
+	var d reviewedDetail
+	if json.Unmarshal(s.Detail, &d) != nil || d.Kind != People {
+		return
+	}
+	at, err := time.Parse(stampForm, d.Looked)
+	if err != nil || at.Before(t.from.Truncate(time.Second)) || !at.Before(t.to) {
+		return
+	}
+	t.family("looks").add("review", d.Outcome)
+	t.lag.total++
+	t.lag.days[min(max(int(s.Time.Sub(at)/(24*time.Hour)), 0), Days-1)]++
+}
+
+func (t *Tally) family(name string) *family {
+	f := t.families[name]
+	if f == nil {
+		f = &family{dims: map[string]map[string]int64{}}
+		t.families[name] = f
+	}
+	return f
+}
+
+func (t *Tally) count(name string, pairs ...string) {
+	f := t.family(name)
+	f.total++
+	for i := 0; i < len(pairs); i += 2 {
+		f.add(pairs[i], pairs[i+1])
+	}
+}
+
+func (f *family) add(dim, value string) {
+	if f.dims[dim] == nil {
+		f.dims[dim] = map[string]int64{}
+	}
+	switch values := f.dims[dim]; {
+	case !isValue(value):
+		value = "unnamed"
+		fallthrough
+	default:
+		if _, ok := values[value]; !ok && len(values) >= maxValues {
+			value = beyond
+		}
+		values[value]++
+	}
+}
+
+// isValue takes what one line of the report can hold.
+func isValue(s string) bool {
+	return s != "" && s != merged && len(s) <= 128 && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
+}
+
+// remember keeps when an authorisation was asked for, as long as it can be decided.
+func (t *Tally) remember(id string, at time.Time) {
+	if len(t.asked) >= maxPending {
+		maps.DeleteFunc(t.asked, func(_ string, was time.Time) bool { return at.Sub(was) > Kept })
+	}
+	if len(t.asked) < maxPending {
+		t.asked[id] = at
+	}
+}
+
+// percentile gives the whole days after which a share of the reviewed looks was reviewed.
+func (l *lags) percentile(share float64) int {
+	need, sum := int64(share*float64(l.total)+0.5), int64(0)
+	for day, n := range l.days {
+		if sum += n; sum >= max(need, 1) {
+			return day
+		}
+	}
+	return Days - 1
+}
+
+// names are the families of a report, in its order, with the dimensions that each may be
+// told by: in public, and to those inside.
+var names = []struct {
+	name           string
+	public, inside []string
+}{
+	{"looks", []string{"act", "class", "cover", "review"}, []string{"office"}},
+	{"wide", []string{"act"}, []string{"office"}},
+	{"free", []string{"act"}, []string{"office"}},
+	{"refused", nil, []string{"rule", "office"}},
+	{"requests", nil, nil},
+	{"decisions", []string{"decision", "speed"}, nil},
+	{"ended", []string{"reason"}, nil},
+	{"grants", nil, nil},
+	{"glasses", nil, nil},
+	{"names-opened", nil, nil},
+	{"holds-placed", nil, nil},
+	{"holds-released", nil, nil},
+	{"destructions", nil, nil},
+	{"packages", nil, nil},
+	{"containments", nil, nil},
+	{"reported", nil, []string{"reason"}},
+}
+
+// Report gives what may be told of the counts. The caller fills in of which log.
+func (t *Tally) Report(audience string) *Report {
+	r := &Report{Audience: audience, From: t.from, To: t.to, Stopped: t.silent, DrawWrong: t.drawWrong, Median: -1, Slow: -1}
+	for _, n := range names {
+		f := t.families[n.name]
+		if f == nil {
+			f = &family{}
+		}
+		dims := slices.Clone(n.public)
+		if audience == Internal {
+			dims = append(dims, n.inside...)
+		}
+		r.Families = append(r.Families, f.shown(n.name, dims))
+	}
+	if t.lag.total >= MinCount {
+		r.Median, r.Slow = t.lag.percentile(0.5), t.lag.percentile(0.9)
+	}
+	return r
+}
+
+// shown is what may be told of a family.
+func (f *family) shown(name string, dims []string) Family {
+	out := Family{Name: name, Total: f.total}
+	if f.total < MinCount {
+		if f.total > 0 {
+			out.Total = Few
+		}
+		return out
+	}
+	for _, dim := range dims {
+		cells := maps.Clone(f.dims[dim])
+		if cells == nil {
+			cells = map[string]int64{}
+		}
+		sum := int64(0)
+		for _, n := range cells {
+			sum += n
+		}
+		if dim == "review" && sum < f.total {
+			cells["waiting"] += f.total - sum
+			sum = f.total
+		}
+		if sum != f.total {
+			continue // a review without its look: the sums would tell it
+		}
+		out.Parts = append(out.Parts, part(dim, cells))
+	}
+	return out
+}
+
+// part hides what is small of one division of a family: every count below MinCount, and
+// then the smallest others, all of one size together, until what is hidden are two values
+// or more, at least twice MinCount, and not as much as so many values of 7 are. So nobody can take the rest apart, not even with
+// this text at hand: TestNothingSmall tries every table.
+func part(dim string, cells map[string]int64) Part {
+	p := Part{Dim: dim}
+	hidden, rest := 0, int64(0)
+	left := map[string]int64{}
+	for value, n := range cells {
+		switch {
+		case n == 0:
+		case n < MinCount:
+			hidden++
+			rest += n
+		default:
+			left[value] = n
+		}
+	}
+	for hidden > 0 && (hidden < 2 || rest < 2*MinCount || rest == int64(hidden)*(MinCount-1)) && len(left) > 0 {
+		least := slices.Min(slices.Collect(maps.Values(left)))
+		for value, n := range left {
+			if n == least {
+				hidden++
+				rest += n
+				delete(left, value)
+			}
+		}
+	}
+	for _, value := range slices.Sorted(maps.Keys(left)) {
+		p.Rows = append(p.Rows, Count{value, left[value]})
+	}
+	slices.SortStableFunc(p.Rows, func(a, b Count) int { return cmp.Compare(b.N, a.N) })
+	p.Rest = rest
+	return p
+}
