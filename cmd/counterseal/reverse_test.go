@@ -87,6 +87,7 @@ func TestReverseSearch(t *testing.T) {
 	b.does(privacyOfficer, "authorise", authoriseNamed{ID: r.ID, Digest: r.Digest, Approve: true}, nil, 200, "approved")
 	rows(few, 9)
 	counts(more, "25")
+	rows(more+" and not actor.process.cmd_line : clinic", 0) // 9 and 16 are 25, asked in two parts
 	if code, text := b.as(0, "GET", "/api/v1/search", url.Values{"case": {"C-17"}, "q": {"source = idp and actor.process.cmd_line : clinic"}}, nil); code != 200 || shown(text) != 0 {
 		t.Errorf("another source: %d %s", code, text)
 	}

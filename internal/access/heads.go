@@ -2,6 +2,7 @@ package access
 
 import (
 	"iter"
+	"maps"
 
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/query"
@@ -61,6 +62,17 @@ func (h *Heads) Row(fields iter.Seq2[string, string], o Options) {
 
 // Full reports that more rows would not change the crowd.
 func (h *Heads) Full() bool { return len(h.seen) > OutsideAbove }
+
+// Join adds those of another count; nil adds nobody.
+func (h *Heads) Join(o *Heads) {
+	if o == nil {
+		return
+	}
+	if h.seen == nil {
+		h.seen = map[string]bool{}
+	}
+	maps.Copy(h.seen, o.seen)
+}
 
 // Crowd is how many people the rows showed.
 func (h *Heads) Crowd() Crowd {

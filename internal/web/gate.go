@@ -263,12 +263,18 @@ func (s *Server) judge(ctx context.Context, p *permit, act string, q access.Ques
 		req.Context.Authorisation, req.Context.Grant = cover.Authorisation, cover.Grant
 		req.Context.Counsel, req.Context.Outside = cover.Counsel, cover.Outside
 	}
+	var heads *access.Heads
 	if v.Crowd() == access.CrowdMany && (p.cover.Authorisation == cases.Covers || v.Finding) {
-		crowd, err := s.crowd(ctx, q, o, a, p.cover.Scope)
-		if err != nil {
+		var err error
+		if heads, err = s.heads(ctx, q, o, a, p.cover.Scope); err != nil {
 			return err
 		}
-		req.Context.Crowd = string(crowd)
+		if heads != nil { // questions by the hour are one question
+			s.listing.Lock()
+			defer s.listing.Unlock()
+			heads.Join(s.listed[p.cover.ID])
+			req.Context.Crowd = string(heads.Crowd())
+		}
 	}
 	set := s.o.Gate.Policy()
 	p.decision = set.Decide(req)
@@ -301,6 +307,12 @@ func (s *Server) judge(ctx context.Context, p *permit, act string, q access.Ques
 		}
 		return nil
 	}
+	if heads != nil && p.cover.Authorisation == cases.Covers {
+		if s.listed == nil {
+			s.listed = map[string]*access.Heads{}
+		}
+		s.listed[p.cover.ID] = heads
+	}
 	a.bound(p.cover.Scope)
 	if p.cover.Notice != "" {
 		p.notices = append(p.notices, p.cover.Notice)
@@ -311,13 +323,13 @@ func (s *Server) judge(ctx context.Context, p *permit, act string, q access.Ques
 // maxHeads bounds the rows in which people are counted before an answer.
 const maxHeads = 500_000
 
-// crowd counts the people whom a question would show, inside of what covers it, where the
+// heads counts the people whom a question would show, inside of what covers it, where the
 // question does not say how many. Where more rows than maxHeads tell of few people it
-// stays unknown, and the asker narrows the question.
-func (s *Server) crowd(ctx context.Context, q access.Question, o access.Options, a *asked, scope cases.Scope) (access.Crowd, error) {
+// stays unknown, nil, and the asker narrows the question.
+func (s *Server) heads(ctx context.Context, q access.Question, o access.Options, a *asked, scope cases.Scope) (*access.Heads, error) {
 	rows, ok := access.Rows(q)
 	if !ok {
-		return access.CrowdMany, nil
+		return nil, nil
 	}
 	in := asked{query: rows, scope: a.scope}
 	in.bound(scope)
@@ -340,9 +352,9 @@ func (s *Server) crowd(ctx context.Context, q access.Question, o access.Options,
 		return !heads.Full()
 	})
 	if err != nil || n > maxHeads && !heads.Full() {
-		return access.CrowdMany, err
+		return nil, err
 	}
-	return heads.Crowd(), nil
+	return &heads, nil
 }
 
 // nobody is a question that selects nobody.
@@ -449,7 +461,7 @@ func (s *Server) hint(p *permit, v *access.Verdict) string {
 	case v != nil && v.Class.Has(access.Person):
 		return "ask for an authorisation: counterseal authorise request; or ask about events that select nobody"
 	}
-	return "counterseal policy test and docs/policy-matrix.md tell who may"
+	return "it is for another office: counterseal offices show tells who holds which, docs/policy-matrix.md what each may"
 }
 
 // errUnjudged is a defect of ours: a handler that answers with events and asked nobody.

@@ -79,6 +79,9 @@ type Server struct {
 	registry *prometheus.Registry
 	counts   access.Memory // that askers were shown
 
+	listing sync.Mutex
+	listed  map[string]*access.Heads // guarded by listing: whom the rows of an authorisation have shown
+
 	mu       sync.Mutex
 	once     [32]byte // digest of the one-time secret; zero when it was used
 	sessions map[[32]byte]time.Time
