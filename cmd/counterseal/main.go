@@ -20,6 +20,7 @@ import (
 
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/ledger"
+	_ "github.com/counterseal/counterseal/internal/quiet" // drops one line of the index library
 )
 
 // The exit codes, the same for every command.
