@@ -111,9 +111,12 @@ func doorClient(t *testing.T, card *x509.Certificate, at func() net.Addr) *http.
 	}
 	return &http.Client{Jar: jar, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
+			if address == "logs.example:443" {
+				address = at().String()
+			}
 			var d net.Dialer
-			return d.DialContext(ctx, "tcp", at().String())
+			return d.DialContext(ctx, "tcp", address)
 		}}}
 }
 
