@@ -107,7 +107,7 @@ func (s *server) ruleSet() (cases.RuleSet, []*sigma.Rule) {
 	held := map[string]bool{}
 	if o := s.force.Load().offices; o != nil {
 		for i := range o.Offices {
-			held[o.Offices[i].Holder] = o.Offices[i].Holder != ""
+			held[strings.ToLower(o.Offices[i].Holder)] = o.Offices[i].Holder != ""
 		}
 	}
 	set := cases.RuleSet{Digest: in.Digest()}

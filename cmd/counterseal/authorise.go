@@ -190,14 +190,14 @@ func (s *server) couldDecide(act string, owners ...string) []string {
 			owner = strings.ToLower(owner)
 			chain, _ := force.offices.Chain(owner)
 			for _, of := range force.offices.Offices {
-				if of.Holder == owner {
+				if strings.ToLower(of.Holder) == owner {
 					could = could && force.policy.Decide(policy.Request{
 						Principal: p, Action: act, Resource: policy.Resource{Owner: owner, Chain: append([]string{}, chain...), Authority: of.Authority},
 						Context: policy.Context{Now: s.now(), Offices: "kept", Crowd: string(access.CrowdNone)},
 					}).Allow
 				}
 			}
-			could = could && o.Holder != owner
+			could = could && strings.ToLower(o.Holder) != owner
 		}
 		if could {
 			out = append(out, o.ID)

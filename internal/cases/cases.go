@@ -298,7 +298,7 @@ func holds(o *policy.Offices, by policy.Person, roles ...string) bool {
 		return false
 	}
 	for _, f := range o.Offices {
-		if f.Holder == "" || f.Holder != ident(by.ID) {
+		if f.Holder == "" || ident(f.Holder) != ident(by.ID) {
 			continue
 		}
 		for _, r := range roles {
@@ -320,9 +320,13 @@ func ownerOf(o *policy.Offices, id string) (owner, bool) {
 	if !ok {
 		return w, false
 	}
-	w.Chain = append(w.Chain, chain...)
+	for _, p := range chain {
+		w.Chain = append(w.Chain, ident(p))
+	}
+	slices.Sort(w.Chain)
+	w.Chain = slices.Compact(w.Chain)
 	for _, f := range o.Offices {
-		if f.Holder == w.Person && !slices.Contains(w.Authorities, f.Authority) {
+		if ident(f.Holder) == w.Person && !slices.Contains(w.Authorities, f.Authority) {
 			w.Authorities = append(w.Authorities, f.Authority)
 		}
 	}
@@ -336,7 +340,7 @@ func office(o *policy.Offices, by policy.Person) (policy.Office, bool) {
 		return policy.Office{}, false
 	}
 	for _, f := range o.Offices {
-		if f.ID == by.Office && f.Holder != "" && f.Holder == ident(by.ID) {
+		if f.ID == by.Office && f.Holder != "" && ident(f.Holder) == ident(by.ID) {
 			return f, true
 		}
 	}
