@@ -14,6 +14,7 @@ import (
 	"github.com/counterseal/counterseal/internal/cases"
 	"github.com/counterseal/counterseal/internal/index"
 	"github.com/counterseal/counterseal/internal/login"
+	"github.com/counterseal/counterseal/internal/oversight"
 	"github.com/counterseal/counterseal/internal/policy"
 	"github.com/counterseal/counterseal/internal/query"
 )
@@ -31,7 +32,9 @@ type Gate struct {
 	// Purposes are the codes that the assessments in force declare.
 	Purposes func() []string
 	Cases    *cases.Book
-	Aliases  *alias.Book
+	// Oversight watches the looks; nil: nobody does, as before anybody is in office.
+	Oversight *oversight.Book
+	Aliases   *alias.Book
 	// Owner is the person id of the user who runs the server: os-1000.
 	Owner string
 	// Team names whoever works together outside of a case: they see the same aliases.
@@ -61,6 +64,9 @@ type permit struct {
 	cells    bool // counts only
 	veil     access.Veiling
 	notices  []string
+	watched  *watched // what overseers review; nil: nothing
+	rows     int      // of the answer
+	sized    bool     // the rows were counted
 }
 
 type permitKey struct{}
@@ -300,6 +306,7 @@ func (s *Server) judge(ctx context.Context, p *permit, act string, q access.Ques
 		}
 		return s.refusal(p, &v)
 	}
+	p.watch(v.Class, covered, access.Named(q, o))
 	if !covered {
 		p.cells = p.cells || v.Cells
 		if v.Veil {
