@@ -371,7 +371,7 @@ func storedSize(e *event.Event) int {
 // nameless gives a word that a sender chose, or says that it holds a name. It tells
 // no token: whoever sends may not ask which token a name has.
 func nameless(pol *policy, word string) string {
-	if label, err := pol.names.Label(word); err != nil || label != word {
+	if label, err := pol.quiet.Label(word); err != nil || label != word {
 		return "(a name)"
 	}
 	return word
@@ -516,6 +516,9 @@ func (p *Pipeline) append(ctx context.Context, pol *policy, w *work, compartment
 			}
 		}
 	}()
+	if err := p.vault.Keep(ctx); err != nil { // before the first event that a name belongs to
+		return nil, err
+	}
 	if len(t.originals) > 0 {
 		first, err := p.evidence.Append(ctx, evidence.Originals, compartment, t.originals)
 		if err != nil {

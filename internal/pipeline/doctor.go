@@ -82,6 +82,7 @@ func (p *Pipeline) Doctor(ctx context.Context, thorough bool) []Check {
 	if pol.protected.Digest() == "" {
 		add("protected", "warn", "no protected channel is named", "name the inspector general, counsel, press and the like in the file `protected`")
 	}
+	p.vaultChecks(ctx, thorough, add)
 	if hasOriginals(p.evidence.Compartments(evidence.Originals)) && !p.escrow {
 		add("originals", "warn", "originals are sealed to this server, not to two officers", "name the officers in the file `officers`")
 	} else if n := p.compare(ctx, thorough).unsealed; n > 0 {

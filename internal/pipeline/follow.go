@@ -575,6 +575,9 @@ func (p *Pipeline) sealGap(ctx context.Context, comp, source string, gaps []even
 	if err != nil {
 		return err
 	}
+	if err := p.vault.Keep(ctx); err != nil { // whose machine it is may be a token
+		return err
+	}
 	ref, err := p.evidence.Append(ctx, evidence.Events, comp, [][]byte{rec})
 	if err != nil {
 		return err
@@ -634,5 +637,5 @@ func (p *Pipeline) Rebuild(ctx context.Context, progress func(records int64)) er
 func (p *Pipeline) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	return errors.Join(p.sealGaps(ctx, &p.pending, &p.breaks), p.index.Close(), p.evidence.Close(), p.closeRecord(ctx), p.state.Close())
+	return errors.Join(p.sealGaps(ctx, &p.pending, &p.breaks), p.index.Close(), p.evidence.Close(), p.closeRecord(ctx), p.state.Close(), p.vault.Close())
 }

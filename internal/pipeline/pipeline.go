@@ -32,6 +32,7 @@ import (
 	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/pseudonym"
 	"github.com/counterseal/counterseal/internal/state"
+	"github.com/counterseal/counterseal/internal/vault"
 )
 
 // Options of a pipeline.
@@ -72,6 +73,7 @@ type Pipeline struct {
 	keyring  *keyring.Keyring
 	escrow   bool // new originals are sealed to officers
 	tokens   pseudonym.Tokenizer
+	vault    *vault.Vault
 	epoch    int
 	evidence *evidence.Store
 	recorder *attest.Recorder
@@ -188,6 +190,15 @@ func Open(ctx context.Context, o Options) (*Pipeline, error) {
 	if err := p.openRecord(ctx, o.Ledger); err != nil {
 		return nil, err
 	}
+	if err := p.openVault(ctx, seg.Escrow); err != nil {
+		return nil, errors.Join(err, p.recorder.Close(), p.state.Close())
+	}
+	opened := false
+	defer func() {
+		if !opened {
+			p.vault.Close() // nothing was put into it
+		}
+	}()
 	if o.Opened != nil {
 		if err := o.Opened(ctx, p); err != nil {
 			return nil, errors.Join(err, p.recorder.Close(), p.state.Close())
@@ -214,6 +225,7 @@ func Open(ctx context.Context, o Options) (*Pipeline, error) {
 	if err := p.startRecord(ctx, o.Ledger); err != nil {
 		return nil, errors.Join(err, p.index.Close(), p.evidence.Close(), p.recorder.Close(), p.state.Close())
 	}
+	opened = true
 	return p, nil
 }
 

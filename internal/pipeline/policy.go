@@ -48,7 +48,8 @@ type policy struct {
 	digest    string // of the context
 	pias      *pia.Set
 	protected *admit.Protected
-	names     *pseudonym.Pseudonymiser
+	names     *pseudonym.Pseudonymiser // of ingest: whom it meets is sealed
+	quiet     *pseudonym.Pseudonymiser // of everything else: it leaves no trace
 	rules     *detect.RuleSet
 	sources   map[string]string // source to a compartment of it, from every valid assessment
 	blobs     map[string][]byte // digest to document, of what a rebuild reads
@@ -79,7 +80,8 @@ func (p *Pipeline) compile(ctx context.Context, d Documents) (*policy, []Problem
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading the directory: %w", err)
 	}
-	pol.names = pseudonym.New(p.tokens, dir, p.hash)
+	pol.names = pseudonym.New(p.vault.Tokenizer(p.tokens), dir, p.hash)
+	pol.quiet = pseudonym.New(p.tokens, dir, p.hash)
 
 	var good []*pia.PIA
 	for _, doc := range d.PIAs {
@@ -140,7 +142,7 @@ func (pol *policy) asking() access.Options {
 	return access.Options{
 		Protected: pol.protected.Mentions,
 		Known: func(text string) bool {
-			label, err := pol.names.Label(text)
+			label, err := pol.quiet.Label(text)
 			return err != nil || label != text
 		},
 	}

@@ -145,7 +145,8 @@ func (p *Pipeline) startRecord(ctx context.Context, o LedgerOptions) error {
 	}
 	recording, stop := context.WithCancel(context.WithoutCancel(ctx))
 	p.stopRecord = stop
-	p.record.Add(2)
+	p.record.Add(3)
+	go p.tendVault(recording)
 	go func() {
 		defer p.record.Done()
 		p.segments.Run(recording, p.evidence)
@@ -172,7 +173,7 @@ func (p *Pipeline) startRecord(ctx context.Context, o LedgerOptions) error {
 func (p *Pipeline) closeRecord(ctx context.Context) error {
 	p.stopRecord()
 	p.record.Wait()
-	err := errors.Join(p.segments.Flush(ctx, p.evidence), p.stateWindows(ctx))
+	err := errors.Join(p.segments.Flush(ctx, p.evidence), p.stateWindows(ctx), p.vault.CloseWindow(ctx))
 	if p.leaving != "" && err == nil {
 		_, err = p.recorder.Record(ctx, attest.Act{Kind: "server.stop", Actor: attest.System, Subject: []string{node}, Detail: map[string]any{"reason": p.leaving}})
 	}

@@ -65,7 +65,7 @@ func (p *Pipeline) Replay(ctx context.Context, compartment string, segment uuid.
 			r.Refused = badLine(&rec)
 		default:
 			var counts admit.Counts
-			now, err := pol.names.Event(admit.Minimise(&rec, rule, p.hash, &counts))
+			now, err := pol.quiet.Event(admit.Minimise(&rec, rule, p.hash, &counts))
 			if err != nil {
 				return err
 			}
@@ -99,7 +99,7 @@ func (p *Pipeline) recallPolicy(now *policy, digest string) (*policy, error) {
 		return nil, err
 	}
 	pol := &policy{
-		context: *c, digest: digest, pias: then.pias, protected: now.protected, names: now.names, rules: then.rules,
+		context: *c, digest: digest, pias: then.pias, protected: now.protected, names: now.names, quiet: now.quiet, rules: then.rules,
 		sources: make(map[string]string), sights: make(map[sightKey]detect.Sight),
 	}
 	return pol, nil
