@@ -250,7 +250,10 @@ func (s *Server) shown(r *http.Request, p *permit, a asked, fn func(Row) error) 
 
 func (s *Server) each(r *http.Request, a asked, fn func(*index.Row) error) error {
 	var failed error
+	p := permitOf(r.Context())
+	p.counted(0)
 	err := s.o.Pipeline.Index().Query(r.Context(), a.query, a.scope, a.limit, func(row index.Row) bool {
+		p.counted(1)
 		failed = fn(&row)
 		return failed == nil
 	})
@@ -278,6 +281,7 @@ func (s *Server) findings(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	p.counted(len(all))
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	buf := bufio.NewWriter(w)
 	enc := json.NewEncoder(buf)
@@ -366,7 +370,9 @@ func (s *Server) askable(ctx context.Context, req *RetroRequest) (*detect.RuleSe
 func (s *Server) table(ctx context.Context, p *permit, a asked) (index.Table, error) {
 	ix := s.o.Pipeline.Index()
 	if !p.cells {
-		return ix.Stats(ctx, a.query, a.scope)
+		t, err := ix.Stats(ctx, a.query, a.scope)
+		p.counted(len(t.Rows))
+		return t, err
 	}
 	c, _ := access.Cell(a.query)
 	t, err := ix.Stats(ctx, c.Query, a.scope)

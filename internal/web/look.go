@@ -9,11 +9,18 @@ import (
 	"hash"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
+	"github.com/counterseal/counterseal/internal/access"
 	"github.com/counterseal/counterseal/internal/attest"
+	"github.com/counterseal/counterseal/internal/cases"
+	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/login"
+	"github.com/counterseal/counterseal/internal/oversight"
 )
 
 // actorKey is the key of the actor in the context of a request.
@@ -62,6 +69,8 @@ type question struct {
 	Query      string `json:"query,omitempty"`
 	Body       []byte `json:"body,omitempty"`
 	BodySHA256 string `json:"body_sha256,omitempty"`
+	// Look is whom a look is about and who looked, for those who review it.
+	Look *oversight.About `json:"look,omitempty"`
 }
 
 // look is one request of a person on its way into the ledger.
@@ -73,6 +82,101 @@ type look struct {
 	sum   hash.Hash // nil: no body was read
 
 	permit *permit // nil: it came to no decision
+	id     string  // of the statement, where it is a look that overseers review
+	people heads   // that the answer shows
+}
+
+// watched is what overseers review of a request.
+type watched struct {
+	kind  string // oversight.People or oversight.Wide
+	cover cases.Cover
+	named []string
+}
+
+// watch remembers that a question was allowed: as a look at people where something covers
+// it, as a wide one where it lists people and nothing does.
+func (p *permit) watch(class access.Class, covered bool, named []access.Identity) {
+	switch {
+	case class == access.Nobody:
+		return
+	case covered:
+		if p.watched == nil || p.watched.kind != oversight.People {
+			p.watched = &watched{kind: oversight.People, cover: p.cover}
+		}
+	case p.watched == nil:
+		p.watched = &watched{kind: oversight.Wide}
+	}
+	for _, n := range named {
+		if !slices.Contains(p.watched.named, n.Value) {
+			p.watched.named = append(p.watched.named, n.Value)
+		}
+	}
+}
+
+// counted adds to the rows of the answer.
+func (p *permit) counted(n int) {
+	p.rows, p.sized = p.rows+n, true
+}
+
+// heads counts the tokens of different people in what is shown, of devices and addresses
+// where there are none of people.
+type heads struct {
+	tail            []byte // the end of what came, which may begin a token
+	people, devices map[string]bool
+}
+
+// enough is more than oversight.PeopleClass tells apart.
+const enough = 200
+
+func (h *heads) take(b []byte) {
+	if h.people == nil {
+		h.people, h.devices = map[string]bool{}, map[string]bool{}
+	}
+	text := append(h.tail, b...)
+	for at := 0; len(h.people) < enough && at < len(text); {
+		from, to := event.NextToken(text[at:])
+		if from < 0 {
+			break
+		}
+		token := string(text[at+from : at+to])
+		switch k := event.TokenKind(token[0]); {
+		case k == event.Person || k == event.Mail:
+			h.people[token] = true
+		case len(h.devices) < enough:
+			h.devices[token] = true
+		}
+		at += to
+	}
+	h.tail = append(h.tail[:0], text[max(0, len(text)-40):]...)
+}
+
+func (h *heads) count() int {
+	if len(h.people) > 0 {
+		return len(h.people)
+	}
+	return len(h.devices)
+}
+
+// answered states how much a look at people showed, when its answer has ended or was broken
+// off. The look itself stands in the ledger from before it began. What is missing here was
+// cut off by the end of the process: the queue says that nobody knows.
+func (l *look) answered() {
+	if l == nil || l.id == "" {
+		return
+	}
+	rows := -1
+	if l.permit.sized {
+		rows = oversight.RowClass(l.permit.rows)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.r.Context()), 10*time.Second)
+	defer cancel()
+	_, err := l.s.o.Pipeline.Recorder().Record(ctx, attest.Act{Kind: "look.answered", Actor: l.permit.actor, Purpose: l.permit.purpose, Subject: []string{l.id},
+		Detail: map[string]any{"look": l.id, "rows": rows, "people": oversight.PeopleClass(l.people.count())}})
+	if err != nil {
+		l.s.log.Error("how much a look showed could not be stated", "err", err)
+		return
+	}
+	l.s.o.Gate.Oversight.Stated(ctx, "look.answered", l.id)
 }
 
 // recorded makes a request whose answer does not begin before the ledger has it.
@@ -111,6 +215,12 @@ func (l *look) state(status int) error {
 	if l.sum != nil {
 		q.BodySHA256 = hex.EncodeToString(l.sum.Sum(nil))
 	}
+	p := l.permit
+	seen := p != nil && p.watched != nil && p.decision.Allow && status < http.StatusBadRequest
+	if seen {
+		about := oversight.AboutOf(l.s.o.Gate.Offices(), p.person.ID, p.watched.named)
+		q.Look = &about
+	}
 	payload, err := json.Marshal(q)
 	if err != nil {
 		return err
@@ -125,7 +235,7 @@ func (l *look) state(status int) error {
 	}
 	act := attest.Act{Kind: "request.served", Actor: l.s.actor(l.r)}
 	detail := map[string]any{"route": l.route, "status": status, "question": digest}
-	if p := l.permit; p != nil {
+	if p != nil {
 		act.Actor, act.Purpose = p.actor, p.purpose
 		detail["act"], detail["policies"] = p.act, strings.Join(p.decision.Policies, " ")
 		for name, text := range map[string]string{"selects": p.selects, "office": p.person.Office, "cover": p.cover.ID} {
@@ -140,9 +250,31 @@ func (l *look) state(status int) error {
 			act.Kind, detail["rule"] = "request.refused", strings.Join(p.decision.Policies, " ")
 		}
 	}
+	queued := false
+	if seen {
+		if act.ID, err = uuid.NewV7(); err != nil {
+			return err
+		}
+		detail["look"] = p.watched.kind
+		queued = p.watched.kind == oversight.People || oversight.Drawn(act.ID)
+		for name, text := range map[string]string{"cover": p.watched.cover.ID, "covered_by": p.watched.cover.Kind, "case": p.caseID, "purpose": p.purpose} {
+			if text != "" {
+				detail[name] = text
+			}
+		}
+	}
+	if queued { // found again by its id
+		act.Subject = []string{act.ID.String()}
+	}
 	act.Detail = detail
-	_, err = rec.Record(ctx, act)
-	return err
+	if _, err = rec.Record(ctx, act); err != nil || !queued {
+		return err
+	}
+	l.s.o.Gate.Oversight.Stated(ctx, act.Kind, act.Subject[0])
+	if p.watched.kind == oversight.People {
+		l.id = act.Subject[0]
+	}
+	return nil
 }
 
 // login states that a session begins, or that somebody was turned away.

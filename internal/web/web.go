@@ -228,6 +228,7 @@ func (s *Server) mux(allowed func(*http.Request) bool, where place) http.Handler
 			if rt.look {
 				r = s.recorded(a, r, rt.pattern)
 			}
+			defer func() { a.look.answered() }() // also of an answer that is broken off
 			if err := s.through(a, r, rt); err != nil {
 				s.fail(a, r, err)
 			}
@@ -281,6 +282,7 @@ func (w *aliased) Write(b []byte) (int, error) {
 	if len(b) == 0 { // begins the answer
 		return w.answerWriter.Write(b)
 	}
+	w.look.people.take(b)
 	return w.out.Write(b)
 }
 
