@@ -251,9 +251,6 @@ func newHoldRelease(env *environment) *cobra.Command {
 				}
 				return sendRequest(env, out, &r, r.Statement)
 			}
-			if len(decisions) != 2 {
-				return misused(cmd, "--decision is given %d times: the decisions of two officers end a hold", len(decisions))
-			}
 			in := holdRelease{Hold: args[0]}
 			var err error
 			if in.Statement, _, err = readStatement(request); err != nil {
