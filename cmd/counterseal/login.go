@@ -208,12 +208,17 @@ func newLogin(env *environment) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if address == "" {
 				var err error
-				if address, err = whereToSignIn(&f, &ca); err != nil {
+				if address, err = whereToSignIn(&f); err != nil {
 					return err
 				}
 			}
 			if ca == "" {
 				ca = os.Getenv("COUNTERSEAL_CA")
+			}
+			if s, err := readSession(); ca == "" && s != nil && err == nil {
+				if u, err := loginURL(address); err == nil && u == s.URL {
+					ca = s.CA // as at the login before
+				}
 			}
 			a, err := newAsking(address, ca)
 			if err != nil {
@@ -227,8 +232,8 @@ func newLogin(env *environment) *cobra.Command {
 }
 
 // whereToSignIn is the server of the environment, that of the configuration, or the one at
-// which this terminal signed in before, with the authority that was named then.
-func whereToSignIn(f *configFlags, ca *string) (string, error) {
+// which this terminal signed in before.
+func whereToSignIn(f *configFlags) (string, error) {
 	if address := os.Getenv("COUNTERSEAL_SERVER"); address != "" && f.file == "" && f.data == "" {
 		return address, nil
 	}
@@ -240,9 +245,6 @@ func whereToSignIn(f *configFlags, ca *string) (string, error) {
 		return cfg.Login.Origin, nil
 	}
 	if s, err := readSession(); s != nil && err == nil && cfg.path == "" {
-		if *ca == "" {
-			*ca = s.CA
-		}
 		return s.URL, nil
 	}
 	return "", usage("--server is the address of the login: the configuration has none")

@@ -31,14 +31,14 @@ import (
 	"github.com/counterseal/counterseal/internal/login"
 )
 
-// layCertificate writes a certificate for logs.example and gives it.
+// layCertificate writes a certificate for logs.example and localhost, and gives it.
 func layCertificate(t *testing.T, dir string, serial int64) *x509.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	card := &x509.Certificate{SerialNumber: big.NewInt(serial), DNSNames: []string{"logs.example"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true}
+	card := &x509.Certificate{SerialNumber: big.NewInt(serial), DNSNames: []string{"logs.example", "localhost"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true}
 	raw, err := x509.CreateCertificate(rand.Reader, card, card, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)
@@ -124,6 +124,7 @@ func doorClient(t *testing.T, card *x509.Certificate, at func() net.Addr) *http.
 type person struct {
 	t    *testing.T
 	c    *http.Client
+	rp   virtualwebauthn.RelyingParty // the server
 	auth virtualwebauthn.Authenticator
 	cred virtualwebauthn.Credential
 	id   string
@@ -134,7 +135,7 @@ var doorRP = virtualwebauthn.RelyingParty{ID: "logs.example", Name: "Counterseal
 
 func (p *person) post(path, body string) (int, string) {
 	p.t.Helper()
-	r, err := http.NewRequest(http.MethodPost, "https://logs.example"+path, strings.NewReader(body))
+	r, err := http.NewRequest(http.MethodPost, p.rp.Origin+path, strings.NewReader(body))
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -156,7 +157,12 @@ func (p *person) post(path, body string) (int, string) {
 // newPerson makes an account by a secret.
 func newPerson(t *testing.T, c *http.Client, secret string) *person {
 	t.Helper()
-	p := &person{t: t, c: c, auth: virtualwebauthn.NewAuthenticator(), cred: virtualwebauthn.NewCredential(virtualwebauthn.KeyTypeEC2)}
+	return newPersonAt(t, c, doorRP, secret)
+}
+
+func newPersonAt(t *testing.T, c *http.Client, rp virtualwebauthn.RelyingParty, secret string) *person {
+	t.Helper()
+	p := &person{t: t, c: c, rp: rp, auth: virtualwebauthn.NewAuthenticator(), cred: virtualwebauthn.NewCredential(virtualwebauthn.KeyTypeEC2)}
 	code, out := p.post("/login/register/begin", `{"secret":"`+secret+`"}`)
 	if code != 200 {
 		t.Fatalf("begin: %d %s", code, out)
@@ -165,7 +171,7 @@ func newPerson(t *testing.T, c *http.Client, secret string) *person {
 	if err != nil {
 		t.Fatal(err)
 	}
-	code, out = p.post("/login/register/finish", virtualwebauthn.CreateAttestationResponse(doorRP, p.auth, p.cred, *o))
+	code, out = p.post("/login/register/finish", virtualwebauthn.CreateAttestationResponse(rp, p.auth, p.cred, *o))
 	var got struct{ Account, CSRF string }
 	if err := json.Unmarshal([]byte(out), &got); code != 200 || err != nil {
 		t.Fatalf("finish: %d %s", code, out)
