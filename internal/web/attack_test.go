@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"net/http/httptest"
@@ -10,6 +11,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/index"
+	"github.com/counterseal/counterseal/internal/query"
 )
 
 // Users of a house with offices, by their place in matrixRoles.
@@ -169,5 +174,31 @@ func TestHarmlessHalves(t *testing.T) {
 	}
 	if text := page("class_uid = 4003 and src_endpoint.port = " + people[0].Get("src_endpoint.port") + contents); strings.Contains(text, all[0].Get("query.hostname")+"<") || !strings.Contains(text, "8 people or more") {
 		t.Errorf("the page: %s", text)
+	}
+}
+
+// TestRecordsOfSomebody: a record in which anybody stands, in whatever field, is not opened
+// without an authorisation.
+func TestRecordsOfSomebody(t *testing.T) {
+	h := staffed(t)
+	h.o.Acts["prove"] = func(ctx context.Context, _ string, body []byte) (any, error) {
+		return map[string]any{}, h.JudgeRecord(ctx, string(body), true)
+	}
+	seen := map[string]string{} // a record of each dataset
+	err := h.pipe.Index().Query(t.Context(), &query.Query{}, index.Scope{}, 100_000, func(r index.Row) bool {
+		for _, f := range slices.Concat(r.OCSF, r.Native) {
+			if from, _ := event.NextToken([]byte(f.Value)); from >= 0 && r.Kind != index.KindFinding {
+				seen[r.Dataset] = r.Ref
+			}
+		}
+		return true
+	})
+	if err != nil || len(seen) < 8 {
+		t.Fatalf("%d datasets: %v", len(seen), err)
+	}
+	for dataset, ref := range seen {
+		if w := h.as(asInvestigator, "POST", "/api/v1/acts/prove", ref); w.Code != 403 {
+			t.Errorf("a record of %s: %d %s", dataset, w.Code, w.Body)
+		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/counterseal/counterseal/internal/access"
 	"github.com/counterseal/counterseal/internal/alias"
 	"github.com/counterseal/counterseal/internal/cases"
+	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/index"
 	"github.com/counterseal/counterseal/internal/login"
 	"github.com/counterseal/counterseal/internal/oversight"
@@ -381,22 +382,40 @@ func (s *Server) JudgeRecord(ctx context.Context, ref string, opened bool) error
 	row := &query.Query{Where: query.Equal{Field: "ref", Pattern: query.Literal(ref)}}
 	o := s.o.Gate.Access()
 	people := query.OneOf{Field: "user.uid"}
-	found := false
+	found, somebody, class := false, false, ""
+	look := func(name, value string) {
+		if name == "class_uid" {
+			class = value
+		}
+		if id, ok := access.Canonical(name, value, o); ok {
+			people.Of = append(people.Of, query.Literal(id.Value))
+		}
+		for rest := []byte(value); ; { // also inside of texts
+			from, to := event.NextToken(rest)
+			if from < 0 {
+				break
+			}
+			people.Of = append(people.Of, query.Literal(string(rest[from:to])))
+			rest = rest[to:]
+		}
+		somebody = somebody || access.Somebody(class, name, value, o)
+	}
 	err := s.o.Pipeline.Index().Query(ctx, row, index.Scope{}, 1, func(r index.Row) bool {
 		found = true
 		for _, f := range r.OCSF {
-			if id, ok := access.Canonical(f.Name, f.Value, o); ok {
-				people.Of = append(people.Of, query.Literal(id.Value))
-			}
+			look(f.Name, f.Value)
+		}
+		for _, f := range r.Native {
+			look("native."+f.Name, f.Value)
 		}
 		return true
 	})
 	switch {
 	case err != nil:
 		return err
-	case !found:
+	case !found, somebody && len(people.Of) == 0:
 		p.judged = true
-		return &Refused{"the index has no row of this record, so nobody can tell whom it is about", "name a record that a search shows"}
+		return &Refused{"nobody can tell whom this record is about: the index has no row of it, or none that names them", "name a record that a search shows; without --open its proof tells nothing of it"}
 	case len(people.Of) > 0:
 		a.query = &query.Query{Where: people}
 	}
