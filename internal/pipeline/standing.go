@@ -70,6 +70,7 @@ const (
 type forms struct {
 	aside []Aside
 	held  []Held
+	files []detect.File // those with any of both, as they are written
 }
 
 // stand judges each rule of the files. It gives the files as they come into force: what
@@ -141,6 +142,7 @@ func (p *Pipeline) stand(ctx context.Context, files []detect.File, o access.Opti
 	kept := make([]detect.File, 0, len(files))
 	for _, f := range files {
 		if touched[f.Path] {
+			st.files = append(st.files, f)
 			f.Data = rewritten(f.Data, out, texts)
 		}
 		if len(f.Data) > 0 || !touched[f.Path] {
@@ -251,8 +253,9 @@ func (p *Pipeline) Stand(ctx context.Context) error {
 	if len(pol.standing.aside)+len(pol.standing.held) == 0 {
 		return nil
 	}
-	_, st, err := p.stand(ctx, pol.from.Rules, pol.asking())
-	if err != nil || reflect.DeepEqual(st, pol.standing) {
+	// The other files hold nothing that could be answered otherwise.
+	_, st, err := p.stand(ctx, pol.standing.files, pol.asking())
+	if err != nil || reflect.DeepEqual(st.aside, pol.standing.aside) && reflect.DeepEqual(st.held, pol.standing.held) {
 		return err
 	}
 	return p.setDocuments(ctx, pol.from)
