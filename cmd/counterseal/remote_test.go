@@ -275,7 +275,7 @@ func TestRemote(t *testing.T) {
 	if err := os.WriteFile(path, old, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	analyst.run(exitRefused, "sign in again: counterseal login", "search", "source = idp")
+	analyst.run(exitRefused, "the session of this terminal has ended", "search", "source = idp")
 	officer.run(0, "signed out", "logout")
 	officer.run(exitRefused, "counterseal login", "authorise", "list", "--server", at)
 

@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -547,24 +548,37 @@ func TestSessionFile(t *testing.T) {
 	if sign, err := bearer(&config{}); sign != "" || err != nil {
 		t.Errorf("without a login: %q %v", sign, err)
 	}
+	// What was asked as an account is not asked as the owner of the machine later on.
+	if text, err = json.Marshal(terminalSession{URL: "https://logs.example", Secret: "css_A", Expires: time.Now().Add(-time.Second)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var x *exitError
+	if _, err := bearer(&c); !errors.As(err, &x) || x.code != exitRefused || !strings.Contains(x.hint, "counterseal login") {
+		t.Errorf("a session that has ended: %v", err)
+	}
 }
 
 func FuzzParseSession(f *testing.F) {
 	f.Add([]byte(`{"url":"https://logs.example:8443","secret":"css_A","expires":"2027-01-02T03:04:05Z"}`))
+	f.Add([]byte(`{"url":"https://logs.example","ca":"/etc/ca.pem","secret":"css_A","expires":"2027-01-02T03:04:05Z"}`))
+	f.Add([]byte(`{"url":"https://logs.example","ca":"ca.pem","secret":"css_A","expires":"2027-01-02T03:04:05Z"}`))
 	f.Add([]byte(`{"url":"http://logs.example","secret":"css_A\n","expires":"0001-01-01T00:00:00Z"} x`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := parseSession(b)
 		if err != nil {
 			return
 		}
-		if strings.ContainsAny(s.Secret, " \r\n") || !strings.HasPrefix(s.URL, "https://") {
+		if strings.ContainsAny(s.Secret, " \r\n") || s.CA != "" && !filepath.IsAbs(s.CA) || !strings.HasPrefix(s.URL, "https://") {
 			t.Fatalf("%+v", s)
 		}
 		again, err := json.Marshal(s)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d, err := parseSession(again); err != nil || d.URL != s.URL || d.Secret != s.Secret || !d.Expires.Equal(s.Expires) {
+		if d, err := parseSession(again); err != nil || d.URL != s.URL || d.CA != s.CA || d.Secret != s.Secret || !d.Expires.Equal(s.Expires) {
 			t.Errorf("%s: %v", again, err)
 		}
 	})
