@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -42,5 +46,226 @@ func TestOpenedRecords(t *testing.T) {
 	for _, ref := range refs {
 		b.does(0, "prove", proveRequest{Ref: ref[1], Stream: "events", Open: true}, nil, 403, "authorisation")
 		b.does(0, "prove", proveRequest{Ref: ref[1], Stream: "events"}, nil, 403, "still being written")
+	}
+}
+
+// TestApprovalsAreOnce: a decision counts once and for what was read; one by a clock that
+// ran ahead, and one about a request whose text was exchanged on the disk, opens nothing.
+func TestApprovalsAreOnce(t *testing.T) {
+	b := openBureau(t)
+	who := b.people()
+	about := "class_uid = 3002 and user.uid = " + who[0]
+	now := b.now()
+	ask := authoriseAsk{whom: whom{People: who[:1]}, From: now.AddDate(0, 0, -30), To: now.Add(time.Hour), Predicate: "finding-1", Basis: "law-1", Ends: now.AddDate(0, 0, 9), Counsel: true}
+	var r, other authorisationRow
+	b.does(0, "authorise.request", ask, &r, 200, "")
+	ask.Counsel = false
+	b.does(0, "authorise.request", ask, &other, 200, "")
+
+	// The same person twice is one person; their word for one request is none for another.
+	yes := authoriseNamed{ID: r.ID, Digest: r.Digest, Approve: true}
+	b.does(privacyOfficer, "authorise", yes, &r, 200, "requested")
+	b.does(privacyOfficer, "authorise", yes, nil, 403, "has decided already")
+	b.does(privacyOfficer, "authorise", authoriseNamed{ID: other.ID, Digest: r.Digest, Approve: true}, nil, 403, "another one")
+	b.asks(about, 403, "not decided yet")
+	// Neither after a restart.
+	b.stop()
+	b.open()
+	b.does(privacyOfficer, "authorise", yes, nil, 403, "has decided already")
+	b.does(overseer, "authorise", yes, nil, 200, "approved")
+	b.asks(about, 200, who[0])
+
+	// A word that is brought again after the end brings nothing back.
+	b.does(0, "authorise.end", authoriseNamed{ID: r.ID, Reason: "done"}, nil, 200, "")
+	b.does(overseer, "authorise", yes, nil, 403, "settled")
+	b.asks(about, 403, "")
+
+	// A clock that ran ahead when it was agreed on.
+	b.later(2 * time.Hour)
+	b.does(overseer, "authorise", authoriseNamed{ID: other.ID, Digest: other.Digest, Approve: true}, nil, 200, "approved")
+	b.asks(about, 200, who[0])
+	b.later(-2 * time.Hour)
+	b.asks(about, 403, "clock ran ahead")
+	b.later(3 * time.Hour)
+	b.asks(about, 200, who[0])
+
+	// Its text is exchanged beside the ledger: another one than was agreed on covers nothing.
+	b.stop()
+	changed := 0
+	payloads := filepath.Join(b.dir, "data", "ledger", "payloads")
+	entries, err := os.ReadDir(payloads)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		path := filepath.Join(payloads, e.Name())
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(text, []byte(`"id":"`+other.ID)) && bytes.Contains(text, []byte(`"law-1"`)) {
+			changed++
+			if err := os.Chmod(path, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, bytes.Replace(text, []byte("law-1"), []byte("law-2"), 1), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if changed != 1 {
+		t.Fatalf("%d requests were found on the disk", changed)
+	}
+	if s, err := openAgain(b); err == nil { // it may refuse to start; if it starts, nothing is covered
+		b.s = s
+		b.asks(about, 403, "")
+		if err := s.close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// openAgain opens the server of a bureau, which may fail.
+func openAgain(b *bureau) (*server, error) {
+	cfg, err := readConfig(filepath.Join(b.dir, configName))
+	if err != nil {
+		return nil, err
+	}
+	return openServer(b.t.Context(), cfg, serverOptions{log: b.s.log, now: b.s.now})
+}
+
+// TestAliasesAndInjection: an alias says something only where it was shown, a token nowhere,
+// and no spelling of a question gets beyond what an authorisation covers. A refusal names
+// nobody, and is the same for somebody who is there and for somebody who is not.
+func TestAliasesAndInjection(t *testing.T) {
+	b := openBureau(t)
+	who := b.people()
+	r := b.request(who[0])
+	b.does(privacyOfficer, "authorise", authoriseNamed{ID: r.ID, Digest: r.Digest, Approve: true}, nil, 200, "approved")
+	in := func(caseID, q string) (int, string) {
+		v := url.Values{"q": {q}}
+		if caseID != "" {
+			v.Set("case", caseID)
+		}
+		return b.as(0, "GET", "/api/v1/search", v, nil)
+	}
+	about := "class_uid = 3002 and user.uid = "
+	for _, caseID := range []string{"", "C-18", "c-17"} {
+		if code, text := in(caseID, about+who[0]); code != 403 || !strings.Contains(text, "not shown here") || strings.Contains(text, who[0]) {
+			t.Errorf("an alias of another case, in %q: %d %s", caseID, code, text)
+		}
+	}
+	for _, caseID := range []string{"C-17\n", "../C-17", "C 17", strings.Repeat("C", 65)} {
+		if code, text := in(caseID, about+who[0]); code != 400 {
+			t.Errorf("case %q: %d %s", caseID, code, text)
+		}
+	}
+	// The token behind an alias is never typed, whole or in part.
+	for _, token := range []string{"m1_" + strings.Repeat("a", 26), "M1_" + strings.Repeat("A", 26)} {
+		if code, text := in("C-17", about+token); code != 403 || !strings.Contains(text, "tokens never leave") {
+			t.Errorf("a token: %d %s", code, text)
+		}
+	}
+	others := func(text string) bool { return strings.Contains(text, who[1]) || strings.Contains(text, who[2]) }
+	for _, q := range []string{
+		about + who[0] + " or user.uid = " + who[1],
+		about + who[0] + ") or (class_uid = 3002",
+		about + `"` + who[0] + `" or "` + who[1] + `"`,
+		about + `"` + who[0] + `\" or class_uid:3002 or \""`,
+		about + who[0] + "\n| limit 5\nor user.uid = " + who[1],
+		about + who[0] + " | stats count() by user.uid",
+		about + who[0] + " | limit 5 | fields user.uid",
+		about + who[0][:len(who[0])-1] + "*",
+		about + who[0][:len(who[0])-1] + "?",
+		"not (class_uid = 3002 and user.uid != " + who[0] + ")",
+		"class_uid = 3002 and not user.uid in (" + who[1] + ")",
+		`class_uid = 3002 and user.uid = "` + who[0] + `" | fields user.uid, _msg`,
+		about + who[0] + ` | sort by "user.uid) or (*"`,
+		`native.user = ` + who[0] + ` or *`,
+		`user.uid = ` + who[0] + "\x00 or user.uid = " + who[1],
+		`{source="idp"} ` + who[0],
+		`_stream_id:* or user.uid = ` + who[0],
+		`user.uid:~".*" `,
+		`user.uid = ` + who[0] + ` or time > 1970-01-01T00:00:00Z`,
+	} {
+		code, text := in("C-17", q)
+		if code != 200 && code != 400 && code != 403 || others(text) {
+			t.Errorf("%s: %d %.400s", q, code, text)
+		}
+	}
+	// Whether somebody is there is not told: not by an answer, nor by its text.
+	there, text := in("C-17", about+who[1])
+	for _, name := range []string{"alice", "nobody-of-that-name", "bob@agency.example", "zz@agency.example", who[2]} {
+		code, other := in("C-17", about+name)
+		if code != there || strings.Contains(other, name) {
+			t.Errorf("a question about somebody: %d %s", code, other)
+		}
+		if strings.HasPrefix(name, "mail-") && other != text {
+			t.Errorf("two refusals differ:\n%s\n%s", text, other)
+		}
+	}
+	alice, nobody := "", ""
+	_, alice = in("C-17", about+"bob@agency.example")
+	if _, nobody = in("C-17", about+"zz@agency.example"); alice != nobody {
+		t.Errorf("who is there is refused in other words than who is not:\n%s\n%s", alice, nobody)
+	}
+}
+
+// TestPoliciesOfOneFault: a folder of policies with one fault is refused as a whole, when
+// the server starts and when it reloads, and the ones in force stay. Who lacks what a policy
+// asks for, such as the day until which they are trained, is refused.
+func TestPoliciesOfOneFault(t *testing.T) {
+	b := openBureau(t)
+	b.asks("class_uid = 3002", 200, "")
+	folder := filepath.Join(b.dir, "mine")
+	if code := run(t.Context(), &environment{stdout: io.Discard, stderr: io.Discard}, []string{"policy", "export", folder}); code != 0 {
+		t.Fatalf("export: %d", code)
+	}
+	path := filepath.Join(folder, "roles.cedar")
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.s.cfg.Policies = folder
+	for name, more := range map[string]string{
+		"syntax":       "\npermit (principal, action, resource",
+		"an attribute": "\n@id(\"all\")\npermit (principal, action, resource) when { context.nowhere };\n",
+		"an act":       "\n@id(\"all\")\npermit (principal, action == Action::\"see.all\", resource);\n",
+		"no name":      "\npermit (principal, action, resource);\n",
+		"a type":       "\n@id(\"all\")\npermit (principal, action, resource) when { context.purpose == 7 };\n",
+	} {
+		if err := os.WriteFile(path, append(slices.Clone(good), more...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.s.reloadForce(t.Context()); err == nil || !strings.Contains(err.Error(), "roles.cedar") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := b.s.cfg.inForce(); err == nil {
+			t.Errorf("%s: would start", name)
+		}
+		b.asks("user.uid = alice and class_uid = 3002", 403, "authorisation")
+		b.asks("class_uid = 3002", 200, "")
+	}
+	if err := os.WriteFile(path, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	// An office without a day of training, or whose training is over.
+	offices := filepath.Join(b.dir, "offices.yaml")
+	text, err := os.ReadFile(offices)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(string) string{
+		"none": func(s string) string { return strings.Replace(s, "    training_until: 2099-01-01\n", "", 1) },
+		"over": func(s string) string { return strings.Replace(s, "2099-01-01", "2020-01-01", 1) },
+	} {
+		if err := os.WriteFile(offices, []byte(change(string(text))), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.s.reloadForce(t.Context()); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		b.asks("class_uid = 3002", 403, "training")
 	}
 }
