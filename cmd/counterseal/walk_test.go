@@ -262,10 +262,14 @@ func TestWholeWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	writeOffices(t, b.dir, office{"soc", "ciso", "", owner(), "analyst"})
-	if err := layAgency(b.dir, "http: off\nreserve: 16MiB\nmemory: 64MiB\noffices: offices.yaml\nown_rules: false\nlogin: {address: \"127.0.0.1:0\", origin: \"https://logs.example\", cert: cert.pem, key: key.pem, oidc: provider.json}\n"); err != nil {
+	if err := layAgency(b.dir, "http: off\nreserve: 16MiB\nmemory: 64MiB\noffices: offices.yaml\nown_rules: false\nrules: [rules]\nlogin: {address: \"127.0.0.1:0\", origin: \"https://logs.example\", cert: cert.pem, key: key.pem, oidc: provider.json}\n"); err != nil {
 		t.Fatal(err)
 	}
 	layTwoPurposes(t, b.dir)
+	if err := os.Mkdir(filepath.Join(b.dir, "rules"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	b.rule("one")
 	var log bytes.Buffer
 	b.s, b.stop = inProcess(t, b.dir, now, &log)
 	b.signins()
@@ -283,8 +287,9 @@ func TestWholeWay(t *testing.T) {
 
 	// The analyst and the head of the office above come by the provider, the privacy
 	// officer by an invitation and a passkey. Then they are put in office.
-	analyst, lead, officer := newBrowser(), newBrowser(), newBrowser()
+	analyst, colleague, lead, officer := newBrowser(), newBrowser(), newBrowser(), newBrowser()
 	analystID := analyst.byProvider(idp, "planted.analyst", "soc")
+	colleagueID := colleague.byProvider(idp, "planted.colleague", "soc")
 	leadID := lead.byProvider(idp, "planted.lead", "lead")
 	if w, _ := newBrowser().byRefusal(idp, "planted.stranger", "canteen"); w.StatusCode != 403 {
 		t.Errorf("somebody without a role: %d", w.StatusCode)
@@ -296,7 +301,7 @@ func TestWholeWay(t *testing.T) {
 	privacy := newPerson(t, officer.c, invited.Secret)
 	officer.want(200, "Your account", http.MethodGet, "/login/account", "")
 	writeOffices(t, b.dir,
-		office{"soc", "ciso", "lead", analystID, "analyst"}, office{"soc-night", "ciso", "lead", analystID, "responder"},
+		office{"soc", "ciso", "lead", analystID, "analyst"}, office{"soc-night", "ciso", "lead", analystID, "responder"}, office{"soc-two", "ciso", "lead", colleagueID, "analyst"},
 		office{"lead", "court", "", leadID, "privacy_officer"}, office{"privacy", "board", "", privacy.id, "privacy_officer"})
 	if err := b.s.reloadForce(t.Context()); err != nil {
 		t.Fatal(err)
@@ -349,9 +354,14 @@ func TestWholeWay(t *testing.T) {
 	if len(rows) != 1 || rows[0].Digest != r.Digest || rows[0].Subjects[0] != who[0] {
 		t.Fatalf("got %+v", rows)
 	}
+	var rules rulesState
+	analyst.does(200, "", "rules.activate", struct{}{}, &rules)
 	b.later(6 * time.Minute)
 	officer.does(403, "the login is too old to decide", "authorise", yes, nil)
+	colleague.does(403, "the login is too old to decide", "rules.approve", rulesNamed{rules.Digest}, nil)
 	officer.byPasskey(privacy)
+	colleague.byProvider(idp, "planted.colleague", "soc")
+	colleague.does(200, rules.Digest, "rules.approve", rulesNamed{rules.Digest}, nil)
 	officer.does(403, "another one", "authorise", authoriseNamed{ID: r.ID, Digest: strings.Repeat("0", 64), Approve: true}, nil)
 	officer.does(200, `"state":"approved"`, "authorise", authoriseNamed{ID: r.ID, Digest: rows[0].Digest, Approve: true}, nil)
 
@@ -426,11 +436,11 @@ func TestWholeWay(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	a, l, o := "account:"+analystID, "account:"+leadID, "account:"+privacy.id
+	a, c, l, o := "account:"+analystID, "account:"+colleagueID, "account:"+leadID, "account:"+privacy.id
 	for want, n := range map[string]int{
 		a + " search 403 purpose": 1, a + "  400 ": 1, a + " search 200 ": 7, a + " search 403 people": 5, a + " search 403 office": 1, a + " search 403 ": 1,
 		a + " authorise.request 200 ": 1, a + " authorise 403 own-request same-authority": 1, l + " authorise 403 own-chain": 1,
-		o + " authorise 403 not_fresh": 1, o + " authorise 403 altered": 1, o + " authorise 200 ": 1, o + " authorise.list 200 ": 1,
+		c + " rules.approve 403 not_fresh": 1, c + " rules.approve 200 ": 1, o + " authorise 403 not_fresh": 1, o + " authorise 403 altered": 1, o + " authorise 200 ": 1, o + " authorise.list 200 ": 1,
 		a + " search 403 token-scope": 1, a + " authorise.list 403 token-scope": 1,
 	} {
 		if statements[want] != n {
@@ -444,7 +454,7 @@ func TestWholeWay(t *testing.T) {
 	}
 	b.stop()
 	for _, said := range []string{log.String(), seen.String()} {
-		for _, name := range []string{"planted.analyst", "planted.lead", "planted.stranger", "owner.example"} {
+		for _, name := range []string{"planted.analyst", "planted.colleague", "planted.lead", "planted.stranger", "owner.example"} {
 			if strings.Contains(said, name) {
 				t.Errorf("%s was said", name)
 			}
