@@ -465,3 +465,32 @@ func TestAliasesOfAClosedCase(t *testing.T) {
 	b.does(0, "authorise.end", authoriseNamed{ID: three.ID, Reason: "case_closed"}, nil, 200, "")
 	tend(0, "closed again")
 }
+
+// TestListOfNames: a list of names finds those on it, and a rule that lists people is in
+// force, as long as the authorisation that says so is.
+func TestListOfNames(t *testing.T) {
+	b := openBureau(t)
+	who := b.people()
+	ask := func(a authoriseAsk) (r authorisationRow) {
+		a.From, a.To, a.Predicate, a.Basis, a.Ends = b.now().AddDate(0, 0, -1), b.now().AddDate(0, 0, 2), "finding-1", "law-1", b.now().AddDate(0, 0, 2)
+		b.does(0, "authorise.request", a, &r, 200, "")
+		b.does(privacyOfficer, "authorise", authoriseNamed{ID: r.ID, Digest: r.Digest, Approve: true}, nil, 200, "")
+		return r
+	}
+	two, lists := ask(authoriseAsk{whom: whom{People: who[:2]}}), ask(authoriseAsk{Reverse: true, Sources: []string{"idp"}})
+	place := "title: Rule 14\nid: " + ruleID(watchPlace) + "\nlogsource: {category: dns}\ndetection: {s: {QueryName: union.example}, condition: s}\ncounterseal: {authorisation: " + lists.ID + "}\n"
+	b.writeRules(map[string]string{
+		"all.yml": signinRule(everySignin, "result: success", ""), "list.yml": signinRule(watchList, "user: ["+who[0]+", "+who[1]+"]", two.ID), "place.yml": place,
+	})
+	b.wantAside("approved", nil)
+	if _, held := b.s.pipe.Standing(); len(held) != 2 {
+		t.Errorf("%d rules are held, want 2", len(held))
+	}
+	b.signins()
+	b.wantFound([]int{everySignin, watchList}, []int{3, 2}, "approved")
+	b.does(overseer, "authorise.end", authoriseNamed{ID: two.ID, Reason: "revoked"}, nil, 200, "")
+	b.does(overseer, "authorise.end", authoriseNamed{ID: lists.ID, Reason: "revoked"}, nil, 200, "")
+	b.wantAside("revoked", map[int]string{watchList: cases.Over, watchPlace: cases.Over})
+	b.signins()
+	b.wantFound([]int{everySignin, watchList}, []int{6, 2}, "revoked")
+}
