@@ -41,6 +41,12 @@ func (s *server) acts() map[string]web.Act {
 		"contain.undo":  s.containUndo,
 		"contain.list":  s.containList,
 
+		"oversight.queue":     s.oversightQueue,
+		"look.review":         s.lookReview,
+		"oversight.heartbeat": s.oversightHeartbeat,
+		"oversight.status":    s.oversightStatus,
+		"oversight.report":    s.oversightReport,
+
 		"hold.place":     s.holdPlace,
 		"hold.list":      s.holdList,
 		"hold.request":   s.holdAsk,

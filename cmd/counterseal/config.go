@@ -67,6 +67,8 @@ type config struct {
 	Login loginConfig `yaml:"login"`
 	// Broker is the process that does things to accounts; without it nobody orders any.
 	Broker brokerSettings `yaml:"broker"`
+	// Oversight is what overseers can do and when people work.
+	Oversight oversightConfig `yaml:"oversight"`
 	// RetentionGrace lies between announcing a destruction and destroying, such as 72h.
 	RetentionGrace string `yaml:"retention_grace"`
 	// Reserve is the disk space that stays free, such as 1GiB; below, nothing is accepted.
@@ -308,6 +310,9 @@ func (c *config) check() error {
 	}
 	if err := c.Login.check(); err != nil {
 		return usage("%s: login.%v", where, err)
+	}
+	if _, err := c.Oversight.settings(); err != nil {
+		return usage("%s: oversight.%v", where, err)
 	}
 	for i, w := range c.Witnesses {
 		if w.VKey == "" || w.URL == "" {

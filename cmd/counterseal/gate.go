@@ -86,7 +86,11 @@ func (s *server) openGate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.openOversight(ctx); err != nil {
+		return errors.Join(err, s.aliases.Close())
+	}
 	s.cases, err = cases.Open(ctx, cases.Options{
+		Stopped: asCase(s.oversight.Stopped), Waits: asCase(s.oversight.Waits),
 		Statements: s.pipe.Recorder(), Now: s.now, Recent: s.recentFindings, Actor: web.ActorOf,
 		Policy:  web.DecideBy(func() *policy.Set { return s.force.Load().policy }),
 		Offices: func() *policy.Offices { return s.force.Load().offices },
@@ -110,7 +114,7 @@ func (s *server) gate() web.Gate {
 		Policy:  func() *policy.Set { return s.force.Load().policy },
 		Offices: func() *policy.Offices { return s.force.Load().offices },
 		Access:  s.pipe.Asking, Purposes: s.pipe.Purposes,
-		Cases: s.cases, Aliases: s.aliases, Owner: owner(), Team: "team",
+		Cases: s.cases, Oversight: s.oversight, Aliases: s.aliases, Owner: owner(), Team: "team",
 	}
 }
 

@@ -639,6 +639,10 @@ func (s *server) checks(ctx context.Context) ([]pipeline.Check, error) {
 		return nil, err
 	}
 	out = append(out, more...)
+	if more, err = s.oversightChecks(ctx); err != nil {
+		return nil, err
+	}
+	out = append(out, more...)
 	all, err := report.Packages(ctx, s.pipe.Recorder(), s.now())
 	if err != nil {
 		return nil, err

@@ -28,6 +28,7 @@ import (
 	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/lifecycle"
+	"github.com/counterseal/counterseal/internal/oversight"
 	"github.com/counterseal/counterseal/internal/pipeline"
 	"github.com/counterseal/counterseal/internal/pseudonym"
 	"github.com/counterseal/counterseal/internal/web"
@@ -46,12 +47,17 @@ type server struct {
 	http *collect.HTTP
 	life *lifecycle.Lifecycle
 
-	force   atomic.Pointer[inForce] // who may do what
-	cases   *cases.Book
-	aliases *alias.Book
-	signin  *signIn // nil: nobody can log in
+	force     atomic.Pointer[inForce] // who may do what
+	cases     *cases.Book
+	oversight *oversight.Book
+	aliases   *alias.Book
+	signin    *signIn // nil: nobody can log in
 
 	approving sync.Mutex // one act of approval at a time
+
+	counting   sync.Mutex                // one reads the whole ledger at a time
+	publishing sync.Mutex                // one counts for the public page at a time
+	public     atomic.Pointer[published] // what it tells
 
 	listeners []running // open, in the order of the configuration
 	loopback  net.Listener
@@ -159,7 +165,7 @@ func (s *server) open(ctx context.Context, o serverOptions) error {
 	}
 	s.web, err = web.New(web.Options{
 		Pipeline: s.pipe, Gate: s.gate(), Ingest: s.http.Ingest(), Bulk: s.http.Bulk(), Import: s.importFiles, Log: s.log,
-		Acts: s.acts(), Checks: s.checks,
+		Acts: s.acts(), Checks: s.checks, Public: s.publicFacts,
 		Version: version(), Demo: o.demo, Story: o.story, Now: s.now, Collectors: []prometheus.Collector{wayMetrics{s}},
 	})
 	if err != nil {

@@ -183,8 +183,10 @@ func (s *server) tendCases(ctx context.Context) error {
 
 // tend does it once. over has the cases whose aliases are forgotten.
 func (s *server) tend(ctx context.Context, over map[string]uint64) error {
-	_, err := s.cases.Expire(ctx)
-	if err != nil {
+	if err := s.tendOversight(ctx); err != nil {
+		return err
+	}
+	if _, err := s.cases.Expire(ctx); err != nil {
 		return err
 	}
 	if err := s.pipe.Stand(ctx); err != nil {

@@ -35,6 +35,7 @@ func (s *Server) routes() []route {
 	return []route{
 		{"GET /{$}", secret, "start", false, true, s.start},
 		{"GET /enter", open, "", false, false, s.enter},
+		{"GET /public", open, "", false, false, s.public},
 		{"GET /static/", open, "", false, false, s.static},
 		{"GET /healthz", open, "", false, false, s.health},
 		{"GET /metrics", secret, "metrics", false, false, s.metrics},
@@ -70,7 +71,7 @@ var actions = map[string]string{
 // judging are the acts that decide by themselves, with what they are about: prove calls
 // JudgeRecord before it shows a record, and the others are decided in internal/cases and
 // closed with Judged.
-var judging = map[string]bool{"prove": true, "authorise": true, "authorise.end": true, "grant.review": true, "rules.approve": true}
+var judging = map[string]bool{"prove": true, "authorise": true, "authorise.end": true, "grant.review": true, "look.review": true, "oversight.heartbeat": true, "rules.approve": true}
 
 // onMachine are the acts that name files on this machine: by the socket alone.
 var onMachine = map[string]bool{"package.create": true}

@@ -53,6 +53,8 @@ type Options struct {
 	Import func(context.Context, ImportRequest, func(collect.Progress)) (collect.Report, error)
 	// Checks are what other parts tell the doctor; nil: nothing.
 	Checks func(context.Context) ([]pipeline.Check, error)
+	// Public tells what the page for everybody shows; nil: there is no such page.
+	Public func(context.Context) (*PublicFacts, error)
 	// Acts are what a person may do beside asking, by name.
 	Acts map[string]Act
 	Log  *slog.Logger
