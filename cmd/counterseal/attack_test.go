@@ -3,8 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"fmt"
 	"io"
+	"net"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -267,5 +270,91 @@ func TestPoliciesOfOneFault(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		b.asks("class_uid = 3002", 403, "training")
+	}
+}
+
+// TestTokensStayInScope: the token of a machine does what its scopes name, of that only what
+// asks about nobody, whoever made it and whatever else they may do; and nothing when it is
+// over. The counts of a reverse search are for people.
+func TestTokensStayInScope(t *testing.T) {
+	var card *x509.Certificate
+	b := openBureau(t, func(dir string) {
+		card = layCertificate(t, dir, 1)
+		if err := layAgency(dir, "http: off\nreserve: 16MiB\nmemory: 64MiB\noffices: offices.yaml\nown_rules: false\nrules: [rules]\nlogin: {address: \"127.0.0.1:0\", origin: \"https://logs.example\", cert: cert.pem, key: key.pem}\n"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	b.signins()
+	first, err := act[accountSecret](t, b.s.signin.accountSetUp, struct{}{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	maker := newPerson(t, doorClient(t, card, func() net.Addr { return b.s.signin.l.Addr() }), first.Secret)
+	writeOffices(t, b.dir, office{"soc", "ciso", "", maker.id, "analyst, responder"}, office{"privacy", "board", "", "os-4711", "privacy_officer"})
+	if err := b.s.reloadForce(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	handler := b.s.signin.socket(b.s.web.Socket())
+	send := func(token, method, path, body string) (int, string) {
+		r := httptest.NewRequest(method, "http://localhost"+path, strings.NewReader(body))
+		r.Header.Set("Authorization", "Bearer "+token)
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		return w.Code, w.Body.String()
+	}
+	search := func(q string) string { return "/api/v1/search?" + url.Values{"q": {q}, "case": {"C-17"}}.Encode() }
+	requests := map[string][3]string{
+		"nobody":       {"GET", search("class_uid = 3002")},
+		"person":       {"GET", search("class_uid = 3002 and user.uid = alice@agency.example")},
+		"reverse":      {"GET", search("query.hostname : union")},
+		"contents":     {"GET", search("class_uid = 4003 | fields query.hostname")},
+		"findings":     {"GET", "/api/v1/findings"},
+		"rules":        {"POST", "/api/v1/rules/run", `{"files":[{"path":"a.yml","data":"dGl0bGU6IGEKaWQ6IDBkMWE1M2E0LTdlMGMtNGM1My04ZDJmLTNhM2MyZjViMDAwMQpsb2dzb3VyY2U6IHtwcm9kdWN0OiBpZHAsIHNlcnZpY2U6IHNpZ25pbn0KZGV0ZWN0aW9uOiB7czoge3Jlc3VsdDogc3VjY2Vzc30sIGNvbmRpdGlvbjogc30K"}]}`},
+		"start":        {"GET", "/"},
+		"own list":     {"POST", "/api/v1/acts/authorise.list?case=C-17", "{}"},
+		"ask":          {"POST", "/api/v1/acts/authorise.request?case=C-17", "{}"},
+		"decide":       {"POST", "/api/v1/acts/authorise?case=C-17", "{}"},
+		"glass":        {"POST", "/api/v1/acts/break.glass?case=C-17", `{"people":["mail-aaaaaa"]}`},
+		"rules by two": {"POST", "/api/v1/acts/rules.approve", "{}"},
+		"more tokens":  {"POST", "/api/v1/acts/token.create", `{"scopes":["search"],"days":1}`},
+	}
+	var last string
+	for _, c := range []struct {
+		scopes []string
+		may    []string
+	}{
+		{[]string{"search"}, []string{"nobody"}},
+		{[]string{"events.read"}, []string{"nobody", "findings", "rules"}},
+		{[]string{"search.count"}, nil},
+		{[]string{"ingest"}, nil},
+		{[]string{"authorise.request", "authorise", "break.glass", "rules.approve", "token.change"}, nil},
+	} {
+		tok, err := act[tokenMade](t, b.s.signin.tokenCreate, tokenCreate{Account: maker.id, Scopes: c.scopes, Days: 1})
+		if err != nil {
+			t.Fatalf("%v: %v", c.scopes, err)
+		}
+		for name, r := range requests {
+			want := 403
+			switch {
+			case slices.Contains(c.may, name):
+				want = 200
+			case name == "decide":
+				want = 400 // there is nothing to decide on
+			}
+			code, text := send(tok.Text, r[0], r[1], r[2])
+			if code != want || strings.Contains(text, "alice") {
+				t.Errorf("a token for %v, %s: %d, want %d\n%.300s", c.scopes, name, code, want, text)
+			}
+		}
+		if slices.Contains(c.may, "nobody") {
+			last = tok.Text
+		}
+	}
+	if code, _ := send(last+"A", "GET", search("class_uid = 3002"), ""); code != 401 {
+		t.Errorf("an altered token: %d", code)
+	}
+	b.later(25 * time.Hour)
+	if code, _ := send(last, "GET", search("class_uid = 3002"), ""); code != 401 {
+		t.Errorf("a token that is over: %d", code)
 	}
 }
