@@ -164,7 +164,7 @@ func TestRemote(t *testing.T) {
 	}
 	analyst, officer := newDesk("analyst"), newDesk("privacy_officer")
 	b.stop()
-	writeOffices(t, b.dir, office{"soc", "ciso", "", analyst.by.id, "analyst"}, office{"soc-night", "ciso", "", analyst.by.id, "responder"}, office{"privacy", "board", "", officer.by.id, "privacy_officer"})
+	writeOffices(t, b.dir, office{"soc", "ciso", "", analyst.by.id, "analyst"}, office{"soc-night", "ciso", "", analyst.by.id, "responder"}, office{"privacy", "board", "", officer.by.id, "privacy_officer"}, inspector)
 	write(configName, text+"offices: offices.yaml\n")
 
 	srv := exec.Command("counterseal", "serve", "--verbose", "--config", filepath.Join(b.dir, configName))

@@ -221,6 +221,9 @@ func (v *browser) byPasskey(p *person) {
 // office is a line of a record of offices.
 type office struct{ id, authority, under, holder, roles string }
 
+// inspector watches: without somebody who does nobody looks at people.
+var inspector = office{"inspector", "parliament", "", fmt.Sprintf("os-%d", overseer), "overseer"}
+
 func writeOffices(t *testing.T, dir string, all ...office) {
 	t.Helper()
 	var b strings.Builder
@@ -302,7 +305,7 @@ func TestWholeWay(t *testing.T) {
 	officer.want(200, "Your account", http.MethodGet, "/login/account", "")
 	writeOffices(t, b.dir,
 		office{"soc", "ciso", "lead", analystID, "analyst"}, office{"soc-night", "ciso", "lead", analystID, "responder"}, office{"soc-two", "ciso", "lead", colleagueID, "analyst"},
-		office{"lead", "court", "", leadID, "privacy_officer"}, office{"privacy", "board", "", privacy.id, "privacy_officer"})
+		office{"lead", "court", "", leadID, "privacy_officer"}, office{"privacy", "board", "", privacy.id, "privacy_officer"}, inspector)
 	if err := b.s.reloadForce(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -340,7 +343,7 @@ func TestWholeWay(t *testing.T) {
 	}
 	var r authorisationRow
 	analyst.does(200, `"state":"requested"`, "authorise.request", ask, &r)
-	if !slices.Equal(r.Offices, []string{"privacy"}) {
+	if !slices.Equal(r.Offices, []string{"privacy", "inspector"}) {
 		t.Errorf("who could decide: %v", r.Offices)
 	}
 	yes := authoriseNamed{ID: r.ID, Digest: r.Digest, Approve: true}
