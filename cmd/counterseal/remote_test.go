@@ -218,6 +218,7 @@ func TestRemote(t *testing.T) {
 	analyst.run(0, "", "rules", "list")
 	analyst.run(exitRefused, "", "hold", "list")
 	analyst.run(exitRefused, "", "review", "list")
+	analyst.run(0, "inspector", "oversight", "status")
 
 	// The environment names server and office, and what works on the server's machine
 	// alone says so.

@@ -117,6 +117,8 @@ func (r *Request) fields(line, words string) error {
 			into = &p.Standing
 		case "principal trained_until":
 			p.TrainedUntil, err = instant(value)
+		case "principal inspector":
+			p.Inspector, err = flag(value)
 		case "resource id":
 			into = &o.ID
 		case "resource selects":
@@ -127,6 +129,8 @@ func (r *Request) fields(line, words string) error {
 			o.Chain = list
 		case "resource authority":
 			into = &o.Authority
+		case "resource inspector":
+			o.Inspector, err = flag(value)
 		case "resource hold":
 			into = &o.Hold
 		case "context now":

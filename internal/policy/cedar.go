@@ -215,6 +215,9 @@ func (v *vocabulary) request(r Request) (*query, error) {
 	if !r.Principal.TrainedUntil.IsZero() {
 		who["trained_until"] = types.NewDatetime(r.Principal.TrainedUntil)
 	}
+	if r.Principal.Inspector {
+		who["inspector"] = types.True
+	}
 	roles := make([]types.EntityUID, len(r.Principal.Roles))
 	for i, name := range r.Principal.Roles {
 		if _, ok := slices.BinarySearch(v.roles, name); !ok {
@@ -228,6 +231,9 @@ func (v *vocabulary) request(r Request) (*query, error) {
 		text(what, "selects", r.Resource.Selects)
 	case "Request":
 		text(what, "authority", r.Resource.Authority)
+		if r.Resource.Inspector {
+			what["inspector"] = types.True
+		}
 		if r.Resource.Owner != "" {
 			what["owner"] = types.NewEntityUID(person, types.String(canonical(r.Resource.Owner)))
 		}

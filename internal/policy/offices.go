@@ -27,6 +27,7 @@ type Office struct {
 	Authority string // who appointed it
 	Under     string // the office above it; empty at the top of a chain
 	Outside   bool   // of the organisation
+	Inspector bool   // an inspector's office: it asks, approves and opens inside itself
 	Holder    string // person id, spelt as in the file: Held compares; empty while the office is vacant
 	Standing  string // confirmed or acting
 	Since     time.Time
@@ -54,6 +55,7 @@ type officeDoc struct {
 	Authority string   `yaml:"authority"`
 	Under     string   `yaml:"under"`
 	Outside   bool     `yaml:"outside"`
+	Inspector bool     `yaml:"inspector"`
 	Holder    string   `yaml:"holder"`
 	Standing  string   `yaml:"standing"`
 	Since     string   `yaml:"since"`
@@ -124,7 +126,7 @@ func deepIndent(data []byte) int {
 }
 
 func (d officeDoc) office(roles []string) (Office, error) {
-	o := Office{ID: d.ID, Authority: d.Authority, Under: d.Under, Outside: d.Outside, Holder: d.Holder, Standing: d.Standing, Roles: d.Roles}
+	o := Office{ID: d.ID, Authority: d.Authority, Under: d.Under, Outside: d.Outside, Inspector: d.Inspector, Holder: d.Holder, Standing: d.Standing, Roles: d.Roles}
 	if !plainName(d.ID) || !plainName(d.Authority) || d.Under != "" && !plainName(d.Under) {
 		return o, errors.New("id, authority and under are small letters, digits and hyphens")
 	}
@@ -218,6 +220,9 @@ func (o *Offices) check() error {
 	if o.Small && !outside {
 		return errors.New("a small team has a deciding office outside of the organisation, which is held")
 	}
+	if err := o.checkInspectors(); err != nil {
+		return err
+	}
 	for i, a := range o.Offices {
 		for _, b := range o.Offices[i+1:] {
 			if !opposed(a, b) {
@@ -235,6 +240,51 @@ func (o *Offices) check() error {
 	}
 	return nil
 }
+
+// checkInspectors keeps an inspector's office apart: it is outside of the organisation, it
+// investigates and does nothing else, and whoever appointed it appointed none of those whom
+// it may look into.
+func (o *Offices) checkInspectors() error {
+	people := map[string]map[string]bool{} // by authority
+	for _, f := range o.Offices {
+		if !f.Inspector {
+			continue
+		}
+		switch {
+		case !f.Outside:
+			return fmt.Errorf("%s: an inspector's office is outside of the organisation", f.ID)
+		case !slices.Equal(f.Roles, []string{inspecting}):
+			return fmt.Errorf("%s: an inspector's office has the role %s and no other", f.ID, inspecting)
+		}
+		if people[f.Authority] == nil {
+			people[f.Authority] = map[string]bool{}
+		}
+		if f.Holder != "" {
+			people[f.Authority][canonical(f.Holder)] = true
+		}
+		for _, g := range o.Offices {
+			inside := g.Inspector && g.Authority == f.Authority
+			switch {
+			case g.ID == f.ID:
+			case !g.Inspector && g.Authority == f.Authority && !slices.Equal(g.Roles, deciding[1:]):
+				return fmt.Errorf("%s and %s have the same appointing authority, and one is an inspector's office", f.ID, g.ID)
+			case !inside && f.Holder != "" && canonical(f.Holder) == canonical(g.Holder):
+				return fmt.Errorf("%s and %s are held by one person, and one is an inspector's office", f.ID, g.ID)
+			case !inside && (f.Under == g.ID || g.Under == f.ID):
+				return fmt.Errorf("%s and %s: one is under the other, and one is an inspector's office", f.ID, g.ID)
+			}
+		}
+	}
+	for _, f := range o.Offices {
+		if f.Inspector && len(people[f.Authority]) < 2 {
+			return fmt.Errorf("%s: an inspector's office needs two people, each in an office of the same appointing authority", f.ID)
+		}
+	}
+	return nil
+}
+
+// inspecting is the one role of an inspector's office.
+const inspecting = "investigator"
 
 // canonical is the one spelling of a person id: two spellings would be two people.
 func canonical(id string) string { return strings.ToLower(strings.TrimSpace(id)) }
@@ -296,7 +346,7 @@ func (o *Offices) Person(office string) (Person, bool) {
 	if f == nil || f.Holder == "" {
 		return Person{}, false
 	}
-	p := Person{ID: f.Holder, Office: f.ID, Authority: f.Authority, Standing: f.Standing, TrainedUntil: f.Trained}
+	p := Person{ID: f.Holder, Office: f.ID, Authority: f.Authority, Standing: f.Standing, TrainedUntil: f.Trained, Inspector: f.Inspector}
 	for _, other := range o.Offices {
 		if canonical(other.Holder) == canonical(f.Holder) {
 			p.Roles = append(p.Roles, other.Roles...)

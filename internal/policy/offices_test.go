@@ -99,6 +99,51 @@ func TestOfficesRefused(t *testing.T) {
 	}
 }
 
+// inspectors are the two offices of an inspector.
+const inspectors = `  - {id: inspection, authority: court, outside: true, inspector: true, holder: nils, standing: confirmed, since: 2023-05-01, roles: [investigator], training_until: 2027-01-31}
+  - {id: inspection-two, authority: court, outside: true, inspector: true, holder: nora, standing: confirmed, since: 2023-05-01, roles: [investigator], training_until: 2027-01-31}
+`
+
+func TestInspectorsOffice(t *testing.T) {
+	roles := load(t).Roles()
+	all := agency + inspectors
+	o, err := ParseOffices([]byte(all), roles)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, ok := o.Person("inspection"); !ok || !p.Inspector {
+		t.Errorf("got %+v", p)
+	}
+	if p, _ := o.Person("internal-affairs"); p.Inspector {
+		t.Error("an investigator of the organisation is an inspector")
+	}
+	// The overseer may be of the same authority: nobody looks into the watch.
+	if _, err := ParseOffices([]byte(strings.ReplaceAll(all, "authority: parliament", "authority: court")), roles); err != nil {
+		t.Error(err)
+	}
+	for name, c := range map[string]struct{ old, new, want string }{
+		"inside the organisation":          {"outside: true, inspector: true, holder: nora", "inspector: true, holder: nora", "inspection-two: an inspector's office is outside"},
+		"another role":                     {"holder: nora, standing: confirmed, since: 2023-05-01, roles: [investigator]", "holder: nora, standing: confirmed, since: 2023-05-01, roles: [investigator, analyst]", "no other"},
+		"one person":                       {"holder: nora", "holder: NILS", "needs two people"},
+		"one is vacant":                    {"holder: nora, standing: confirmed, since: 2023-05-01, roles: [investigator], training_until: 2027-01-31", "roles: [investigator]", "needs two people"},
+		"two authorities":                  {"{id: inspection-two, authority: court", "{id: inspection-two, authority: senate", "needs two people"},
+		"appointed as the SOC is":          {"{id: soc, authority: security", "{id: soc, authority: court", "inspection and soc have the same appointing authority"},
+		"appointed as the privacy officer": {"authority: minister", "authority: court", "inspection and privacy have the same appointing authority"},
+		"in an office of the organisation": {"holder: ines", "holder: nora", "held by one person"},
+		"the overseer as well":             {"holder: olga", "holder: nora", "held by one person"},
+		"under the director":               {"{id: inspection-two, authority: court,", "{id: inspection-two, authority: court, under: director,", "one is under the other"},
+		"over the press office":            {"{id: press, authority: director, under: director", "{id: press, authority: director, under: inspection", "one is under the other"},
+	} {
+		text := strings.Replace(all, c.old, c.new, 1)
+		if text == all {
+			t.Fatalf("%s changes nothing", name)
+		}
+		if _, err := ParseOffices([]byte(text), roles); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want %q in it", name, err, c.want)
+		}
+	}
+}
+
 func TestHeld(t *testing.T) {
 	o, err := ParseOffices([]byte(strings.ReplaceAll(agency, "holder: ada", "holder: u_ABC123DEF")), load(t).Roles())
 	if err != nil {

@@ -61,6 +61,7 @@ type Person struct {
 	Authority    string // who appointed the office
 	Standing     string // confirmed or acting
 	TrainedUntil time.Time
+	Inspector    bool // the office is an inspector's
 }
 
 // Resource is what the act is about. The act says which of the fields its policies may
@@ -73,6 +74,7 @@ type Resource struct {
 	Owner     string   // person who asked
 	Chain     []string // persons above and below the owner; nil is unknown, empty is nobody
 	Authority string   // who appointed the owner's office
+	Inspector bool     // the owner's office is an inspector's
 	// Of the house: held, free, or empty for unknown.
 	Hold string
 }

@@ -105,6 +105,8 @@ func TestMissingAttribute(t *testing.T) {
 		return r
 	}
 	covers := func(c *Context) { c.Authorisation = "covers" }
+	inside := fine("investigator", "authorise", "") // an inspector decides on what another asked for
+	inside.Resource.Authority, inside.Resource.Inspector, inside.Principal.Inspector = inside.Principal.Authority, true, true
 	for of, attributes := range map[string]map[string]struct {
 		fine Request
 		lose func(*Request)
@@ -114,12 +116,14 @@ func TestMissingAttribute(t *testing.T) {
 			"authority":     {fine("overseer", "authorise", ""), func(r *Request) { r.Principal.Authority = "" }},
 			"standing":      {fine("overseer", "authorise", ""), func(r *Request) { r.Principal.Standing = "" }},
 			"trained_until": {fine("analyst", "search", "nobody"), func(r *Request) { r.Principal.TrainedUntil = time.Time{} }},
+			"inspector":     {inside, func(r *Request) { r.Principal.Inspector = false }},
 		},
 		"resource": {
 			"selects":   {fine("analyst", "search", "nobody"), func(r *Request) { r.Resource.Selects = "" }},
 			"owner":     {fine("overseer", "authorise", ""), func(r *Request) { r.Resource.Owner = "" }},
 			"chain":     {fine("overseer", "authorise", ""), func(r *Request) { r.Resource.Chain = nil }},
 			"authority": {fine("overseer", "authorise", ""), func(r *Request) { r.Resource.Authority = "" }},
+			"inspector": {inside, func(r *Request) { r.Resource.Inspector = false }},
 			"held":      {fine("operator", "retention.run", ""), func(r *Request) { r.Resource.Hold = "" }},
 		},
 		"context": {
