@@ -443,12 +443,20 @@ func (j *judge) query(q *query.Query, as answer) {
 		} else {
 			by = q.Top.By
 		}
-		for _, f := range by {
+		for i, f := range by {
 			r := roleOf(f)
+			if r == unknown && !plainClass(q.Where) { // it may hold contents, and beside another such field a person too
+				things |= content
+				if slices.ContainsFunc(by[:i], func(g string) bool { return g != f && roleOf(g) == unknown }) {
+					people |= unknown
+				}
+				shows |= unknown
+				continue
+			}
 			people |= r & peopled
 			things |= r & content
 		}
-		shows = people | things
+		shows |= people | things
 		both = people != 0 && things != 0
 		if things != 0 {
 			j.v.Cells = true
@@ -464,7 +472,7 @@ func (j *judge) query(q *query.Query, as answer) {
 				shows |= roleOf(f)
 			}
 			both = shows&peopled != 0 && shows&content != 0
-			veil = shows&unknown != 0 && shows&^unknown&(peopled|content) != 0
+			veil = shows&unknown != 0 // its reference leads to people
 			shows |= person // the reference of a row leads to its people
 		}
 		for _, k := range q.Sort {
