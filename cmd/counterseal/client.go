@@ -85,13 +85,7 @@ func dialRunning(ctx context.Context, data string) *client {
 }
 
 func dialSocket(ctx context.Context, data string) (net.Conn, error) {
-	path, done, err := socketPath(data)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	var d net.Dialer
-	return d.DialContext(ctx, "unix", path)
+	return dialUnix(ctx, data, "api.sock")
 }
 
 func (c *client) close() error { return c.stop() }

@@ -51,6 +51,9 @@ type config struct {
 	// PassphraseFile holds the passphrase of a sealed keyring; without it the systemd
 	// credential counterseal-passphrase and COUNTERSEAL_PASSPHRASE are asked.
 	PassphraseFile string `yaml:"passphrase_file"`
+	// Keyholder is who makes tokens. Without it a new data directory gets a key holder with
+	// a folder beside it.
+	Keyholder keyholderConfig `yaml:"keyholder"`
 	// Rules are folders of Sigma rules beside our own.
 	Rules []string `yaml:"rules"`
 	// OwnRules says whether our own rules run.
@@ -109,6 +112,22 @@ type witness struct {
 type brokerSettings struct {
 	// Socket is its unix socket.
 	Socket string `yaml:"socket"`
+}
+
+// keyholderConfig is who has the token keys.
+type keyholderConfig struct {
+	// Dir is the folder of a key holder on this machine, which serve starts; it lies apart
+	// from the data directory.
+	Dir string `yaml:"dir"`
+	// PassphraseFile holds the passphrase of its keyring.
+	PassphraseFile string `yaml:"passphrase_file"`
+	// Address is host:port of a key holder on another host, with the three files below.
+	Address string `yaml:"address"`
+	// Cert and Key are PEM files by which it knows this server.
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+	// CA is the PEM file of who signed its certificate.
+	CA string `yaml:"ca"`
 }
 
 // loginConfig is the door for people, in a browser or at a terminal.
@@ -235,6 +254,11 @@ func parseConfig(path string, data []byte) (config, error) {
 	abs(&c.Policies)
 	abs(&c.Broker.Socket)
 	abs(&c.PassphraseFile)
+	abs(&c.Keyholder.Dir)
+	abs(&c.Keyholder.PassphraseFile)
+	abs(&c.Keyholder.Cert)
+	abs(&c.Keyholder.Key)
+	abs(&c.Keyholder.CA)
 	abs(&c.Login.Cert)
 	abs(&c.Login.Key)
 	abs(&c.Login.OIDC)
@@ -308,6 +332,9 @@ func (c *config) check() error {
 			return usage("%s.source: the name under which a PIA knows it is missing", key)
 		}
 	}
+	if err := c.Keyholder.check(); err != nil {
+		return usage("%s: keyholder.%v", where, err)
+	}
 	if err := c.Login.check(); err != nil {
 		return usage("%s: login.%v", where, err)
 	}
@@ -342,8 +369,10 @@ func (c *config) ledger() pipeline.LedgerOptions {
 			o.Certificates = append(o.Certificates, l.Cert)
 		}
 	}
-	if c.Login.Cert != "" {
-		o.Certificates = append(o.Certificates, c.Login.Cert)
+	for _, cert := range []string{c.Login.Cert, c.Keyholder.Cert} {
+		if cert != "" {
+			o.Certificates = append(o.Certificates, cert)
+		}
 	}
 	return o
 }

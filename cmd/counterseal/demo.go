@@ -27,6 +27,7 @@ import (
 	"github.com/counterseal/counterseal/internal/demo"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/index"
+	"github.com/counterseal/counterseal/internal/keyholder"
 	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/web"
 )
@@ -194,11 +195,11 @@ func layDemo(root string, in *demo.Incident, o demoOptions) (config, error) {
 			return config{}, err
 		}
 	}
-	if err := errors.Join(write("protected.yaml", in.Protected), write("directory.yaml", in.Directory)); err != nil {
+	if err := write("protected.yaml", in.Protected); err != nil {
 		return config{}, err
 	}
 	c := defaultConfig()
-	c.Data, c.PIAs, c.Protected, c.Directory = "data", []string{"pias"}, "protected.yaml", "directory.yaml"
+	c.Data, c.PIAs, c.Protected, c.Keyholder.Dir = "data", []string{"pias"}, "protected.yaml", "keyholder"
 	if !o.noOffices {
 		c.Offices = "offices.yaml"
 		if err := write(c.Offices, in.Offices(owner())); err != nil {
@@ -228,6 +229,14 @@ func layDemo(root string, in *demo.Incident, o demoOptions) (config, error) {
 	}
 	secret := sha256.Sum256([]byte("counterseal/demo/v1\x00" + strconv.FormatUint(o.seed, 10)))
 	if err := keyring.CreateFrom(filepath.Join(root, "data"), secret); err != nil {
+		return config{}, err
+	}
+	org, err := keyringID(filepath.Join(root, "data"))
+	if err != nil {
+		return config{}, err
+	}
+	secret = sha256.Sum256([]byte("counterseal/demo/keyholder/v1\x00" + strconv.FormatUint(o.seed, 10)))
+	if err := keyholder.Create(filepath.Join(root, "keyholder"), keyholder.Setup{Org: org, Directory: in.Directory, Secret: &secret}); err != nil {
 		return config{}, err
 	}
 	return readConfig(filepath.Join(root, configName))

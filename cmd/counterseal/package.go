@@ -643,6 +643,7 @@ func (s *server) checks(ctx context.Context) ([]pipeline.Check, error) {
 		return nil, err
 	}
 	out = append(out, more...)
+	out = append(out, s.tokenChecks(ctx)...)
 	all, err := report.Packages(ctx, s.pipe.Recorder(), s.now())
 	if err != nil {
 		return nil, err

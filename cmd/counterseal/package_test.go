@@ -106,7 +106,7 @@ func TestPackageOfTheDemo(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	directory, err := os.ReadFile(filepath.Join(data, "directory.yaml"))
+	directory, err := os.ReadFile(filepath.Join(data, "keyholder", "directory.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}

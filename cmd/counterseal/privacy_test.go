@@ -140,7 +140,7 @@ func TestNoNamesAnywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	directory, err := os.ReadFile(filepath.Join(root, "directory.yaml"))
+	directory, err := os.ReadFile(filepath.Join(root, "keyholder", "directory.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}

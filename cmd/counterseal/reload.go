@@ -27,7 +27,7 @@ func (s *server) reload(ctx context.Context) error {
 	defer signal.Stop(hup)
 	tick := time.NewTicker(reloadEvery)
 	defer tick.Stop()
-	last, err := s.cfg.stamp()
+	last, err := s.stamp()
 	if err != nil {
 		return err
 	}
@@ -40,7 +40,7 @@ func (s *server) reload(ctx context.Context) error {
 			forced = true
 		case <-tick.C:
 		}
-		now, err := s.cfg.stamp()
+		now, err := s.stamp()
 		if err != nil {
 			s.log.Error("documents cannot be read; the old ones stay in force", "err", err)
 			continue
@@ -52,7 +52,7 @@ func (s *server) reload(ctx context.Context) error {
 		err = s.reloadForce(ctx) // first: who is in office decides on rules that select somebody
 		if err == nil {
 			var docs pipeline.Documents
-			if docs, err = s.cfg.documents(); err == nil {
+			if docs, err = s.documents(ctx); err == nil {
 				err = s.pipe.SetDocuments(docs)
 			}
 		}

@@ -26,7 +26,7 @@ func newServe(env *environment) *cobra.Command {
 				return err
 			}
 			log := newLog(env.stderr, verbose)
-			s, err := openServer(cmd.Context(), cfg, serverOptions{log: log})
+			s, err := openServer(cmd.Context(), cfg, serverOptions{log: log, child: env.stderr})
 			if err != nil {
 				return err
 			}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -30,7 +31,6 @@ import (
 	"github.com/counterseal/counterseal/internal/lifecycle"
 	"github.com/counterseal/counterseal/internal/oversight"
 	"github.com/counterseal/counterseal/internal/pipeline"
-	"github.com/counterseal/counterseal/internal/pseudonym"
 	"github.com/counterseal/counterseal/internal/web"
 )
 
@@ -46,6 +46,8 @@ type server struct {
 	web  *web.Server
 	http *collect.HTTP
 	life *lifecycle.Lifecycle
+
+	tokens *tokens // who makes them
 
 	force     atomic.Pointer[inForce] // who may do what
 	cases     *cases.Book
@@ -76,6 +78,7 @@ type serverOptions struct {
 	log   *slog.Logger
 	now   func() time.Time
 	demo  bool
+	child io.Writer // a key holder is a process of its own, which says this; nil: it runs here
 	story func() []web.StoryLine
 }
 
@@ -100,17 +103,13 @@ func openServer(ctx context.Context, cfg config, o serverOptions) (*server, erro
 		s.now = time.Now
 	}
 	if err := s.open(ctx, o); err != nil {
-		return nil, errors.Join(err, lock.Release())
+		return nil, errors.Join(err, s.tokens.close(), lock.Release())
 	}
 	return s, nil
 }
 
 func (s *server) open(ctx context.Context, o serverOptions) error {
 	if err := errors.Join(pipeline.SettleSuccession(s.cfg.Data), checkVersion(s.cfg.Data)); err != nil {
-		return err
-	}
-	docs, err := s.cfg.documents()
-	if err != nil {
 		return err
 	}
 	reserve, err := parseSize(s.cfg.Reserve)
@@ -134,13 +133,16 @@ func (s *server) open(ctx context.Context, o serverOptions) error {
 	if err != nil {
 		return err
 	}
-	tokens, err := pseudonym.NewLocal(keys.MACKey("token/1"), keys.ID(), 1)
+	if err := s.openTokens(ctx, keys, o); err != nil {
+		return err
+	}
+	docs, err := s.documents(ctx)
 	if err != nil {
 		return err
 	}
 	s.pipe, err = pipeline.Open(ctx, pipeline.Options{
 		Dir: s.cfg.Data, Documents: docs, Log: s.log, Now: s.now, Reserve: reserve, Memory: memory,
-		Segment: evidence.Options{Escrow: escrow}, Keys: keys, Tokens: tokens,
+		Segment: evidence.Options{Escrow: escrow}, Keys: keys, Tokens: s.tokens.maker, Epoch: s.tokens.epoch,
 		Ledger: s.cfg.ledger(), Standing: s.ruleStands,
 		Opened: func(ctx context.Context, p *pipeline.Pipeline) error { // the gate judges the rules, and stands on the ledger
 			s.pipe = p
@@ -276,27 +278,9 @@ func (s *server) listen() error {
 }
 
 func (s *server) listenSocket() error {
-	dir := filepath.Join(s.cfg.Data, "run")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("making run/: %w", err)
-	}
-	path, done, err := socketPath(s.cfg.Data)
+	l, err := unixSocket(s.cfg.Data, "api.sock")
 	if err != nil {
 		return err
-	}
-	defer done()
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) { // of a dead server: we hold the lock
-		return fmt.Errorf("removing an old socket: %w", err)
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return fmt.Errorf("opening run/api.sock: %w", err)
-	}
-	if u, ok := l.(*net.UnixListener); ok {
-		u.SetUnlinkOnClose(false)
-	}
-	if err := os.Chmod(filepath.Join(dir, "api.sock"), 0o600); err != nil {
-		return errors.Join(fmt.Errorf("guarding run/api.sock: %w", err), l.Close())
 	}
 	s.socket = l
 	return nil
@@ -349,6 +333,7 @@ func (s *server) run(ctx context.Context) error {
 	group.Go(func() error { return s.tendCases(gctx) })
 	group.Go(func() error { return s.life.Run(gctx) })
 	group.Go(func() error { return s.watchPackages(gctx) })
+	group.Go(func() error { return s.stateTokens(gctx) })
 	group.Go(func() error { // an error of the follower ends the server
 		select {
 		case err := <-followed:
@@ -386,13 +371,52 @@ func (s *server) run(ctx context.Context) error {
 
 // close closes what open opened. run has returned.
 func (s *server) close() error {
-	return errors.Join(s.signin.close(), s.closeGate(), s.pipe.Close(), s.lock.Release())
+	return errors.Join(s.signin.close(), s.closeGate(), s.pipe.Close(), s.tokens.close(), s.lock.Release())
 }
 
-// socketPath gives a path for run/api.sock that fits the 108 bytes that the system
-// allows, through a descriptor of its folder where the plain path is longer.
-func socketPath(data string) (path string, done func(), err error) {
-	path = filepath.Join(data, "run", "api.sock")
+// unixSocket listens on run/NAME of a directory that this process has the lock of, for
+// its owner alone.
+func unixSocket(of, name string) (net.Listener, error) {
+	dir := filepath.Join(of, "run")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making run/: %w", err)
+	}
+	path, done, err := socketPath(of, name)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) { // of a dead process
+		return nil, fmt.Errorf("removing an old socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("opening run/%s: %w", name, err)
+	}
+	if u, ok := l.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false)
+	}
+	if err := os.Chmod(filepath.Join(dir, name), 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("guarding run/%s: %w", name, err), l.Close())
+	}
+	return l, nil
+}
+
+// dialUnix reaches run/NAME of a directory.
+func dialUnix(ctx context.Context, of, name string) (net.Conn, error) {
+	path, done, err := socketPath(of, name)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	var d net.Dialer
+	return d.DialContext(ctx, "unix", path)
+}
+
+// socketPath gives a path for run/NAME that fits the 108 bytes that the system allows,
+// through a descriptor of its folder where the plain path is longer.
+func socketPath(of, name string) (path string, done func(), err error) {
+	path = filepath.Join(of, "run", name)
 	if len(path) < 100 {
 		return path, func() {}, nil
 	}
@@ -400,5 +424,5 @@ func socketPath(data string) (path string, done func(), err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	return "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/api.sock", func() { dir.Close() }, nil
+	return "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + name, func() { dir.Close() }, nil
 }

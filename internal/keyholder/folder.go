@@ -78,6 +78,7 @@ type Setup struct {
 	Officers   []byte    // officers/v1; nil: none, and no question is answered
 	Passphrase []byte    // of the keyring; nil: none
 	Secret     *[32]byte // of a demonstration; nil: a fresh one
+	Quota      *Quota    // nil: DefaultQuota
 }
 
 // Exists reports whether a folder was made.
@@ -137,6 +138,9 @@ func Create(dir string, s Setup) error {
 		}
 	}
 	f := folder{APIVersion: configVersion, Org: s.Org.String(), FirstEpoch: s.FirstEpoch, Quota: DefaultQuota()}
+	if s.Quota != nil {
+		f.Quota = *s.Quota
+	}
 	text, err := yaml.Marshal(f)
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", fileConfig, err)

@@ -141,11 +141,12 @@ func openQuota(dir string, q Quota, now func() time.Time) (*quota, error) {
 	return u, nil
 }
 
-// roll begins the windows that time has begun. A clock that goes back begins none.
+// roll begins the windows that time has begun. A clock that was put back begins them as
+// well: one that ran ahead once must not lock ingest out until then.
 func (u *used) roll(now time.Time) {
 	for i := range u.windows {
 		from := now.Truncate(windowLengths[i])
-		if w := &u.windows[i]; from.After(w.from) {
+		if w := &u.windows[i]; !from.Equal(w.from) {
 			*w = window{from: from}
 			if i == len(windowLengths)-1 {
 				u.burst = 0
