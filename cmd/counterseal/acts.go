@@ -12,6 +12,9 @@ func (s *server) acts() map[string]web.Act {
 		"replay":         s.replay,
 		"unlock.request": s.unlockRequest,
 		"unlock.approve": s.unlockApprove,
+		"unmask.request": s.unmaskRequest,
+		"unmask.approve": s.unmaskApprove,
+		"unmask.check":   s.unmaskCheck,
 
 		"account.list":    s.signin.accountList,
 		"account.setup":   s.signin.accountSetUp,

@@ -234,7 +234,7 @@ func newOfficerOpen(env *environment) *cobra.Command {
 			}
 			once := recordIn(records)
 			o.Record = func(statement []byte) error {
-				if err := seen.check(s, statement, v); err != nil {
+				if _, err := seen.check("unlock.opened", s, statement, v); err != nil {
 					return err
 				}
 				return once(statement)

@@ -17,6 +17,7 @@ import (
 	"github.com/counterseal/counterseal/internal/attest"
 	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/ledger"
+	"github.com/counterseal/counterseal/internal/officer"
 	"github.com/counterseal/counterseal/internal/web"
 )
 
@@ -202,9 +203,36 @@ type receipt struct {
 }
 
 // unlockApprove checks the decisions, states them, and states the opening under the
-// eyes of the witnesses. What it answers lets the officers' machines open. Asked again
-// after an answer that got lost, it gives the same receipt.
+// eyes of the witnesses. What it answers lets the officers' machines open.
 func (s *server) unlockApprove(ctx context.Context, actor string, body []byte) (any, error) {
+	return s.approve(ctx, actor, body, ceremony{
+		action: actionUnlock, kind: "unlock.opened", hint: "ask with counterseal evidence unlock; two people of two offices sign it: counterseal officer sign",
+		state: func(st *approval.Statement, digest string) ([]string, any, error) {
+			subject := []string{st.ID}
+			for _, o := range st.Objects {
+				if i := strings.LastIndexByte(o, '/'); i >= 0 {
+					subject = append(subject, o[i+1:])
+				}
+			}
+			return subject, map[string]any{"request": st.ID, "statement": digest, "minutes": st.Minutes}, nil
+		},
+	})
+}
+
+// ceremony is an act that two officers approve on their machines, and that lets them open
+// something there.
+type ceremony struct {
+	action, kind, hint string // of the statement, of the one about the opening, and what to do where it is refused
+	// check, where it is set, must hold beside the decisions. Its error wraps
+	// attest.ErrNotApproved where it says no.
+	check func(ctx context.Context, st *approval.Statement, signed []approval.Signed, roster *officer.Roster) error
+	// state gives subject and detail of the statement about the opening.
+	state func(st *approval.Statement, digest string) ([]string, any, error)
+}
+
+// approve checks the decisions, states them, and states the opening under the eyes of the
+// witnesses. Asked again after an answer that got lost, it gives the same receipt.
+func (s *server) approve(ctx context.Context, actor string, body []byte, c ceremony) (any, error) {
 	var in unlockDecided
 	if err := json.Unmarshal(body, &in); err != nil {
 		return nil, web.BadRequest("these are no decisions", "")
@@ -212,40 +240,41 @@ func (s *server) unlockApprove(ctx context.Context, actor string, body []byte) (
 	s.approving.Lock()
 	defer s.approving.Unlock()
 	statement := []byte(in.Statement)
-	digest := approval.Digest(statement)
+	sum := approval.Digest(statement)
+	digest := hex.EncodeToString(sum[:])
 	rec := s.pipe.Recorder()
-	if st, err := approval.Parse(statement); err == nil { // or Approve says what it is not
-		opened, ok, err := rec.Fact(ctx, "unlock.opened", st.ID)
+	roster, err := s.cfg.roster()
+	if err != nil {
+		return nil, err
+	}
+	st, err := approval.Parse(statement)
+	if err == nil { // or Approve says what it is not
+		opened, ok, err := rec.Fact(ctx, c.kind, st.ID)
 		if err != nil {
 			return nil, err
 		}
-		if ok && strings.Contains(string(opened.Detail), hex.EncodeToString(digest[:])) {
+		if ok && strings.Contains(string(opened.Detail), digest) {
 			if err := attest.Use(ctx, rec, actor, st.ID); err != nil {
 				return nil, err
 			}
 			return s.receiptOf(ctx, opened.Index)
 		}
-	}
-	a := attest.Approval{Statement: statement, Action: actionUnlock, Org: s.pipe.Org().String(), Signed: in.Decisions, Actor: actor, Now: s.now()}
-	var err error
-	if a.Roster, err = s.cfg.roster(); err != nil {
-		return nil, err
-	}
-	st, err := attest.Approve(ctx, rec, a)
-	if errors.Is(err, attest.ErrNotApproved) {
-		return nil, &web.Refused{Reason: err.Error(), Hint: "ask with counterseal evidence unlock; two people of two offices sign it: counterseal officer sign"}
-	}
-	if err != nil {
-		return nil, err
-	}
-	act := attest.Act{
-		Kind: "unlock.opened", Actor: actor, Purpose: word(st.Case), Subject: []string{st.ID},
-		Detail: map[string]any{"request": st.ID, "statement": hex.EncodeToString(digest[:]), "minutes": st.Minutes},
-	}
-	for _, o := range st.Objects {
-		if i := strings.LastIndexByte(o, '/'); i >= 0 {
-			act.Subject = append(act.Subject, o[i+1:])
+		if c.check != nil && roster != nil && st.Action == c.action {
+			err = c.check(ctx, st, in.Decisions, roster)
 		}
+		if err != nil {
+			return nil, c.refused(err)
+		}
+	}
+	st, err = attest.Approve(ctx, rec, attest.Approval{
+		Statement: statement, Action: c.action, Org: s.pipe.Org().String(), Signed: in.Decisions, Roster: roster, Actor: actor, Now: s.now(),
+	})
+	if err != nil {
+		return nil, c.refused(err)
+	}
+	act := attest.Act{Kind: c.kind, Actor: actor, Purpose: word(st.Case)}
+	if act.Subject, act.Detail, err = c.state(st, digest); err != nil {
+		return nil, err
 	}
 	got, err := rec.Critical(ctx, act)
 	if err != nil {
@@ -257,8 +286,15 @@ func (s *server) unlockApprove(ctx context.Context, actor string, body []byte) (
 	return s.receiptOf(ctx, got.Index)
 }
 
+func (c *ceremony) refused(err error) error {
+	if errors.Is(err, attest.ErrNotApproved) {
+		return &web.Refused{Reason: err.Error(), Hint: c.hint}
+	}
+	return err
+}
+
 // receiptOf proves a statement that witnesses have seen.
-func (s *server) receiptOf(ctx context.Context, index uint64) (any, error) {
+func (s *server) receiptOf(ctx context.Context, index uint64) (*receipt, error) {
 	l := s.pipe.Recorder()
 	if seen, _ := l.Witnessed(); seen <= index {
 		return nil, fmt.Errorf("the statement stands and waits: %w", ledger.ErrUnwitnessed)
@@ -286,21 +322,34 @@ func readReceipt(path string) (*receipt, error) {
 	return &r, nil
 }
 
-// check trusts the keys of v alone.
-func (r *receipt) check(st *approval.Statement, statement []byte, v ledger.Verifiers) error {
+// proved gives the statement of a receipt, if it is of a kind and witnesses have seen it. It
+// trusts the keys of v alone.
+func (r *receipt) proved(kind string, v ledger.Verifiers) (*ledger.Statement, error) {
 	if _, err := ledger.VerifyProof([]byte(r.Leaf), []byte(r.Proof), v); err != nil {
-		return fmt.Errorf("the receipt: %w", err)
+		return nil, err
 	}
 	s, err := ledger.Parse([]byte(r.Leaf))
 	if err != nil {
-		return fmt.Errorf("the receipt: %w", err)
+		return nil, err
+	}
+	if s.Kind != kind {
+		return nil, errors.New("it is about another act")
+	}
+	return &s, nil
+}
+
+// check proves that the ledger has a statement of a kind about this statement.
+func (r *receipt) check(kind string, st *approval.Statement, statement []byte, v ledger.Verifiers) (*ledger.Statement, error) {
+	s, err := r.proved(kind, v)
+	if err != nil {
+		return nil, fmt.Errorf("the receipt: %w", err)
 	}
 	var d struct{ Request, Statement string }
 	digest := approval.Digest(statement)
-	if s.Kind != "unlock.opened" || json.Unmarshal(s.Detail, &d) != nil || d.Request != st.ID || d.Statement != hex.EncodeToString(digest[:]) {
-		return errors.New("the receipt is of another act")
+	if json.Unmarshal(s.Detail, &d) != nil || d.Request != st.ID || d.Statement != hex.EncodeToString(digest[:]) {
+		return nil, errors.New("the receipt is of another act")
 	}
-	return nil
+	return s, nil
 }
 
 func newEvidenceUnlock(env *environment) *cobra.Command {

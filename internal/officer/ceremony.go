@@ -1,6 +1,7 @@
 package officer
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -18,6 +19,7 @@ var ErrOtherOfficer = errors.New("none of its boxes is sealed to this officer")
 // Opening is one opening of something sealed, as an officer's machine sees it.
 type Opening struct {
 	Roster    *Roster // the officer's own copy
+	Action    string  // what the statement asks for; empty: evidence.unlock
 	Statement []byte
 	Signed    []approval.Signed
 	// Objects are what is to be opened. The statement must name exactly these.
@@ -42,7 +44,7 @@ func (o *Opening) approved() (*approval.Statement, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.Action != "evidence.unlock" || s.Org != o.Org || !slices.Equal(s.Objects, o.Objects) {
+	if s.Action != cmp.Or(o.Action, "evidence.unlock") || s.Org != o.Org || !slices.Equal(s.Objects, o.Objects) {
 		return nil, errors.New("the statement is about something else")
 	}
 	for i, d := range o.Signed {

@@ -116,6 +116,9 @@ func fold(s string) string {
 	return cases.Fold().String(strings.Join(strings.Fields(norm.NFKC.String(s)), " "))
 }
 
+// Person writes a name as Voter does, so that who asks can be told from who decides.
+func Person(name string) string { return fold(name) }
+
 func same(a, b string) bool { return fold(a) == fold(b) }
 
 // Find gives the officer of a key id, nil for a stranger.

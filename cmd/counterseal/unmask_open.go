@@ -1,0 +1,312 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/counterseal/counterseal/internal/approval"
+	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/officer"
+	"github.com/counterseal/counterseal/internal/vault"
+)
+
+func newUnmask(env *environment) *cobra.Command {
+	cmd := &cobra.Command{Use: "unmask", Short: "The name of one person, by two officers: ask, approve, open", Args: cobra.NoArgs,
+		Long: "A name takes five steps. An investigator asks, under an authorisation that covers the\n" +
+			"person (unmask request). One officer of each office reads the statement and signs it on a\n" +
+			"machine of their own (officer sign). The server takes both decisions (unmask approve).\n" +
+			"Oversight opens the outer layer and never sees the name (unmask open). Investigation opens\n" +
+			"the inner one, the server says whether that name gives the token, once, and the name is\n" +
+			"shown on this terminal and nowhere else.",
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd.AddCommand(newUnmaskRequest(env), newUnmaskApprove(env), newUnmaskOpen(env))
+	return cmd
+}
+
+func newUnmaskRequest(env *environment) *cobra.Command {
+	var f configFlags
+	var l look
+	var ask unmaskAsk
+	var out string
+	var grant time.Duration
+	cmd := &cobra.Command{Use: "request ALIAS --case C --reason TEXT --requester NAME -o FILE", Short: "Ask two officers for the name behind an alias", Args: cobra.ExactArgs(1),
+		Long: "Request writes a request and opens nothing: this server cannot. It needs an authorisation\n" +
+			"in force that names the person, in this case, for you. Who asks does not decide.\n\n" + aliasHelp,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := errors.Join(need(cmd, "case", "reason", "requester", "output"), free(out)); err != nil {
+				return err
+			}
+			ask.Alias, ask.Minutes = args[0], int(grant/time.Minute)
+			var r unmaskRequest
+			if err := doActIn(cmd, env, &f, &l, "unmask.request", &ask, &r); err != nil {
+				return err
+			}
+			return sendRequest(env, out, &r, r.Statement)
+		}}
+	f.add(cmd)
+	l.add(cmd)
+	cmd.Flags().StringVar(&ask.Reason, "reason", "", "why, in a sentence that names nobody")
+	cmd.Flags().StringVar(&ask.Requester, "requester", "", "your `name`, as the officers know you")
+	cmd.Flags().DurationVar(&grant, "for", time.Hour, "how long both officers have to open it, once it is approved")
+	cmd.Flags().StringVarP(&out, "output", "o", "", "`file` of the request, which must not be there")
+	return cmd
+}
+
+func newUnmaskApprove(env *environment) *cobra.Command {
+	var f configFlags
+	var decisions []string
+	var out string
+	cmd := &cobra.Command{Use: "approve REQUEST --decision FILE --decision FILE -o FILE", Short: "Bring the decisions of two officers and get the receipt with which they open", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := errors.Join(need(cmd, "output"), free(out)); err != nil {
+				return err
+			}
+			r, _, err := readUnmask(args[0])
+			if err != nil {
+				return err
+			}
+			in := unlockDecided{Statement: r.Statement}
+			if in.Decisions, err = readDecisions(decisions); err != nil {
+				return err
+			}
+			var got receipt
+			if err := doAct(cmd, env, &f, "unmask.approve", &in, &got); err != nil {
+				return err
+			}
+			b, err := approval.Canonical(&got)
+			if err != nil {
+				return err
+			}
+			if err := writeNew(out, b); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(env.stdout, "wrote %s; oversight, then investigation: counterseal unmask open\n", out)
+			return err
+		}}
+	f.add(cmd)
+	cmd.Flags().StringArrayVar(&decisions, "decision", nil, "`file` of a decision; repeats")
+	cmd.Flags().StringVarP(&out, "output", "o", "", "`file` of the receipt, which must not be there")
+	return cmd
+}
+
+// unmaskOpening is what an officer's machine has about one name, and checks by itself.
+type unmaskOpening struct {
+	request  *unmaskRequest
+	st       *approval.Statement
+	receipt  *receipt
+	trust    *trustFlags
+	roster   *officer.Roster
+	signed   []approval.Signed
+	records  string
+	now      time.Time
+	handover []byte // of oversight, for investigation
+}
+
+// opening checks all that the officer's machine can know, and gives what opens a layer.
+func (u *unmaskOpening) opening() (o *officer.Opening, sealed time.Time, err error) {
+	v := u.trust.verifiers()
+	if sealed, err = u.request.verify(u.st, v); err != nil {
+		return nil, sealed, err
+	}
+	statement := []byte(u.request.Statement)
+	if err := u.receipt.approved(u.st, statement, v, u.now); err != nil {
+		return nil, sealed, err
+	}
+	if err := apart(u.st, u.signed, u.roster); err != nil {
+		return nil, sealed, err
+	}
+	return &officer.Opening{
+		Action: actionUnmask, Roster: u.roster, Statement: statement, Signed: u.signed, Objects: u.st.Objects, Org: u.request.row.Org.String(), Now: u.now, Record: recordIn(u.records),
+	}, sealed, nil
+}
+
+// outer is the part of oversight: a handover that is still sealed to investigation.
+func (u *unmaskOpening) outer(k *officer.Key) ([]byte, error) {
+	o, _, err := u.opening()
+	if err != nil {
+		return nil, err
+	}
+	h, err := k.OpenOuter(o, u.request.row.Info(), u.request.row.Boxes())
+	if err != nil {
+		return nil, err
+	}
+	b, err := approval.Canonical(h)
+	return append(b, '\n'), err
+}
+
+// inner is the part of investigation. same asks the server whether the name gives the
+// token; a name that does not is discarded.
+func (u *unmaskOpening) inner(k *officer.Key, same func(unmaskCheck) (bool, error)) (vault.Identity, error) {
+	var none vault.Identity
+	o, _, err := u.opening()
+	if err != nil {
+		return none, err
+	}
+	h, err := officer.ParseHandover(bytes.TrimSuffix(u.handover, []byte("\n")))
+	if err != nil {
+		return none, err
+	}
+	plain, _, err := k.OpenInner(o, u.request.row.Info(), h)
+	if err != nil {
+		return none, err
+	}
+	defer clear(plain)
+	id, err := vault.ParseIdentity(plain)
+	if err != nil {
+		return none, err
+	}
+	ok, err := same(newUnmaskCheck(u.st.ID, id))
+	if err == nil && !ok {
+		err = &exitError{code: exitRefused, err: errors.New("the name that was sealed does not give the token: it is discarded, and the ledger has an alarm"), hint: "tell the overseer: the server sealed another name than the one that it saw"}
+	}
+	if err != nil {
+		clear(id.Canonical)
+		return none, err
+	}
+	return id, nil
+}
+
+func newUnmaskOpen(env *environment) *cobra.Command {
+	var f configFlags
+	var key, pass, out, roster, handover, receiptFile string
+	var pipe bool
+	u := unmaskOpening{trust: &trustFlags{}}
+	var decisions []string
+	cmd := &cobra.Command{Use: "open REQUEST --key FILE --officers FILE --decision FILE --decision FILE --receipt FILE --log VKEY --witness VKEY [-o FILE | --handover FILE]", Short: "Open the officer's own layer of a sealed name, after two officers approved", Args: cobra.ExactArgs(1),
+		Long: "Oversight opens first and writes a handover (-o), which is still sealed to investigation.\n" +
+			"Investigation opens it (--handover) and sees the name, once the server has said that it\n" +
+			"gives the token. This machine checks by itself: both decisions with its own copy of the\n" +
+			"officers, that who asked did not decide, that witnesses have seen the approval, that its\n" +
+			"time is not over, and that the seal is the one of which the ledger knew from its first\n" +
+			"sighting. It opens for one statement once. The name is shown on a terminal and kept\n" +
+			"nowhere: close the window when you have read it.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := need(cmd, "key", "officers", "decision", "receipt", "log", "witness"); err != nil {
+				return err
+			}
+			if (out == "") == (handover == "") {
+				return misused(cmd, "oversight writes a handover with -o; investigation reads it with --handover")
+			}
+			if err := u.trust.check(); err != nil {
+				return err
+			}
+			if u.trust.verifiers().Threshold <= 0 {
+				return misused(cmd, "--threshold: at least one witness must have cosigned")
+			}
+			var err error
+			if u.request, u.st, err = readUnmask(args[0]); err != nil {
+				return err
+			}
+			data, err := readFile(roster, "--officers", "this machine's own copy of officers.yaml")
+			if err != nil {
+				return err
+			}
+			if u.roster, err = officer.ParseRoster(roster, data); err != nil {
+				return err
+			}
+			if u.signed, err = readDecisions(decisions); err != nil {
+				return err
+			}
+			if u.receipt, err = readReceipt(receiptFile); err != nil {
+				return err
+			}
+			u.now = time.Now()
+			_, sealed, err := u.opening() // before the key is opened: what does not hold asks for no passphrase
+			if err != nil {
+				return err
+			}
+			if u.records == "" {
+				u.records = key + ".statements"
+			}
+			showStatement(env, u.st)
+			fmt.Fprintf(env.stdout, "  sealed     %s, at the latest\n", sealed.UTC().Format(time.RFC3339))
+			if handover == "" {
+				return unmaskOuter(env, &u, key, pass, out)
+			}
+			if u.handover, err = readFile(handover, "--handover", "oversight writes it with counterseal unmask open"); err != nil {
+				return err
+			}
+			if !pipe && !terminal(env.stdout) {
+				return &exitError{code: exitRefused, err: errors.New("a name is shown on a terminal, and standard output is none"), hint: "--pipe gives it to whatever reads standard output"}
+			}
+			return unmaskInner(cmd, env, &f, &u, key, pass)
+		}}
+	f.add(cmd)
+	cmd.Flags().StringVar(&key, "key", "", "`file` of the officer's key")
+	cmd.Flags().StringVar(&pass, "passphrase-file", "", "`file` with the passphrase of the key")
+	cmd.Flags().StringVar(&roster, "officers", "", "`file` of the officers (officers/v1), this machine's own copy")
+	cmd.Flags().StringArrayVar(&decisions, "decision", nil, "`file` of a decision; two are needed")
+	cmd.Flags().StringVar(&receiptFile, "receipt", "", "`file` that unmask approve wrote")
+	cmd.Flags().StringVar(&handover, "handover", "", "`file` from oversight, for investigation")
+	cmd.Flags().StringVar(&u.records, "records", "", "`folder` in which this machine keeps the statements that it opened for (default beside the key)")
+	cmd.Flags().StringVarP(&out, "output", "o", "", "`file` of the handover, which must not be there; for oversight")
+	cmd.Flags().BoolVar(&pipe, "pipe", false, "show the name also where standard output is no terminal")
+	u.trust.add(cmd)
+	return cmd
+}
+
+func unmaskOuter(env *environment, u *unmaskOpening, key, pass, out string) error {
+	if err := free(out); err != nil {
+		return err
+	}
+	k, err := openKey(env, key, pass)
+	if err != nil {
+		return err
+	}
+	b, err := u.outer(k)
+	if err != nil {
+		return err
+	}
+	if err := writeNew(out, b); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(env.stdout, "wrote %s, for investigation\n", out)
+	return err
+}
+
+func unmaskInner(cmd *cobra.Command, env *environment, f *configFlags, u *unmaskOpening, key, pass string) (err error) {
+	cfg, err := f.load()
+	if err != nil {
+		return err
+	}
+	// Before anything is opened: without the server no name is shown.
+	c, err := dial(cmd.Context(), env, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.close()) }()
+	k, err := openKey(env, key, pass)
+	if err != nil {
+		return err
+	}
+	id, err := u.inner(k, func(in unmaskCheck) (bool, error) {
+		var a unmaskAnswer
+		err := c.actIn(cmd.Context(), &look{caseID: u.st.Case}, "unmask.check", in, &a)
+		return a.Same, err
+	})
+	if err != nil {
+		return err
+	}
+	defer clear(id.Canonical)
+	return showName(env.stdout, id)
+}
+
+// showName prints what a token stands for, the one place that does.
+func showName(w io.Writer, id vault.Identity) error {
+	what := map[event.TokenKind]string{event.Person: "person", event.Mail: "mail", event.Device: "device", event.Address: "address"}[id.Kind]
+	source, name, apart := strings.Cut(string(id.Canonical), "\x00")
+	if !apart {
+		name, source = source, ""
+	}
+	if _, err := fmt.Fprintf(w, "%-9s  %s\n", what, event.Printable(name)); err != nil || source == "" {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "%-9s  only as this source knows it: %s\n", "source", event.Printable(source))
+	return err
+}
