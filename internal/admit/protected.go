@@ -10,7 +10,6 @@ import (
 	"sync"
 
 	"github.com/counterseal/counterseal/internal/event"
-	"github.com/counterseal/counterseal/internal/pia"
 )
 
 // Protected is a compiled protected/v1 file: contacts with these channels are never
@@ -62,15 +61,17 @@ const (
 )
 
 type protectedFile struct {
-	APIVersion string `yaml:"apiVersion"`
-	Channels   []struct {
-		Name      string   `yaml:"name"`
-		Domains   []string `yaml:"domains"`
-		Addresses []string `yaml:"addresses"`
-		Mails     []string `yaml:"mails"`
-		Numbers   []string `yaml:"numbers"`
-		Names     []string `yaml:"names"`
-	} `yaml:"channels"`
+	APIVersion string             `yaml:"apiVersion"`
+	Channels   []protectedChannel `yaml:"channels"`
+}
+
+type protectedChannel struct {
+	Name      string   `yaml:"name"`
+	Domains   []string `yaml:"domains"`
+	Addresses []string `yaml:"addresses"`
+	Mails     []string `yaml:"mails"`
+	Numbers   []string `yaml:"numbers"`
+	Names     []string `yaml:"names"`
 }
 
 // ParseProtected reads a protected/v1 file:
@@ -89,14 +90,21 @@ func ParseProtected(data []byte) (*Protected, error) {
 	if len(data) == 0 {
 		return &Protected{}, nil
 	}
-	var f protectedFile
-	if err := pia.DecodeStrict(data, &f); err != nil {
-		return nil, fmt.Errorf("protected file: %w", err)
+	f, err := readProtected(data)
+	if err != nil {
+		return nil, err
 	}
-	if f.APIVersion != "protected/v1" {
-		return nil, fmt.Errorf("protected file: apiVersion is not protected/v1")
+	p, err := protect(f)
+	if err != nil {
+		return nil, err
 	}
-	p := &Protected{digest: sha256.Sum256(data), prefixes: map[int]map[netip.Addr]bool{}, numbers: map[string]bool{}}
+	p.digest = sha256.Sum256(data)
+	return p, nil
+}
+
+// protect compiles what a list names.
+func protect(f *protectedFile) (*Protected, error) {
+	p := &Protected{prefixes: map[int]map[netip.Addr]bool{}, numbers: map[string]bool{}}
 	for i, c := range f.Channels {
 		in := func(list string, j int, err error) error {
 			return fmt.Errorf("protected file: channel %d, %s, entry %d: %w", i+1, list, j+1, err)
