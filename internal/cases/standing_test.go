@@ -1,6 +1,7 @@
 package cases
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"strings"
@@ -72,6 +73,14 @@ func TestStanding(t *testing.T) {
 			h.offices.Offices = slices.DeleteFunc(h.offices.Offices, func(f policy.Office) bool { return f.Holder == "ines" })
 			return id
 		}, one, NotPermitted},
+		"nobody watches": {func(h *house) string {
+			id := ok(h)
+			h.o.Stopped = func(context.Context) (*Refusal, error) {
+				return &Refusal{Code: "no_oversight", Reason: "nobody watches", Hint: "a heartbeat"}, nil
+			}
+			h.open()
+			return id
+		}, one, "no_oversight"},
 		"a reader has stayed": {func(h *house) string {
 			a := draft(person(1))
 			a.Readers = []string{"rita"}
