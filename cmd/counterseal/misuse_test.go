@@ -96,7 +96,10 @@ channels:
 	b.does(0, "package.create", packageRequest{Case: "C-17", Purpose: "publish", Due: "2099-01-01", Output: filepath.Join(b.dir, "out.csp"), Query: about(who[1])}, nil, 403, "")
 
 	// It ends by itself, and nobody asks on.
-	b.later(31 * 24 * time.Hour)
+	for range 3 {
+		b.later(31 * 8 * time.Hour)
+		b.heartbeat(overseer, 200, "")
+	}
 	b.asks(about(who[0]), 403, "has ended")
 
 	b.stop()

@@ -403,7 +403,7 @@ func (s *server) oversightChecks(ctx context.Context) ([]pipeline.Check, error) 
 	c := pipeline.Check{Name: "oversight", State: "ok", Text: "an independent overseer was heard; another heartbeat is due before " + st.Until.Format(time.DateOnly)}
 	switch {
 	case st.Stopped != nil:
-		c.State, c.Text, c.Hint = "fail", "looking at people has stopped since "+st.Stopped.Since.UTC().Format(time.RFC3339)+": "+st.Stopped.Text(), "an overseer: counterseal oversight heartbeat"
+		c.State, c.Text, c.Hint = "warn", "looking at people has stopped since "+st.Stopped.Since.UTC().Format(time.RFC3339)+": "+st.Stopped.Text(), "an overseer: counterseal oversight heartbeat"
 	case st.Heard.IsZero():
 		c.Text = "no overseer was heard yet; the first heartbeat is due before " + st.Until.Format(time.DateOnly)
 	}
