@@ -371,7 +371,7 @@ func TestLiveAttempt(t *testing.T) {
 	}
 	_, err = s.pipe.Accept(t.Context(), aboutPeople(5_000, 9_000))
 	var no *event.Refusal
-	if !errors.As(err, &no) || no.Code != "busy" || no.After == 0 {
+	if !errors.As(err, &no) || no.Code != "busy" || no.After <= 0 || no.After > time.Minute {
 		t.Errorf("people who are new: %v", err)
 	}
 	if err := s.stateTokenWindow(t.Context()); err != nil {

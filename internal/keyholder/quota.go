@@ -32,8 +32,8 @@ type Quota struct {
 	Addresses Limits `yaml:"addresses"`
 }
 
-// DefaultQuota takes a first start of an organisation of about 1,500 people at once
-// (docs/operations.md has the count), and no directory of 10,000 names.
+// DefaultQuota takes a first start of an organisation of about 700 people at once
+// (docs/operations.md has the count), and not a directory of 10,000 names.
 func DefaultQuota() Quota {
 	return Quota{
 		Names:     Limits{Minute: 500, Hour: 5_000, Day: 50_000, Burst: 4_000},

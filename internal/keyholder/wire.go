@@ -375,5 +375,8 @@ func parseRefusal(b []byte) error {
 // QuotaError wraps ErrQuota and says when the window ends.
 type QuotaError struct{ After time.Duration }
 
+// RetryAfter is for who waits without knowing this package.
+func (e *QuotaError) RetryAfter() time.Duration { return e.After }
+
 func (e *QuotaError) Error() string { return ErrQuota.Error() }
 func (e *QuotaError) Unwrap() error { return ErrQuota }

@@ -133,7 +133,12 @@ func (p *Pipeline) notNow(w *work, err error) error {
 		}
 	}
 	p.noTokens.add(err, p.now())
-	return &event.Refusal{Code: codeBusy, Reason: "the key holder gives no token now", Hint: "send again later; counterseal doctor says why", After: 2 * time.Second}
+	after := 2 * time.Second
+	var later interface{ RetryAfter() time.Duration } // of a quota
+	if errors.As(err, &later) {
+		after = min(max(after, later.RetryAfter()), time.Minute)
+	}
+	return &event.Refusal{Code: codeBusy, Reason: "the key holder gives no token now", Hint: "send again later; counterseal doctor says why", After: after}
 }
 
 // ready says why nothing can be accepted, if nothing can.
