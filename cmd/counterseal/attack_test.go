@@ -358,3 +358,23 @@ func TestTokensStayInScope(t *testing.T) {
 		t.Errorf("a token that is over: %d", code)
 	}
 }
+
+// TestPeopleOfAPackage: whose originals go along into a package is nobody's word alone.
+func TestPeopleOfAPackage(t *testing.T) {
+	b := openBureau(t)
+	who := b.people()
+	writeOffices(t, b.dir, office{"ig", "court", "", owner(), "investigator"}, office{"privacy", "board", "", fmt.Sprintf("os-%d", privacyOfficer), "privacy_officer"},
+		office{"inspector", "parliament", "", fmt.Sprintf("os-%d", overseer), "overseer"})
+	if err := b.s.reloadForce(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	q := packageRequest{Case: "C-17", Purpose: "incident", Due: "2099-01-01", Output: filepath.Join(b.dir, "out.csp"), Query: "class_uid = 3002"}
+	b.does(0, "package.create", q, nil, 400, "") // nobody to seal it to
+	q.People = who[:1]
+	b.does(0, "package.create", q, nil, 403, "authorisation")
+	r := b.request(who[0])
+	b.does(privacyOfficer, "authorise", authoriseNamed{ID: r.ID, Digest: r.Digest, Approve: true}, nil, 200, "approved")
+	b.does(0, "package.create", q, nil, 400, "")
+	q.People = who[:2]
+	b.does(0, "package.create", q, nil, 403, "scope")
+}

@@ -203,6 +203,12 @@ func (s *server) packageCreate(ctx context.Context, actor string, body []byte) (
 		}
 		r.Unlocked = append(r.Unlocked, keys...)
 	}
+	for _, p := range r.People { // their originals may go along: an authorisation names them
+		one := &query.Query{Where: query.Equal{Field: "user.uid", Pattern: query.Literal(string(p))}}
+		if _, r.Scope.From, r.Scope.To, err = s.web.JudgeExport(ctx, one, r.Scope.From, r.Scope.To); err != nil {
+			return nil, err
+		}
+	}
 	if q.Query, err = s.web.Meant(ctx, q.Query); err != nil {
 		return nil, err
 	}
@@ -640,6 +646,10 @@ func (s *server) checks(ctx context.Context) ([]pipeline.Check, error) {
 	}
 	out = append(out, more...)
 	if more, err = s.oversightChecks(ctx); err != nil {
+		return nil, err
+	}
+	out = append(out, more...)
+	if more, err = s.noticeChecks(ctx); err != nil {
 		return nil, err
 	}
 	out = append(out, more...)

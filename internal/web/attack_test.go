@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/counterseal/counterseal/internal/access"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/index"
 	"github.com/counterseal/counterseal/internal/query"
@@ -201,4 +202,75 @@ func TestRecordsOfSomebody(t *testing.T) {
 			t.Errorf("a record of %s: %d %s", dataset, w.Code, w.Body)
 		}
 	}
+}
+
+// TestEverySurface asks one question of each class in every form in which something can be
+// asked, without anything that covers it: only what selects nobody is answered with rows,
+// people by what they did in counts at most, and nothing at a protected channel.
+func TestEverySurface(t *testing.T) {
+	h := staffed(t)
+	h.o.Acts["package.create"] = func(ctx context.Context, _ string, body []byte) (any, error) {
+		q, err := query.Parse(string(body))
+		if err != nil {
+			return nil, err
+		}
+		_, _, _, err = h.JudgeExport(ctx, q, time.Time{}, time.Time{})
+		return map[string]any{}, err
+	}
+	h.o.Acts["hold.place"] = func(ctx context.Context, _ string, body []byte) (any, error) {
+		q, err := query.Parse(string(body))
+		if err != nil {
+			return nil, err
+		}
+		return map[string]any{}, h.JudgeStanding(ctx, access.Hold{Query: q})
+	}
+	act := func(name string) func(string) *httptest.ResponseRecorder {
+		return func(q string) *httptest.ResponseRecorder {
+			return h.as(asInvestigator, "POST", "/api/v1/acts/"+name, q)
+		}
+	}
+	get := func(path string) func(string) *httptest.ResponseRecorder {
+		return func(q string) *httptest.ResponseRecorder {
+			return h.as(asAnalyst, "GET", path+"?"+url.Values{"q": {q}, "limit": {"1000"}}.Encode(), "")
+		}
+	}
+	n := 0
+	for surface, ask := range map[string]func(string) *httptest.ResponseRecorder{
+		"search": get("/api/v1/search"), "findings": get("/api/v1/findings"), "page": get("/"), "package": act("package.create"), "hold": act("hold.place"),
+		"table": func(q string) *httptest.ResponseRecorder { return get("/api/v1/search")(q + " | top 50 by user.uid") },
+		"over": func(q string) *httptest.ResponseRecorder {
+			return get("/api/v1/search")(q + " | stats count() by bin(1m)")
+		},
+		"sorted": func(q string) *httptest.ResponseRecorder { return get("/api/v1/search")(q + " | sort by user.uid") },
+		"fields": func(q string) *httptest.ResponseRecorder { return get("/api/v1/search")(q + " | fields class_uid") },
+		"contents": func(q string) *httptest.ResponseRecorder {
+			return get("/api/v1/search")(q + " | fields query.hostname")
+		},
+	} {
+		for class, q := range questionsOf {
+			n++
+			w := ask(q)
+			text := w.Body.String()
+			rows := strings.Contains(text, `"ref":"`) || surface == "page" && strings.Contains(text, "<td><code>")
+			refused := w.Code == 403 || surface == "page" && w.Code == 200 && strings.Contains(text, "selects")
+			counts := w.Code == 200 && strings.HasPrefix(text, `{"columns":["events","people"]}`) || surface == "over" && w.Code == 200 && strings.HasPrefix(text, `{"columns":["time","count"]}`)
+			ok := false
+			switch class {
+			case "nobody":
+				ok = w.Code == 200 || surface == "contents" && refused
+			case "reverse":
+				// A hold lists nothing, and of findings the ones are asked that match.
+				ok = !rows && (refused || counts || surface == "hold" || surface == "findings" || surface == "page")
+			default:
+				ok = refused && !rows
+			}
+			if !ok {
+				t.Errorf("%s of %s: %d\n%.300s", surface, class, w.Code, text)
+			}
+		}
+	}
+	if told, err := h.o.Gate.Cases.Reports(t.Context()); err != nil || len(told) < 9 {
+		t.Errorf("the overseer was told of %d questions, %v", len(told), err)
+	}
+	t.Logf("%d questions", n)
 }
