@@ -44,6 +44,10 @@ func (s *server) acts() map[string]web.Act {
 		"contain.undo":  s.containUndo,
 		"contain.list":  s.containList,
 
+		"notice.list":     s.noticeList,
+		"notice.send":     s.noticeSend,
+		"notice.postpone": s.noticePostpone,
+
 		"oversight.queue":     s.oversightQueue,
 		"look.review":         s.lookReview,
 		"oversight.heartbeat": s.oversightHeartbeat,

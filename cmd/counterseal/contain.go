@@ -119,6 +119,9 @@ func (s *server) containOrder(ctx context.Context, actor string, body []byte) (a
 		return nil, &web.Refused{Reason: "no broker is configured", Hint: "broker: {socket: …} in " + configName + "; see docs/operations.md"}
 	}
 	a := web.AskerOf(ctx)
+	if in.Act == broker.Notify {
+		return nil, web.BadRequest("a notice is not an order of a case", "an overseer: counterseal oversight notices")
+	}
 	if !cases.IsCase(a.Case) {
 		return nil, web.BadRequest("the case is missing", "--case names it")
 	}
@@ -193,7 +196,7 @@ func (s *server) order(ctx context.Context, actor string, a web.Asker, o broker.
 	if err != nil {
 		return nil, err
 	}
-	if grant == "" && o.Undoes == "" {
+	if grant == "" && o.Undoes == "" && o.Act != broker.Notify {
 		return s.containRow(ctx, got)
 	}
 	return s.send(ctx, actor, got)
@@ -365,7 +368,7 @@ func (s *server) containList(ctx context.Context, _ string, _ []byte) (any, erro
 		} else if err != nil {
 			return nil, err
 		}
-		if o.order.Undoes != "" {
+		if o.order.Undoes != "" || o.order.Act == broker.Notify { // whom a notice is about is not theirs to see
 			continue
 		}
 		r, err := s.containRow(ctx, o)
@@ -389,7 +392,7 @@ func newContain(env *environment) *cobra.Command {
 			"where an incident grant or a broken glass has opened the person to you, you alone do, and\n" +
 			"somebody else reviews it. What lasts ends at its time by itself, or by contain undo.",
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	for _, act := range broker.Acts() {
+	for _, act := range []string{broker.Contact, broker.Disable, broker.Sessions, broker.Isolate} {
 		cmd.AddCommand(newContainAct(env, act))
 	}
 	cmd.AddCommand(newContainAgree(env), newContainUndo(env), newContainList(env))

@@ -18,50 +18,8 @@ import (
 // TestContain: two people have an account disabled of which neither learns the name; who
 // broke the glass does it alone; it is given back by undo; and the ledger has all of it.
 func TestContain(t *testing.T) {
-	b := openBureau(t, func(dir string) {
-		text := "data: data\npias: [pias]\nhttp: off\nreserve: 16MiB\nmemory: 64MiB\noffices: offices.yaml\nown_rules: false\nrules: [rules]\nbroker: {socket: b.sock}\n"
-		if err := os.WriteFile(filepath.Join(dir, configName), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	})
+	b, tasks := brokered(t)
 	who := b.people()
-	out := filepath.Join(b.dir, "out")
-	way := broker.Way{Command: []string{"/bin/sh", "-c", `cat >> "$0"; echo >> "$0"`, out}}
-	vkey, err := os.ReadFile(filepath.Join(b.dir, "data", "ledger", "log.vkey"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	br, err := broker.Open(broker.Options{
-		Dir: filepath.Join(b.dir, "broker"), Org: b.s.pipe.Org().String(), Ledger: ledger.Verifiers{Log: []string{strings.TrimSpace(string(vkey))}}, MaxDay: 10, MaxAlone: 5,
-		Resolve: func(tok event.Token) (broker.Account, bool) {
-			return broker.Account{Mails: []string{"x@agency.example"}}, true
-		},
-		Do: way.Do, Can: func(string) bool { return true }, Now: b.now, Log: newLog(os.Stderr, false),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := broker.Listen(filepath.Join(b.dir, "b.sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- br.Serve(ctx, l) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		if err := br.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	tasks := func() int {
-		raw, _ := os.ReadFile(out)
-		return strings.Count(string(raw), "\n")
-	}
-
 	ask := containAsk{whom: whom{People: who[:1]}, Act: broker.Disable, Until: b.now().Add(4 * time.Hour)}
 	b.does(0, "contain.order", containAsk{whom: whom{People: []string{"alice"}}, Act: broker.Disable}, nil, 400, "by the alias")
 	b.does(0, "contain.order", containAsk{whom: whom{People: who[:2]}, Act: broker.Disable}, nil, 400, "one person")
@@ -111,5 +69,52 @@ func TestContain(t *testing.T) {
 	}
 	if strings.Contains(told, "agency.example") {
 		t.Error("the ledger has a name")
+	}
+}
+
+// brokered is a bureau with a broker whose command counts what it is asked.
+func brokered(t *testing.T) (b *bureau, tasks func() int) {
+	t.Helper()
+	b = openBureau(t, func(dir string) {
+		text := "data: data\npias: [pias]\nhttp: off\nreserve: 16MiB\nmemory: 64MiB\noffices: offices.yaml\nown_rules: false\nrules: [rules]\nbroker: {socket: b.sock}\n"
+		if err := os.WriteFile(filepath.Join(dir, configName), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	})
+	out := filepath.Join(b.dir, "out")
+	way := broker.Way{Command: []string{"/bin/sh", "-c", `cat >> "$0"; echo >> "$0"`, out}}
+	vkey, err := os.ReadFile(filepath.Join(b.dir, "data", "ledger", "log.vkey"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	br, err := broker.Open(broker.Options{
+		Dir: filepath.Join(b.dir, "broker"), Org: b.s.pipe.Org().String(), Ledger: ledger.Verifiers{Log: []string{strings.TrimSpace(string(vkey))}}, MaxDay: 10, MaxAlone: 5,
+		Resolve: func(tok event.Token) (broker.Account, bool) {
+			return broker.Account{Mails: []string{"x@agency.example"}}, true
+		},
+		Do: way.Do, Can: func(string) bool { return true }, Now: b.now, Log: newLog(os.Stderr, false),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := broker.Listen(filepath.Join(b.dir, "b.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- br.Serve(ctx, l) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if err := br.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b, func() int {
+		raw, _ := os.ReadFile(out)
+		return strings.Count(string(raw), "\n")
 	}
 }

@@ -1,11 +1,12 @@
 // Package broker does four things to an account or a machine without anybody learning
-// whose it is: contact, disable the account, revoke its sessions, isolate the host. It
+// whose it is: contact, disable the account, revoke its sessions, isolate the host; and a
+// fifth, it tells somebody that they were looked at. It
 // owns orders, who may stand for them, and the journal of what was done
 // (docs/formats/broker.md).
 //
 // It promises: nothing is done before the ledger proves, under the keys and witnesses that
 // the broker itself was given, that two different people asked for exactly this, or one
-// whom an incident grant had opened the person to; an order is done at most once; what
+// whom an incident grant had opened the person to, a notice apart; an order is done at most once; what
 // lasts is undone at its time, also after a restart; it does no more in a day than its own
 // configuration says, whatever the server asks; no name is in an answer, the journal, an
 // argument of a command or a log.
@@ -193,7 +194,10 @@ func (b *Broker) Do(ctx context.Context, a Asked) (state string, err error) {
 	if _, there := b.last[o.ID]; there {
 		return "", &Refusal{"this order was taken before", "ask again: each order is done once"}
 	}
-	e := entry{Act: o.Act, Alone: alone && o.Undoes == "", ID: o.ID, Target: o.Target, Undoes: o.Undoes, Until: o.Until}
+	e := entry{Act: o.Act, Alone: alone && o.Undoes == "" && o.Act != Notify, ID: o.ID, Target: o.Target, Undoes: o.Undoes, Until: o.Until}
+	if o.Act == Notify {
+		return b.run(ctx, e, nil)
+	}
 	if o.Undoes != "" {
 		old, there := b.last[o.Undoes]
 		switch {
@@ -211,7 +215,7 @@ func (b *Broker) Do(ctx context.Context, a Asked) (state string, err error) {
 	}
 	day, lone := 0, 0
 	for _, old := range b.last {
-		if at, err := time.Parse(time.RFC3339, old.At); old.Undoes == "" && (err != nil || now.Sub(at) < 24*time.Hour) {
+		if at, err := time.Parse(time.RFC3339, old.At); old.Undoes == "" && old.Act != Notify && (err != nil || now.Sub(at) < 24*time.Hour) {
 			day++
 			if old.Alone {
 				lone++

@@ -35,10 +35,11 @@ const (
 	Disable  = "disable-account" // they cannot log in any more
 	Sessions = "revoke-sessions" // what is open is closed; nothing to undo
 	Isolate  = "isolate-host"    // the machine reaches nothing but us
+	Notify   = "notify"          // tell the person that they were looked at; nothing to undo
 )
 
 // Acts are all of them.
-func Acts() []string { return []string{Contact, Disable, Sessions, Isolate} }
+func Acts() []string { return []string{Contact, Disable, Sessions, Isolate, Notify} }
 
 // lasts reports an act that goes on until it is undone.
 func lasts(act string) bool { return act == Disable || act == Isolate }
@@ -141,7 +142,8 @@ type Proven struct {
 }
 
 // Asked is what a server sends: the order, and the statements of the two people who stand
-// for it, or of the one where an incident grant does.
+// for it, or of the one where an incident grant does, or who has somebody told that they
+// were looked at.
 type Asked struct {
 	Order  []byte  `json:"order"`
 	Asks   Proven  `json:"asks"`   // containment.ordered
@@ -183,7 +185,7 @@ func (a *Asked) stands(o *Order, v ledger.Verifiers) (at time.Time, alone bool, 
 		return time.Time{}, false, errors.New("its statement is about another order")
 	}
 	if a.Agrees == nil {
-		if ordered.Grant == "" && o.Undoes == "" {
+		if ordered.Grant == "" && o.Undoes == "" && o.Act != Notify {
 			return time.Time{}, false, errStands
 		}
 		return first.Time, true, nil

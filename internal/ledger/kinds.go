@@ -93,6 +93,8 @@ func Kinds() []Kind {
 		{"containment.ordered", "somebody asks the broker to do something to an account or a host", []string{"act", "order"}},
 		{"containment.agreed", "a second person stands for it", []string{"order"}},
 		{"containment.done", "what the broker says came of it", []string{"order", "state"}},
+		{"notice.sent", "the people of an authorisation that has ended were told; how many, and how many could not be", []string{"authorisation", "told", "left"}},
+		{"notice.postponed", "an overseer lets them be told later", []string{"authorisation", "until"}},
 		{"inquiry.received", "an investigating office asks for something", []string{"case", "due"}},
 		{"inquiry.answered", "its answer", []string{"inquiry", "outcome"}},
 		{"question.reported", "a refused question that overseers are told about", []string{"reason", "question"}},

@@ -1,0 +1,314 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/counterseal/counterseal/internal/attest"
+	"github.com/counterseal/counterseal/internal/broker"
+	"github.com/counterseal/counterseal/internal/cases"
+	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/pipeline"
+	"github.com/counterseal/counterseal/internal/web"
+)
+
+// noticeWithin is when people are told after an authorisation about them has ended, and by
+// how much an overseer may put it off, each time.
+const noticeWithin = 90 * 24 * time.Hour
+
+type (
+	noticeRow struct {
+		Authorisation string    `json:"authorisation"`
+		Ended         time.Time `json:"ended"`
+		People        int       `json:"people"`
+		Told          int       `json:"told"`
+		Due           time.Time `json:"due"`
+		Postponed     int       `json:"postponed"` // how often
+		State         string    `json:"state"`     // due, overdue, told
+	}
+	noticeNamed struct {
+		Authorisation string `json:"authorisation"`
+	}
+)
+
+// notices lists the authorisations that have ended and were used: of each the people are
+// told.
+func (s *server) notices(ctx context.Context) ([]noticeRow, map[string][]string, error) {
+	rec := s.pipe.Recorder()
+	used := map[string]bool{}
+	looks, err := rec.Facts(ctx, "request.served")
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, f := range looks {
+		var d struct {
+			Cover string `json:"cover"`
+		}
+		if json.Unmarshal(f.Detail, &d) == nil && d.Cover != "" {
+			used[d.Cover] = true
+		}
+	}
+	told, err := s.toldPeople(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	postponed := map[string][]time.Time{}
+	later, err := rec.Facts(ctx, "notice.postponed")
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, f := range later {
+		var d struct{ Authorisation, Until string }
+		if json.Unmarshal(f.Detail, &d) != nil {
+			continue
+		}
+		if until, err := time.Parse(time.RFC3339, d.Until); err == nil {
+			postponed[d.Authorisation] = append(postponed[d.Authorisation], until)
+		}
+	}
+	all, err := s.cases.Authorisations(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	now := s.now()
+	rows, left := []noticeRow{}, map[string][]string{}
+	for _, a := range all {
+		if !used[a.ID] || a.State != cases.Ended && a.State != cases.Lapsed {
+			continue
+		}
+		ended := a.Ends
+		if f, ok, err := rec.Fact(ctx, "authorisation.ended", a.ID); err != nil {
+			return nil, nil, err
+		} else if ok && f.Time.Before(ended) {
+			ended = f.Time
+		}
+		r := noticeRow{Authorisation: a.ID, Ended: ended.UTC().Truncate(time.Second), Due: ended.Add(noticeWithin).UTC().Truncate(time.Second), Postponed: len(postponed[a.ID]), State: "due"}
+		for _, until := range postponed[a.ID] {
+			if until.After(r.Due) {
+				r.Due = until.UTC()
+			}
+		}
+		for _, subject := range a.Scope.Subjects {
+			if !event.IsToken([]byte(subject)) { // a server is told nothing
+				continue
+			}
+			r.People++
+			if told[a.ID][subject] {
+				r.Told++
+			} else {
+				left[a.ID] = append(left[a.ID], subject)
+			}
+		}
+		switch {
+		case r.Told == r.People:
+			r.State = "told"
+		case now.After(r.Due):
+			r.State = "overdue"
+		}
+		rows = append(rows, r)
+	}
+	slices.SortFunc(rows, func(a, b noticeRow) int {
+		return cmp.Or(cmp.Compare(b2i(a.State == "told"), b2i(b.State == "told")), a.Due.Compare(b.Due))
+	})
+	return rows, left, nil
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// toldPeople gives, by authorisation, who was told: the orders of notices that were done.
+func (s *server) toldPeople(ctx context.Context) (map[string]map[string]bool, error) {
+	facts, err := s.pipe.Recorder().Facts(ctx, broker.KindOrdered)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]map[string]bool{}
+	for _, f := range facts {
+		var d broker.Ordered
+		if json.Unmarshal(f.Detail, &d) != nil || d.Act != broker.Notify {
+			continue
+		}
+		o, err := s.readOrder(f)
+		if err != nil { // its payload is not kept: it was told to somebody, nobody knows whom
+			continue
+		}
+		row, err := s.containRow(ctx, o)
+		if err != nil {
+			return nil, err
+		}
+		if row.State == broker.Done {
+			if out[o.order.Case] == nil {
+				out[o.order.Case] = map[string]bool{}
+			}
+			out[o.order.Case][o.order.Target] = true
+		}
+	}
+	return out, nil
+}
+
+func (s *server) noticeList(ctx context.Context, _ string, _ []byte) (any, error) {
+	rows, _, err := s.notices(ctx)
+	return rows, err
+}
+
+// noticeOf finds one notice that is not told yet.
+func (s *server) noticeOf(ctx context.Context, body []byte) (noticeRow, []string, error) {
+	var in noticeNamed
+	if json.Unmarshal(body, &in) != nil {
+		return noticeRow{}, nil, web.BadRequest("this names no authorisation", "")
+	}
+	rows, left, err := s.notices(ctx)
+	if err != nil {
+		return noticeRow{}, nil, err
+	}
+	i := slices.IndexFunc(rows, func(r noticeRow) bool { return r.Authorisation == in.Authorisation })
+	switch {
+	case i < 0:
+		return noticeRow{}, nil, web.BadRequest("nobody is to be told of this authorisation: it goes on, nobody used it, or there is none", "counterseal oversight notices")
+	case rows[i].State == "told":
+		return noticeRow{}, nil, &web.Refused{Reason: "everybody was told already", Hint: "counterseal oversight notices"}
+	}
+	return rows[i], left[in.Authorisation], nil
+}
+
+// noticeSend has the people of an authorisation told, one by one. Who could not be told is
+// tried again the next time.
+func (s *server) noticeSend(ctx context.Context, actor string, body []byte) (any, error) {
+	if s.cfg.Broker.Socket == "" {
+		return nil, &web.Refused{Reason: "no broker is configured, and nobody else knows whom to tell", Hint: "broker: {socket: …} in " + configName + "; see docs/operations.md"}
+	}
+	s.approving.Lock()
+	defer s.approving.Unlock()
+	row, left, err := s.noticeOf(ctx, body)
+	if err != nil {
+		return nil, err
+	}
+	a, failed := web.AskerOf(ctx), 0
+	var why *web.Refused
+	for _, token := range left {
+		_, err := s.order(ctx, actor, a, broker.Order{Act: broker.Notify, Case: row.Authorisation, Target: token}, "")
+		switch {
+		case errors.As(err, &why):
+			failed++
+		case err != nil:
+			return nil, err
+		}
+	}
+	detail := map[string]any{"authorisation": row.Authorisation, "told": strconv.Itoa(len(left) - failed), "left": strconv.Itoa(failed)}
+	if _, err := s.pipe.Recorder().Record(ctx, attest.Act{Kind: "notice.sent", Actor: actor, Subject: []string{row.Authorisation}, Detail: detail}); err != nil {
+		return nil, err
+	}
+	if failed == len(left) {
+		return nil, why
+	}
+	row.Told += len(left) - failed
+	if row.Told == row.People {
+		row.State = "told"
+	}
+	return row, nil
+}
+
+// noticePostpone puts a notice off by 90 days.
+func (s *server) noticePostpone(ctx context.Context, actor string, body []byte) (any, error) {
+	s.approving.Lock()
+	defer s.approving.Unlock()
+	row, _, err := s.noticeOf(ctx, body)
+	if err != nil {
+		return nil, err
+	}
+	if now := s.now(); row.Due.After(now.Add(noticeWithin)) {
+		return nil, &web.Refused{Reason: "it is put off already, and due in more than 90 days", Hint: "look at it again then"}
+	}
+	row.Due = row.Due.Add(noticeWithin)
+	row.Postponed++
+	// Each has a key of its own, so that they are counted.
+	if _, err := s.pipe.Recorder().Record(ctx, attest.Act{Kind: "notice.postponed", Actor: actor, Subject: []string{row.Authorisation + "/" + strconv.Itoa(row.Postponed)},
+		Detail: map[string]any{"authorisation": row.Authorisation, "until": row.Due.Format(time.RFC3339)}}); err != nil {
+		return nil, err
+	}
+	row.State = "due"
+	return row, nil
+}
+
+// noticeChecks tells the doctor who waits to be told.
+func (s *server) noticeChecks(ctx context.Context) ([]pipeline.Check, error) {
+	rows, _, err := s.notices(ctx)
+	if err != nil {
+		return nil, err
+	}
+	due, over := 0, 0
+	for _, r := range rows {
+		switch r.State {
+		case "due":
+			due++
+		case "overdue":
+			over++
+		}
+	}
+	switch {
+	case over > 0:
+		return []pipeline.Check{{Name: "notices", State: "warn", Text: fmt.Sprintf("the people of %d authorisations should have been told by now", over), Hint: "an overseer: counterseal oversight notices"}}, nil
+	case due > 0:
+		return []pipeline.Check{{Name: "notices", State: "ok", Text: fmt.Sprintf("the people of %d authorisations wait to be told, none overdue", due)}}, nil
+	}
+	return nil, nil
+}
+
+func newNotices(env *environment) *cobra.Command {
+	var f configFlags
+	var l look
+	cmd := &cobra.Command{Use: "notices", Short: "Whose people are to be told that they were looked at", Args: cobra.NoArgs,
+		Long: "Notices lists the authorisations that were used and have ended. Their people are told\n" +
+			"within 90 days, by the broker, which alone knows who they are. The command that tells them\n" +
+			"says where to complain: to you.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var rows []noticeRow
+			if err := doActIn(cmd, env, &f, &l, "notice.list", struct{}{}, &rows); err != nil {
+				return err
+			}
+			if len(rows) == 0 {
+				_, err := fmt.Fprintln(env.stdout, "nobody is to be told of anything")
+				return err
+			}
+			w := tabwriter.NewWriter(env.stdout, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "STATE\tDUE\tTOLD\tPUT OFF\tENDED\tAUTHORISATION")
+			for _, r := range rows {
+				fmt.Fprintf(w, "%s\t%s\t%d of %d\t%d\t%s\t%s\n", r.State, r.Due.Format(time.RFC3339), r.Told, r.People, r.Postponed, r.Ended.Format(time.RFC3339), r.Authorisation)
+			}
+			return w.Flush()
+		}}
+	f.add(cmd)
+	l.add(cmd)
+	cmd.AddCommand(newNoticeAct(env, "send AUTHORISATION", "Have its people told", "notice.send"), newNoticeAct(env, "postpone AUTHORISATION", "Put it off by 90 days; that is counted, and stands in the ledger", "notice.postpone"))
+	return cmd
+}
+
+func newNoticeAct(env *environment, use, short, act string) *cobra.Command {
+	var f configFlags
+	var l look
+	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var r noticeRow
+			if err := doActIn(cmd, env, &f, &l, act, &noticeNamed{args[0]}, &r); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintf(env.stdout, "%s  %d of %d told; due %s, put off %d times\n", r.State, r.Told, r.People, r.Due.Format(time.RFC3339), r.Postponed)
+			return err
+		}}
+	f.add(cmd)
+	l.add(cmd)
+	return cmd
+}
