@@ -24,8 +24,8 @@ type Channel struct {
 
 // MaxChannels bounds a list. maxChannelText bounds one value or name of it.
 const (
-	MaxChannels    = 20_000
-	maxChannelText = 1 << 10
+	MaxChannels    = 10_000
+	maxChannelText = 512
 )
 
 // ID names an entry: 12 digits of the SHA-256 of what is looked for.

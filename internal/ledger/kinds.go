@@ -41,6 +41,8 @@ func Kinds() []Kind {
 		{"offices.activated", "a record of offices is in force", []string{"digest"}},
 		{"config.activated", "a configuration is in force", []string{"digest"}},
 		{"lists.activated", "protected channels or the directory changed", []string{"list", "digest"}},
+		{"channels.approved", "the list of protected channels that people agreed on; the list is a payload", []string{"added", "removed", "entries", "list", "payload", "reason"}},
+		{"canary.checked", "an overseer's canaries: how many were planted and what was found of them", []string{"planted", "found"}},
 
 		{"login.accepted", "somebody came in", []string{"way"}},
 		{"login.refused", "somebody did not", []string{"way", "reason"}},

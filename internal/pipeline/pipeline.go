@@ -57,6 +57,9 @@ type Options struct {
 	Opened func(context.Context, *Pipeline) error
 	// Standing says what covers a rule that selects somebody; nil: nothing does.
 	Standing func(context.Context, *Standing) (Ruling, error)
+	// Offices tells whether a record of offices is in force: then the file of protected
+	// channels proposes, and people agree. nil: there is none.
+	Offices func() bool
 
 	Keys       *keyring.Keyring   // of the data directory; nil: it is opened
 	Passphrase keyring.Passphrase // of a sealed keyring; asked only then
@@ -95,6 +98,7 @@ type Pipeline struct {
 	waiting     atomic.Bool // the index waits for room on the disk
 
 	standing    func(context.Context, *Standing) (Ruling, error)
+	offices     func() bool
 	documentsMu sync.Mutex // held while documents are judged and put in force
 
 	policyMu sync.RWMutex // held for reading by a batch on its way
@@ -163,7 +167,7 @@ func Open(ctx context.Context, o Options) (*Pipeline, error) {
 		zones:       make(map[string]*time.Location),
 		followers:   make(map[string]*follower),
 		destroyed:   make(map[uuid.UUID]uint64),
-		budgetBytes: o.InFlight, standing: o.Standing,
+		budgetBytes: o.InFlight, standing: o.Standing, offices: o.Offices,
 	}
 	if p.now == nil {
 		p.now = time.Now

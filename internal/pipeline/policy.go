@@ -25,7 +25,7 @@ import (
 // the configuration and becomes the context in force.
 type Documents struct {
 	PIAs      []Document
-	Protected []byte // protected/v1; empty: no protected channel is named
+	Protected []byte // protected/v1: proposes, once there are offices; empty: no channel is named
 	Directory []byte // directory/v1; empty: no names are joined
 	Rules     []detect.File
 }
@@ -54,6 +54,8 @@ type policy struct {
 	sources   map[string]string // source to a compartment of it, from every valid assessment
 	blobs     map[string][]byte // digest to document, of what a rebuild reads
 	standing  forms             // what selects somebody
+	channels  Channels          // what protected is made of
+	firstList bool              // the ledger has no list yet, and offices have come
 	from      Documents
 
 	sightMu sync.Mutex
@@ -73,8 +75,8 @@ func (p *Pipeline) compile(ctx context.Context, d Documents) (*policy, []Problem
 	pol := &policy{from: d, blobs: make(map[string][]byte), sources: make(map[string]string), sights: make(map[sightKey]detect.Sight)}
 
 	var err error
-	if pol.protected, err = admit.ParseProtected(d.Protected); err != nil {
-		return nil, nil, fmt.Errorf("reading the protected channels: %w", err)
+	if err = p.compileChannels(ctx, pol); err != nil {
+		return nil, nil, err
 	}
 	dir, err := pseudonym.ParseDirectory(d.Directory)
 	if err != nil {
@@ -121,8 +123,7 @@ func (p *Pipeline) compile(ctx context.Context, d Documents) (*policy, []Problem
 	pol.blobs[pol.rules.Digest()] = pol.rules.Blob()
 
 	pol.context.RuleSet = pol.rules.Digest()
-	// The lists hold names, so only keyed digests of them are stored.
-	pol.context.Protected = hex.EncodeToString(p.hash(append([]byte("protected\x00"), d.Protected...)))
+	// The directory holds names, so only a keyed digest of it is stored.
 	pol.context.Directory = hex.EncodeToString(p.hash(append([]byte("directory\x00"), d.Directory...)))
 	pol.context.Epoch = p.epoch
 	pol.context.Parsers = make(map[string]int)

@@ -315,6 +315,9 @@ func inForce(begun, ended []state.Fact) map[string]bool {
 
 // stateDocuments states what comes into force with a policy, before it does.
 func (p *Pipeline) stateDocuments(ctx context.Context, pol *policy) error {
+	if err := p.stateFirst(ctx, pol); err != nil {
+		return err
+	}
 	var acts []attest.Act
 	for _, one := range []struct{ kind, key, digest string }{
 		{"rules.activated", "rules", pol.rules.Digest()},

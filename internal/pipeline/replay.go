@@ -27,7 +27,7 @@ type Replayed struct {
 }
 
 // ErrContext: originals cannot be parsed under this context any more.
-var ErrContext = errors.New("the lists that were in force then are not kept, only keyed digests of them; they differ from those in force now")
+var ErrContext = errors.New("the lists that were in force then are not kept, only keyed digests of them; they differ from those in force now and from every list of protected channels that people agreed on")
 
 // Replay parses originals of one segment again: with the assessments, rules and parsers
 // of now, and the assessments and rules of a context where one is named by its digest.
@@ -39,7 +39,7 @@ func (p *Pipeline) Replay(ctx context.Context, compartment string, segment uuid.
 	pol := p.policy
 	p.policyMu.RUnlock()
 	if digest != "" && digest != pol.digest {
-		then, err := p.recallPolicy(pol, digest)
+		then, err := p.recallPolicy(ctx, pol, digest)
 		if err != nil {
 			return nil, err
 		}
@@ -80,9 +80,10 @@ func (p *Pipeline) Replay(ctx context.Context, compartment string, segment uuid.
 	return out, err
 }
 
-// recallPolicy is the policy of a context that was in force. The lists hold names and
-// are not kept, so they must be those in force now.
-func (p *Pipeline) recallPolicy(now *policy, digest string) (*policy, error) {
+// recallPolicy is the policy of a context that was in force. The directory holds names and
+// is not kept, so it must be the one in force now; the protected channels are those in
+// force now, and then must have been these or others that the ledger knows.
+func (p *Pipeline) recallPolicy(ctx context.Context, now *policy, digest string) (*policy, error) {
 	doc, err := p.blobs.get(digest)
 	if err != nil {
 		return nil, fmt.Errorf("the context named: %w", err)
@@ -91,7 +92,13 @@ func (p *Pipeline) recallPolicy(now *policy, digest string) (*policy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the context named: %w", err)
 	}
-	if c.Protected != now.context.Protected || c.Directory != now.context.Directory || c.Epoch != now.context.Epoch {
+	known := c.Protected == now.context.Protected
+	if !known {
+		if known, err = p.knownList(ctx, c.Protected); err != nil {
+			return nil, err
+		}
+	}
+	if !known || c.Directory != now.context.Directory || c.Epoch != now.context.Epoch {
 		return nil, ErrContext
 	}
 	then, err := p.recall(c)
