@@ -50,6 +50,13 @@ type Authorisation struct {
 	Outside bool
 	Digest  string // SHA-256 of the request, hex: what Decide must be told
 	Asked   time.Time
+	// Inspector says that an inspector's office asked: Office. Others learn no more than that
+	// it is there, and its state. Code, for that office, opens it after a restart; Locked says
+	// that it waits for it.
+	Inspector bool
+	Office    string
+	Code      string
+	Locked    bool
 }
 
 // State is where an authorisation stands.
@@ -90,8 +97,18 @@ type authorisation struct {
 	agreedAt   time.Time      // the last of them
 	statements int            // about decisions
 	refused    bool
-	ended      string // reason
-	endedAt    uint64 // number of the statement
+	ended      string      // reason
+	endedAt    uint64      // number of the statement
+	sealed     *sealedForm // of an inspector's office
+	locked     bool        // it is sealed, and nobody has told the code since the start
+}
+
+// purpose is the case as a leaf of the ledger may have it.
+func (a *authorisation) purpose() string {
+	if a.sealed != nil {
+		return ""
+	}
+	return a.caseID
 }
 
 // agreed says what the approvals that are there amount to.
@@ -132,13 +149,21 @@ func (a *authorisation) reader(id string) bool {
 	return a.request.Owner.Person == id || slices.ContainsFunc(a.request.Readers, func(w owner) bool { return w.Person == id })
 }
 
+// outsideView is what everybody may know of what an inspector's office asked for.
+func (a *authorisation) outsideView(now time.Time) Authorisation {
+	return Authorisation{ID: a.id, Ends: a.ends, State: a.state(now), Asked: a.asked, Inspector: true, Office: a.sealed.Office}
+}
+
 func (a *authorisation) view(now time.Time) Authorisation {
 	r := &a.request
 	v := Authorisation{
 		ID: a.id, Case: a.caseID, Predicate: r.Predicate, Basis: r.Basis, Requester: r.Owner.Person, Ends: a.ends, State: a.state(now),
 		Reason: a.ended, Counsel: r.Counsel, Outside: r.Outside, Digest: a.digest, Asked: a.asked,
 	}
-	if a.unread {
+	if a.sealed != nil {
+		v.Inspector, v.Office, v.Locked = true, a.sealed.Office, a.locked
+	}
+	if a.unread || a.locked {
 		return v
 	}
 	v.Scope = r.Scope.scope()
@@ -155,6 +180,9 @@ type requestedDetail struct {
 	Case  string        `json:"case"`
 	Ends  string        `json:"ends"`
 	Scope ledger.Digest `json:"scope"`
+	// Of an inspector's office: then the case is empty.
+	Inspector bool   `json:"inspector,omitempty"`
+	Office    string `json:"office,omitempty"`
 }
 
 func (b *Book) foldRequested(f state.Fact) error {
@@ -167,6 +195,9 @@ func (b *Book) foldRequested(f state.Fact) error {
 	}
 	a.caseID = d.Case
 	a.ends, _ = parseTime(d.Ends)
+	if d.Inspector {
+		return b.foldSealed(a, d.Scope, d.Ends)
+	}
 	err := b.payload(d.Scope, &a.request)
 	switch {
 	case errors.Is(err, errUnread):
@@ -199,8 +230,14 @@ func (b *Book) Request(ctx context.Context, by policy.Person, a Authorisation) (
 	if err := b.permitted(ctx, by, "authorise.request", a.Case, policy.Resource{}); err != nil {
 		return "", err
 	}
-	if r, err := b.o.Waits(ctx); err != nil || r != nil {
-		return "", waiting(r, err)
+	in, inspects := inspectorOf(o, by.ID)
+	if inspects != by.Inspector {
+		return "", errNoReader
+	}
+	if !inspects { // those who are looked into do not slow down who looks into them
+		if r, err := b.o.Waits(ctx); err != nil || r != nil {
+			return "", waiting(r, err)
+		}
 	}
 	ends := a.Ends.UTC().Truncate(time.Second)
 	switch {
@@ -232,7 +269,23 @@ func (b *Book) Request(ctx context.Context, by policy.Person, a Authorisation) (
 		if !ok {
 			return "", mistake("a reader holds no office: who asks about people does")
 		}
+		if f, ok := inspectorOf(o, p); ok != inspects || f.Authority != in.Authority {
+			return "", mistake("a reader is of another office: an inspector's office shares nothing, and is given nothing")
+		}
 		r.Readers = append(r.Readers, w)
+	}
+	if inspects {
+		code := newCode()
+		s, err := seal(r, in, code)
+		if err != nil {
+			return "", err
+		}
+		scope, _, err := b.put(s)
+		if err != nil {
+			return "", err
+		}
+		b.codes[id] = code
+		return id, b.state(ctx, by, "authorisation.requested", id, "", requestedDetail{Ends: r.Ends, Scope: scope, Inspector: true, Office: in.ID})
 	}
 	scope, _, err := b.put(r)
 	if err != nil {
@@ -250,6 +303,7 @@ type decidedDetail struct {
 	Authorisation string        `json:"authorisation"`
 	Decision      string        `json:"decision"`
 	Payload       ledger.Digest `json:"payload"`
+	Inspector     bool          `json:"inspector,omitempty"`
 }
 
 func (b *Book) foldDecided(f state.Fact) error {
@@ -277,6 +331,7 @@ func (b *Book) foldDecided(f state.Fact) error {
 	// decision about another request, or of who may not decide, approves nothing.
 	switch {
 	case p.ID != a.id || p.Digest != a.digest || p.Decision != approve || a.unread || a.reader(p.By):
+	case a.sealed != nil && p.Authority != a.sealed.Authority:
 	case slices.ContainsFunc(a.decisions, func(have decisionForm) bool { return have.By == p.By || have.Office == p.Office }):
 	default:
 		a.decisions, a.agreedAt = append(a.decisions, p), f.Time
@@ -295,8 +350,14 @@ func (b *Book) Decide(ctx context.Context, by policy.Person, fresh bool, id, dig
 	if a == nil {
 		return unknown("authorisation")
 	}
+	switch {
+	case !b.inside(by, a):
+		return &Refusal{Code: NotPermitted, Reason: "what an inspector's office asked for is decided in that office", Hint: "nobody else has to do anything"}
+	case a.locked:
+		return locked
+	}
 	me := ident(by.ID)
-	in, err := b.decides(ctx, by, "authorise", id, append([]owner{a.request.Owner}, a.request.Readers...)...)
+	in, err := b.decides(ctx, by, "authorise", id, a.sealed != nil, append([]owner{a.request.Owner}, a.request.Readers...)...)
 	switch {
 	case a.unread:
 		return &Refusal{Code: Altered, Reason: "the request cannot be read any more", Hint: "it has to be asked for again"}
@@ -324,8 +385,10 @@ func (b *Book) Decide(ctx context.Context, by policy.Person, fresh bool, id, dig
 	p := decisionForm{Authority: in.Authority, By: me, Decision: refuse, Digest: digest, Form: decisionName, ID: id, Office: in.ID,
 		Outside: in.Outside, Overseer: slices.Contains(in.Roles, "overseer")}
 	if yes {
-		if r, err := b.o.Waits(ctx); err != nil || r != nil {
-			return waiting(r, err)
+		if a.sealed == nil {
+			if r, err := b.o.Waits(ctx); err != nil || r != nil {
+				return waiting(r, err)
+			}
 		}
 		p.Decision = approve
 		if len(a.decisions) > 0 && !adds(a, &p) {
@@ -337,7 +400,7 @@ func (b *Book) Decide(ctx context.Context, by policy.Person, fresh bool, id, dig
 		return err
 	}
 	key := id + "/" + strconv.Itoa(a.statements+1)
-	return b.state(ctx, by, "authorisation.decided", key, a.caseID, decidedDetail{Authorisation: id, Decision: p.Decision, Payload: payload})
+	return b.state(ctx, by, "authorisation.decided", key, a.purpose(), decidedDetail{Authorisation: id, Decision: p.Decision, Payload: payload, Inspector: a.sealed != nil})
 }
 
 // adds reports whether one more approval brings what is missing.
@@ -382,14 +445,21 @@ func (b *Book) End(ctx context.Context, by policy.Person, id, reason string) err
 		return &Refusal{Code: Settled, Reason: "it covers nothing any more", Hint: "there is nothing to end"}
 	}
 	w := a.request.Owner
-	if err := b.permitted(ctx, by, "authorise.end", a.caseID, policy.Resource{ID: id, Owner: w.Person, Chain: w.Chain}); err != nil {
+	res := policy.Resource{ID: id, Owner: w.Person, Chain: w.Chain}
+	if a.sealed != nil { // it may be locked: to end it nobody has to know what it says
+		if !b.inside(by, a) {
+			by.Inspector = false // nor is somebody of another inspector's office
+		}
+		res.Inspector, res.Authority = true, a.sealed.Authority
+	}
+	if err := b.permitted(ctx, by, "authorise.end", a.purpose(), res); err != nil {
 		return err
 	}
 	return b.end(ctx, by, a, reason)
 }
 
 func (b *Book) end(ctx context.Context, by policy.Person, a *authorisation, reason string) error {
-	return b.state(ctx, by, "authorisation.ended", a.id, a.caseID, endedDetail{Authorisation: a.id, Reason: reason})
+	return b.state(ctx, by, "authorisation.ended", a.id, a.purpose(), endedDetail{Authorisation: a.id, Reason: reason})
 }
 
 // waiting is the error of a question that waits.
@@ -422,7 +492,7 @@ func (b *Book) stopped(ctx context.Context) (r *Refusal, n int, err error) {
 	now := b.now()
 	var over []*authorisation
 	for _, a := range b.authorisations {
-		if a.state(now) == Approved {
+		if a.state(now) == Approved && a.sealed == nil { // an inspector's office is itself who watches
 			over = append(over, a)
 		}
 	}
@@ -466,8 +536,14 @@ func (b *Book) expire(ctx context.Context, which func(*authorisation) bool) (n i
 
 func byIndex(x, y *authorisation) int { return cmp.Compare(x.index, y.index) }
 
-// Authorisations lists all, the newest first.
+// Authorisations lists all, the newest first, as nobody in particular sees them: of what
+// an inspector's office asked for, that it is there.
 func (b *Book) Authorisations(ctx context.Context) ([]Authorisation, error) {
+	return b.AuthorisationsFor(ctx, policy.Person{})
+}
+
+// AuthorisationsFor lists all as somebody sees them.
+func (b *Book) AuthorisationsFor(ctx context.Context, by policy.Person) ([]Authorisation, error) {
 	if err := b.lock(ctx); err != nil {
 		return nil, err
 	}
@@ -481,13 +557,30 @@ func (b *Book) Authorisations(ctx context.Context) ([]Authorisation, error) {
 	now := b.now()
 	out := make([]Authorisation, len(all))
 	for i, a := range all {
-		out[i] = a.view(now)
+		out[i] = b.seen(by, a, now)
 	}
 	return out, nil
 }
 
-// Authorisation gives one.
+// seen is what somebody may see of an authorisation.
+func (b *Book) seen(by policy.Person, a *authorisation, now time.Time) Authorisation {
+	if !b.inside(by, a) {
+		return a.outsideView(now)
+	}
+	v := a.view(now)
+	if a.sealed != nil {
+		v.Code = b.codes[a.id]
+	}
+	return v
+}
+
+// Authorisation gives one, as Authorisations does.
 func (b *Book) Authorisation(ctx context.Context, id string) (Authorisation, error) {
+	return b.AuthorisationFor(ctx, policy.Person{}, id)
+}
+
+// AuthorisationFor gives one as somebody sees it.
+func (b *Book) AuthorisationFor(ctx context.Context, by policy.Person, id string) (Authorisation, error) {
 	if err := b.lock(ctx); err != nil {
 		return Authorisation{}, err
 	}
@@ -496,5 +589,5 @@ func (b *Book) Authorisation(ctx context.Context, id string) (Authorisation, err
 	if a == nil {
 		return Authorisation{}, unknown("authorisation")
 	}
-	return a.view(b.now()), nil
+	return b.seen(by, a, b.now()), nil
 }

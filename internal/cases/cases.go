@@ -80,7 +80,8 @@ type Book struct {
 	stale bool       // a statement may stand that was not folded
 
 	authorisations map[string]*authorisation
-	looks          map[string]*look // grants and broken glasses
+	codes          map[string]string // of what inspectors' offices asked for, by id; in memory alone
+	looks          map[string]*look  // grants and broken glasses
 	inquiries      map[string]*Inquiry
 	reported       []Reported
 	rules          rules
@@ -95,7 +96,7 @@ var kinds = []string{
 
 // Open reads a Book from the ledger.
 func Open(ctx context.Context, o Options) (*Book, error) {
-	b := &Book{o: o}
+	b := &Book{o: o, codes: map[string]string{}}
 	if b.o.Now == nil {
 		b.o.Now = time.Now
 	}
@@ -209,6 +210,8 @@ func (b *Book) state(ctx context.Context, by policy.Person, kind, key, purpose s
 	switch {
 	case by.ID == "":
 		actor = attest.System
+	case by.Inspector: // which of them is for the office to know
+		actor = "office:" + by.Office
 	case b.o.Actor != nil:
 		actor = b.o.Actor(ctx, by)
 	case !ledger.IsWord(actor): // a mail address, say: the payload has it
@@ -255,6 +258,7 @@ func (r *Refusal) Error() string { return r.Reason }
 const (
 	BadInput     = "bad_input"     // not of the form
 	Unknown      = "unknown"       // no such request, look or inquiry
+	Locked       = "locked"        // an inspector's office has to tell a code first
 	NotPermitted = "not_permitted" // by the policies, or no office
 	NotFresh     = "not_fresh"     // the login is too old to decide
 	Altered      = "altered"       // the request is another one than the one that was read
@@ -369,7 +373,7 @@ func (b *Book) judged(ctx context.Context, r policy.Request) error {
 // decides asks the policies whether somebody may decide on what others asked for, as the
 // caller has them and as the record of offices does: both have to do. Every authority that appointed an owner and every chain of command counts, those
 // of the time of the request and those of today.
-func (b *Book) decides(ctx context.Context, by policy.Person, action, id string, owners ...owner) (policy.Office, error) {
+func (b *Book) decides(ctx context.Context, by policy.Person, action, id string, inspector bool, owners ...owner) (policy.Office, error) {
 	o := b.o.Offices()
 	in, ok := office(o, by)
 	if !ok {
@@ -387,7 +391,7 @@ func (b *Book) decides(ctx context.Context, by policy.Person, action, id string,
 		chain = append([]string{}, slices.Compact(chain)...)
 		for _, authority := range slices.Compact(authorities) {
 			for _, principal := range []policy.Person{by, recorded} {
-				if err := b.permitted(ctx, principal, action, "", policy.Resource{ID: id, Owner: w.Person, Chain: chain, Authority: authority}); err != nil {
+				if err := b.permitted(ctx, principal, action, "", policy.Resource{ID: id, Owner: w.Person, Chain: chain, Authority: authority, Inspector: inspector}); err != nil {
 					return in, err
 				}
 			}

@@ -108,7 +108,7 @@ func (b *Book) Covers(ctx context.Context, by policy.Person, caseID string, q Qu
 	}
 	q.Named = unique(q.Named)
 	done, err := b.standing(ctx, by, caseID, &q, &c)
-	if err != nil || done {
+	if err != nil || done || by.Inspector { // findings are for responders, and reported
 		return c, err
 	}
 	return c, b.byFinding(ctx, by, caseID, &q, &c)
@@ -156,7 +156,8 @@ func (b *Book) standing(ctx context.Context, by policy.Person, caseID string, q 
 	}
 	defer b.mu.Unlock()
 	o, me := b.o.Offices(), ident(by.ID)
-	if !holds(o, by, reading...) {
+	_, inspects := inspectorOf(o, by.ID)
+	if !holds(o, by, reading...) || inspects != by.Inspector {
 		c.no(errNoReader)
 		return true, nil
 	}
@@ -169,13 +170,13 @@ func (b *Book) standing(ctx context.Context, by policy.Person, caseID string, q 
 	if err != nil {
 		return false, err
 	}
-	if stop != nil { // a finding opens its people all the same: defence goes on
+	if stop != nil && !inspects { // a finding opens its people all the same: defence goes on
 		c.no(stop)
 		return false, nil
 	}
 	var mine []*authorisation
 	for _, a := range b.authorisations {
-		if caseID != "" && a.caseID == caseID && a.reader(me) {
+		if caseID != "" && a.caseID == caseID && a.reader(me) && b.inside(by, a) && (a.sealed != nil) == inspects {
 			mine = append(mine, a)
 		}
 	}
@@ -221,6 +222,9 @@ func (b *Book) standing(ctx context.Context, by policy.Person, caseID string, q 
 		*c = Cover{Authorisation: Covers, Kind: KindAuthorisation, ID: a.id, Scope: a.request.Scope.scope(), Until: a.ends, Counsel: counsel, Outside: outside,
 			Notice: "under the authorisation of case " + a.caseID + " until " + stamp(a.ends)}
 		return true, nil
+	}
+	if inspects && c.Code == Uncovered && b.lockedFor(by, now) {
+		c.no(locked)
 	}
 	var glasses []*look
 	for _, l := range b.looks {

@@ -104,7 +104,7 @@ func (b *Book) Review(ctx context.Context, by policy.Person, id, outcome string)
 	if l == nil {
 		return unknown("grant or broken glass")
 	}
-	in, err := b.decides(ctx, by, "grant.review", id, l.form.Owner)
+	in, err := b.decides(ctx, by, "grant.review", id, false, l.form.Owner)
 	if err != nil {
 		return err
 	}

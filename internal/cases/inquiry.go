@@ -220,6 +220,9 @@ func (b *Book) Report(ctx context.Context, by policy.Person, caseID, reason, que
 		return err
 	}
 	defer b.mu.Unlock()
+	if by.Inspector { // that it was asked is told, and not what
+		caseID, question = "", ""
+	}
 	return b.report(ctx, by, reason, reportForm{Case: caseID, Question: readable(question), Subjects: []string{}})
 }
 

@@ -147,7 +147,7 @@ func (b *Book) ApproveRules(ctx context.Context, asked string, by policy.Person,
 	if !ok {
 		return &Refusal{Code: NotPermitted, Reason: "who asked for the rules holds no office", Hint: "somebody in office asks for them"}
 	}
-	if _, err := b.decides(ctx, by, "rules.approve", set.Digest, w); err != nil {
+	if _, err := b.decides(ctx, by, "rules.approve", set.Digest, false, w); err != nil {
 		return err
 	}
 	id, err := newID()

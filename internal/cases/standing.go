@@ -53,7 +53,7 @@ func (b *Book) stands(a *authorisation, id string, q *Question) *Refusal {
 		return &Refusal{Code: NoOffices, Reason: "nobody is in office who could authorise it", Hint: "counterseal offices init"}
 	case id == "":
 		return &Refusal{Code: Unnamed, Reason: "what goes on by itself and selects somebody needs an authorisation, and it names none", Hint: "counterseal authorise request; then name it in the rule, counterseal: {authorisation: ID}, and the people by the aliases of its case"}
-	case a == nil:
+	case a == nil || a.sealed != nil: // what the configuration names, the organisation reads
 		return &Refusal{Code: Unknown, Reason: "there is no authorisation with the id that it names", Hint: "counterseal authorise list"}
 	}
 	switch a.state(now) {
@@ -100,6 +100,9 @@ func (b *Book) Closed(ctx context.Context) (map[string]uint64, error) {
 	now := b.now()
 	out, open := map[string]uint64{}, map[string]bool{}
 	for _, a := range b.authorisations {
+		if a.sealed != nil { // its case is for nobody to know
+			continue
+		}
 		switch a.state(now) {
 		case Requested, Approved:
 			open[a.caseID] = true
