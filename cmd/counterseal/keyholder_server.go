@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -109,6 +110,9 @@ func (s *server) openTokens(ctx context.Context, keys *keyring.Keyring, o server
 	begun, err := hasTokens(s.cfg.Data)
 	if err != nil {
 		return err
+	}
+	if version, err := os.ReadFile(filepath.Join(s.cfg.Data, "VERSION")); err == nil && form == nil && strings.HasSuffix(string(version), holderVersion) {
+		return &exitError{code: exitFailed, err: fmt.Errorf("%s is gone from %s, which says whose tokens these are", tokensFile, s.cfg.Data), hint: "restore it from the backup of the data directory"}
 	}
 	if form == nil && begun && c.Dir == "" && c.Address == "" {
 		local, err := pseudonym.NewLocal(keys.MACKey("token/1"), keys.ID(), 1)

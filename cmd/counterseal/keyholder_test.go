@@ -436,6 +436,22 @@ func TestMoveToAKeyHolder(t *testing.T) {
 	if prefixes["p1_"] != 3 || prefixes["p2_"] != 3 {
 		t.Error(prefixes)
 	}
+	aside := filepath.Join(root, "tokens.json")
+	if err := os.Rename(filepath.Join(cfg.Data, tokensFile), aside); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"", dir} {
+		cfg.Keyholder.Dir = dir
+		if s, err := openServer(t.Context(), cfg, serverOptions{log: slog.New(slog.DiscardHandler)}); err == nil {
+			s.close()
+			t.Error("it opens where nobody knows whose tokens these are")
+		} else if !strings.Contains(err.Error(), tokensFile) {
+			t.Error(err)
+		}
+	}
+	if err := os.Rename(aside, filepath.Join(cfg.Data, tokensFile)); err != nil {
+		t.Fatal(err)
+	}
 	cfg.Keyholder.Dir = ""
 	if s, err := openServer(t.Context(), cfg, serverOptions{log: slog.New(slog.DiscardHandler)}); err == nil {
 		s.close()

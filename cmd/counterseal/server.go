@@ -85,6 +85,10 @@ type serverOptions struct {
 // formatVersion is the number in VERSION for the layout of a data directory.
 const formatVersion = "counterseal data 1\nrecord 1\nsegment 1\nkeyring 1\nledger 1\nindex 1\nstate 1\n"
 
+// holderVersion is the line more where a key holder makes the tokens: a version that does
+// not know it would make others.
+const holderVersion = "keyholder 1\n"
+
 // beforeLedger is VERSION of a data directory from before there was a ledger. The first
 // start makes one and states the segments that are there.
 const beforeLedger = "counterseal data 1\nrecord 1\nsegment 1\nkeyring 1\nindex 1\nstate 1\n"
@@ -152,7 +156,7 @@ func (s *server) open(ctx context.Context, o serverOptions) error {
 	if err != nil {
 		return errors.Join(err, s.closeGate())
 	}
-	if err := errors.Join(writeVersion(s.cfg.Data), s.started(ctx)); err != nil {
+	if err := errors.Join(writeVersion(s.cfg.Data, s.tokens), s.started(ctx)); err != nil {
 		return errors.Join(err, s.closeGate(), s.pipe.Close())
 	}
 	if s.signin, err = s.openLogin(ctx); err != nil {
@@ -215,7 +219,7 @@ func checkVersion(dir string) error {
 		return nil
 	case err != nil:
 		return fmt.Errorf("reading VERSION: %w", err)
-	case string(have) != formatVersion:
+	case string(have) != formatVersion && string(have) != formatVersion+holderVersion:
 		return fmt.Errorf("%s names formats that this version does not know: use the version that wrote it", path)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "ledger", "log")); err != nil {
@@ -225,13 +229,17 @@ func checkVersion(dir string) error {
 }
 
 // writeVersion names the formats, once all of them are there.
-func writeVersion(dir string) error {
+func writeVersion(dir string, t *tokens) error {
+	want := formatVersion
+	if t.client != nil {
+		want += holderVersion
+	}
 	path := filepath.Join(dir, "VERSION")
-	if have, err := os.ReadFile(path); err == nil && string(have) == formatVersion {
+	if have, err := os.ReadFile(path); err == nil && string(have) == want {
 		return nil
 	}
 	var disk durable.FS
-	return disk.WriteFile(path, []byte(formatVersion), 0o600)
+	return disk.WriteFile(path, []byte(want), 0o600)
 }
 
 // importFiles is the import behind the API.
