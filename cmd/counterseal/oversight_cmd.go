@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"github.com/counterseal/counterseal/internal/approval"
@@ -90,7 +91,11 @@ func newOversightHeartbeat(env *environment) *cobra.Command {
 			if st.Signed && key == "" {
 				return usage("--key is the file of the officer's key: officers are enrolled, so a heartbeat is signed")
 			}
-			raw, err := oversight.NewHeartbeat(st.Office, st.Org, time.Now())
+			org, err := uuid.Parse(st.Org)
+			if err != nil {
+				return errors.New("the server names no data directory")
+			}
+			raw, err := oversight.NewHeartbeat(st.Office, org, time.Now())
 			if err != nil {
 				return err
 			}

@@ -23,7 +23,7 @@ func (b *bureau) heartbeat(user, status int, says string) {
 	b.t.Helper()
 	var st oversightState
 	b.does(user, "oversight.status", struct{}{}, &st, 200, "")
-	raw, err := oversight.NewHeartbeat(st.Office, st.Org, b.now())
+	raw, err := oversight.NewHeartbeat(st.Office, b.s.pipe.Org(), b.now())
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -62,7 +62,9 @@ const (
 // The kinds of looks in the queue.
 const (
 	People = "people" // covered by an authorisation, a grant or a broken glass
-	Wide   = "wide"   // it lists people by what they did and nothing covers it: counts, or findings
+	// Inspecting is a look of an inspector's office: it is counted, and nobody else reviews it.
+	Inspecting = "inspector"
+	Wide       = "wide" // it lists people by what they did and nothing covers it: counts, or findings
 )
 
 // The outcomes of a review.

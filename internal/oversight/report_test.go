@@ -373,26 +373,3 @@ func FuzzParseQuestion(f *testing.F) {
 		}
 	})
 }
-
-// FuzzParseHeartbeat: what is read is canonical.
-func FuzzParseHeartbeat(f *testing.F) {
-	raw, err := NewHeartbeat("inspector", "01900000-0000-7000-8000-000000000000", quarter)
-	if err != nil {
-		f.Fatal(err)
-	}
-	if _, err := ParseHeartbeat(raw); err != nil {
-		f.Fatal(err)
-	}
-	f.Add(raw)
-	f.Add(bytes.Replace(raw, []byte("/v1"), []byte("/v2"), 1))
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		h, err := ParseHeartbeat(raw)
-		if err != nil {
-			return
-		}
-		again, err := json.Marshal(h)
-		if err != nil || len(again) == 0 {
-			t.Error(err)
-		}
-	})
-}

@@ -128,6 +128,8 @@ func (t *Tally) served(s *ledger.Statement) {
 	switch d.Look {
 	case People:
 		t.count("looks", "act", d.Act, "class", d.Selects, "office", d.Office, "cover", d.CoveredBy)
+	case Inspecting:
+		t.count("inspectors")
 	case Wide:
 		drawn := len(s.Subject) > 0
 		t.drawWrong = t.drawWrong || drawn != Drawn(s.ID)
@@ -222,6 +224,7 @@ var names = []struct {
 }{
 	{"looks", []string{"act", "class", "cover", "review"}, []string{"office"}},
 	{"wide", []string{"act"}, []string{"office"}},
+	{"inspectors", nil, nil},
 	{"free", []string{"act"}, []string{"office"}},
 	{"refused", nil, []string{"rule", "office"}},
 	{"requests", nil, nil},

@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -13,7 +12,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/counterseal/counterseal/internal/approval"
-	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/officer"
 	"github.com/counterseal/counterseal/internal/policy"
 )
@@ -34,14 +32,14 @@ func (s *Silence) Text() string {
 
 // Independent names the offices that may watch those who read events: of an overseer, held,
 // by somebody who holds no office that reads or runs, of no chain of command with one, and
-// appointed by another authority than any of them.
+// appointed by another authority than any of them. An inspector's office is none of those.
 func Independent(o *policy.Offices) []string {
 	var out []string
 	if o == nil {
 		return nil
 	}
 	reads := func(f *policy.Office) bool {
-		return slices.ContainsFunc(f.Roles, func(r string) bool {
+		return !f.Inspector && slices.ContainsFunc(f.Roles, func(r string) bool {
 			return r == "analyst" || r == "responder" || r == "investigator" || r == "operator"
 		})
 	}
@@ -195,53 +193,16 @@ func (b *Book) pace(now time.Time) (unreviewed, capacity int) {
 	return unreviewed, max(done/2, b.o.Settings.Floor)
 }
 
-// Heartbeat is what an overseer states to be there: the bytes that their officer's key
-// signs.
-type Heartbeat struct {
-	Form   string `json:"form"`
-	ID     string `json:"id"`
-	Made   string `json:"made"`
-	Office string `json:"office"`
-	Org    string `json:"org"`
-}
+// heartbeatAction is the action of the statement of an overseer who is there: a statement as
+// officers sign them, docs/formats/officer.md.
+const heartbeatAction = "oversight.heartbeat"
 
-const heartbeatForm = "oversight.heartbeat/v1"
-
-// heartbeatLife is how old a heartbeat may be when it comes.
-const heartbeatLife = 24 * time.Hour
-
-// NewHeartbeat makes the bytes of one.
-func NewHeartbeat(office, org string, now time.Time) ([]byte, error) {
-	id, err := newID()
-	if err != nil {
-		return nil, err
-	}
-	return approval.Canonical(Heartbeat{Form: heartbeatForm, ID: id, Made: stamp(now), Office: office, Org: org})
-}
-
-// ParseHeartbeat reads the canonical form of one and nothing else. Its errors quote nothing.
-func ParseHeartbeat(raw []byte) (*Heartbeat, error) {
-	var h Heartbeat
-	if err := approval.DecodeUpTo(4<<10, raw, &h); err != nil {
-		return nil, fmt.Errorf("heartbeat: %w", err)
-	}
-	id, err := uuid.Parse(h.ID)
-	if err != nil || id.String() != h.ID {
-		return nil, errors.New("heartbeat: id is not a UUID")
-	}
-	if org, err := uuid.Parse(h.Org); err != nil || org.String() != h.Org {
-		return nil, errors.New("heartbeat: org is not a UUID")
-	}
-	made, err := time.Parse(stampForm, h.Made)
-	switch {
-	case h.Form != heartbeatForm:
-		return nil, errors.New("heartbeat: form is another one")
-	case err != nil || stamp(made) != h.Made:
-		return nil, errors.New("heartbeat: made is not a time")
-	case !ledger.IsWord(h.Office):
-		return nil, errors.New("heartbeat: office is not an id")
-	}
-	return &h, nil
+// NewHeartbeat makes the bytes of one, for an office of the house with the id org.
+func NewHeartbeat(office string, org uuid.UUID, now time.Time) ([]byte, error) {
+	_, raw, err := approval.New(approval.Ask{
+		Action: heartbeatAction, Case: "oversight", Purpose: "an independent overseer is there", Requester: office, Objects: []string{"office " + office}, Org: org, Grant: time.Minute,
+	}, now)
+	return raw, err
 }
 
 type heardDetail struct {
@@ -258,12 +219,11 @@ func (b *Book) Beat(ctx context.Context, by policy.Person, fresh bool, raw []byt
 	if err := b.permitted(ctx, by, "oversight.heartbeat", policy.Resource{}); err != nil {
 		return err
 	}
-	h, err := ParseHeartbeat(raw)
+	h, err := approval.Parse(raw)
 	if err != nil {
 		return &Refusal{BadInput, err.Error(), "make it anew: counterseal oversight heartbeat"}
 	}
 	o, now := b.o.Offices(), b.now()
-	made, _ := time.Parse(stampForm, h.Made)
 	held := o != nil && slices.ContainsFunc(o.Offices, func(f policy.Office) bool {
 		return f.ID == by.Office && f.Holder != "" && ident(f.Holder) == ident(by.ID)
 	})
@@ -276,9 +236,9 @@ func (b *Book) Beat(ctx context.Context, by policy.Person, fresh bool, raw []byt
 		return &Refusal{NotPermitted, "only an independent office of an overseer says that it is there: held by nobody who reads events or runs the machines, of another chain of command and appointing authority", "counterseal offices show tells who is in office"}
 	case !fresh:
 		return &Refusal{NotFresh, "the login is too old", "log in again, and do it then"}
-	case h.Office != by.Office || h.Org != b.o.Org.String():
-		return &Refusal{BadInput, "the heartbeat is of another office or another data directory", "make it anew: counterseal oversight heartbeat"}
-	case made.After(now.Add(Skew)) || now.Sub(made) > heartbeatLife:
+	case h.Action != heartbeatAction || !slices.Equal(h.Objects, []string{"office " + by.Office}) || h.Org != b.o.Org.String():
+		return &Refusal{BadInput, "it is no heartbeat, or one of another office or another data directory", "make it anew: counterseal oversight heartbeat"}
+	case h.MadeAt().After(now.Add(Skew)) || now.After(h.ExpiresAt()):
 		return &Refusal{BadInput, "the heartbeat is from the future, or older than a day", "look at the clock and make it anew"}
 	case last.Made != "" && h.Made <= last.Made:
 		return &Refusal{Settled, "this heartbeat, or a later one, was heard already", "make a new one"}
@@ -302,11 +262,11 @@ func (b *Book) Beat(ctx context.Context, by policy.Person, fresh bool, raw []byt
 	if _, err := b.tend(ctx); err != nil {
 		return err
 	}
-	detail := map[string]any{"office": h.Office, "made": h.Made, "statement": digest}
+	detail := map[string]any{"office": by.Office, "made": h.Made, "statement": digest}
 	if key != "" {
 		detail["key"] = key
 	}
-	if err := b.state(ctx, by, "oversight.heartbeat", h.Office, detail); err != nil {
+	if err := b.state(ctx, by, "oversight.heartbeat", by.Office, detail); err != nil {
 		return err
 	}
 	_, err = b.tend(ctx)

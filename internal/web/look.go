@@ -69,6 +69,8 @@ type question struct {
 	Query      string `json:"query,omitempty"`
 	Body       []byte `json:"body,omitempty"`
 	BodySHA256 string `json:"body_sha256,omitempty"`
+	// Sealed is all of it, of an inspector's office: its two officers open it.
+	Sealed []byte `json:"sealed,omitempty"`
 	// Look is whom a look is about and who looked, for those who review it.
 	Look *oversight.About `json:"look,omitempty"`
 }
@@ -100,8 +102,12 @@ func (p *permit) watch(class access.Class, covered bool, named []access.Identity
 	case class == access.Nobody:
 		return
 	case covered:
-		if p.watched == nil || p.watched.kind != oversight.People {
-			p.watched = &watched{kind: oversight.People, cover: p.cover}
+		kind := oversight.People
+		if p.person.Inspector {
+			kind = oversight.Inspecting
+		}
+		if p.watched == nil || p.watched.kind != kind {
+			p.watched = &watched{kind: kind, cover: p.cover}
 		}
 	case p.watched == nil:
 		p.watched = &watched{kind: oversight.Wide}
@@ -217,13 +223,16 @@ func (l *look) state(status int) error {
 	}
 	p := l.permit
 	seen := p != nil && p.watched != nil && p.decision.Allow && status < http.StatusBadRequest
-	if seen {
+	if seen && p.watched.kind != oversight.Inspecting {
 		about := oversight.AboutOf(l.s.o.Gate.Offices(), p.person.ID, p.watched.named)
 		q.Look = &about
 	}
 	payload, err := json.Marshal(q)
 	if err != nil {
 		return err
+	}
+	if office := l.s.inspects(l.r); office != "" {
+		return l.stateInside(office, q, payload, status, seen)
 	}
 	rec := l.s.o.Pipeline.Recorder()
 	// Who has gone may have seen a part of the answer: the statement is made all the same.
@@ -256,7 +265,7 @@ func (l *look) state(status int) error {
 			return err
 		}
 		detail["look"] = p.watched.kind
-		queued = p.watched.kind == oversight.People || oversight.Drawn(act.ID)
+		queued = p.watched.kind == oversight.People || p.watched.kind == oversight.Wide && oversight.Drawn(act.ID)
 		for name, text := range map[string]string{"cover": p.watched.cover.ID, "covered_by": p.watched.cover.Kind, "case": p.caseID, "purpose": p.purpose} {
 			if text != "" {
 				detail[name] = text
@@ -275,6 +284,78 @@ func (l *look) state(status int) error {
 		l.id = act.Subject[0]
 	}
 	return nil
+}
+
+// stateInside puts a request of an inspector's office into the ledger. Everybody reads that
+// it was made, through which route, by which office; whom and what case it was about lies
+// there under the keys of that office, or nowhere.
+func (l *look) stateInside(office string, q question, whole []byte, status int, seen bool) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.r.Context()), 10*time.Second)
+	defer cancel()
+	id, err := uuid.NewV7()
+	if err != nil {
+		return err
+	}
+	bare := question{Route: q.Route}
+	if keep := l.s.o.Gate.Inside; keep != nil {
+		if bare.Sealed, err = keep(id.String(), whole); err != nil {
+			return err
+		}
+	}
+	payload, err := json.Marshal(bare)
+	if err != nil {
+		return err
+	}
+	rec := l.s.o.Pipeline.Recorder()
+	digest, err := rec.Ledger().PutPayload(payload)
+	if err != nil {
+		return err
+	}
+	detail := map[string]any{"route": l.route, "status": status, "question": digest, "office": office, "inspector": true}
+	act := attest.Act{ID: id, Kind: "request.served", Actor: "office:" + office, Detail: detail}
+	if p := l.permit; p != nil {
+		if p.act != "" {
+			detail["act"] = p.act
+		}
+		if p.judged && !p.decision.Allow {
+			act.Kind, detail["rule"] = "request.refused", strings.Join(p.decision.Policies, " ")
+		}
+	}
+	if seen {
+		detail["look"] = oversight.Inspecting
+	}
+	if _, err := rec.Record(ctx, act); err != nil || !seen {
+		return err
+	}
+	_, err = rec.Record(ctx, attest.Act{Kind: "inspector.looked", Actor: act.Actor, Subject: []string{id.String()}, Detail: map[string]any{"office": office, "inspector": true}})
+	return err
+}
+
+// inspects names the inspector's office of who asks, empty for everybody else. It holds for
+// a request that came to no decision too.
+func (s *Server) inspects(r *http.Request) string {
+	offices := s.o.Gate.Offices()
+	if offices == nil {
+		return ""
+	}
+	id := s.personID(r)
+	for _, held := range offices.Held(id) {
+		if p, ok := offices.Person(held); ok && p.Inspector {
+			return held
+		}
+	}
+	return ""
+}
+
+// personID is who asks as policies know them: an account, or a user of this machine.
+func (s *Server) personID(r *http.Request) string {
+	if w, ok := login.From(r.Context()); ok {
+		return w.Account.ID
+	}
+	if who, ok := strings.CutPrefix(s.actor(r), "os:"); ok {
+		return "os-" + who
+	}
+	return s.o.Gate.Owner
 }
 
 // login states that a session begins, or that somebody was turned away.

@@ -53,6 +53,7 @@ type publicSource struct {
 // totals names the counts of a report in words, in the order of the page.
 var totals = [][3]string{
 	{"looks", "Looks at people", "questions about somebody, each under an authorisation, a finding or a broken glass"},
+	{"inspectors", "Looks by inspectors", "offices that the organisation did not appoint"},
 	{"refused", "Refused", "requests that the rules did not allow"},
 	{"requests", "Authorisations asked for", "to be allowed to look at people"},
 	{"decisions", "Decisions on them", "by people of another chain of command"},
