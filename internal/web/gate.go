@@ -33,6 +33,9 @@ type Gate struct {
 	// Purposes are the codes that the assessments in force declare.
 	Purposes func() []string
 	Cases    *cases.Book
+	// Inside seals what an inspector's office asked to the keys of that office, for the id of
+	// a statement; nil: it is not kept.
+	Inside func(id string, asked []byte) ([]byte, error)
 	// Oversight watches the looks; nil: nobody does, as before anybody is in office.
 	Oversight *oversight.Book
 	Aliases   *alias.Book
@@ -105,17 +108,14 @@ func AskerOf(ctx context.Context) Asker {
 func (s *Server) asks(r *http.Request) (*permit, error) {
 	g := &s.o.Gate
 	p := &permit{actor: s.actor(r)}
-	id := g.Owner
+	id := s.personID(r)
 	var roles []string
 	if w, ok := login.From(r.Context()); ok {
-		id, roles = w.Account.ID, w.Account.Roles
+		roles = w.Account.Roles
 		p.machine, p.scopes = w.Session == "", w.Scopes
 		p.fresh = w.Session != "" && s.now().Sub(w.Since) <= login.Fresh
 	} else {
 		p.fresh = true
-		if who, ok := strings.CutPrefix(p.actor, "os:"); ok {
-			id = "os-" + who
-		}
 	}
 	offices := g.Offices()
 	named := r.Header.Get(OfficeHeader)
