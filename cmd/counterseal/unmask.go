@@ -327,7 +327,7 @@ func (s *server) stillCovered(ctx context.Context, st *approval.Statement, signe
 // apart refuses where who asked is one of those who decided.
 func apart(st *approval.Statement, signed []approval.Signed, roster *officer.Roster) error {
 	for _, d := range signed {
-		by, err := roster.Voter(d.Key)
+		by, err := roster.VoterFor(d.Key, st.Action)
 		if err != nil {
 			return err
 		}

@@ -53,6 +53,7 @@ type Officer struct {
 	Key    string // id of the card
 	Person string // in one spelling: two officers with it are one person
 	Office string
+	House  string // whose offices they are: those of one house alone decide together
 	Public ed25519.PublicKey
 }
 
@@ -112,7 +113,7 @@ func (b *Book) Decide(id string, d Signed, by Officer, now time.Time) (State, er
 		return r.state, fmt.Errorf("request %s: %w", id, ErrOffice)
 	}
 	for _, o := range r.by {
-		if o.Person == by.Person || o.Office == by.Office || o.Key == by.Key || o.Public.Equal(by.Public) {
+		if o.House != by.House || o.Person == by.Person || o.Office == by.Office || o.Key == by.Key || o.Public.Equal(by.Public) {
 			return r.state, fmt.Errorf("request %s: %w", id, ErrOffice)
 		}
 	}

@@ -94,7 +94,7 @@ func Approve(ctx context.Context, s Statements, a Approval) (*approval.Statement
 		if err != nil {
 			return no(err)
 		}
-		by, err := a.Roster.Voter(d.Key)
+		by, err := a.Roster.VoterFor(d.Key, st.Action)
 		if err != nil {
 			return no(err)
 		}

@@ -270,10 +270,25 @@ func OpenInner(investigation *PrivateKey, info SealInfo, inner []byte) ([]byte, 
 }
 
 // Escrow are the officers to whom keys are sealed so that the server cannot open
-// them again: a pair, and a spare pair that can do the same without it.
+// them again: a pair, a spare pair that can do the same without it, and where there is
+// one, a pair of an inspector's office, which opens without the organisation.
 type Escrow struct {
 	Epoch       int // of the officers, from 1
 	Main, Spare Pair
+	Inspector   Pair // zero: there is none
+}
+
+// Inspected reports whether an inspector's office has a pair.
+func (e *Escrow) Inspected() bool {
+	return e.Inspector.Investigation.k != nil || e.Inspector.Oversight.k != nil
+}
+
+// pairs are those who open a seal, each without the others.
+func (e *Escrow) pairs() []Pair {
+	if e.Inspected() {
+		return []Pair{e.Main, e.Spare, e.Inspector}
+	}
+	return []Pair{e.Main, e.Spare}
 }
 
 // Sealed is one box of an escrow and who opens it.
@@ -285,33 +300,35 @@ type Sealed struct {
 	SuiteName string
 }
 
-// Check refuses an escrow in which two of the four keys are one.
+// Check refuses an escrow in which two of the keys are one.
 func (e *Escrow) Check() error {
 	if e.Epoch < 1 {
 		return errors.New("escrow: an epoch begins at 1")
 	}
 	seen := map[KeyID]bool{}
-	for _, k := range []PublicKey{e.Main.Investigation, e.Main.Oversight, e.Spare.Investigation, e.Spare.Oversight} {
-		if k.k == nil {
-			return errors.New("escrow: investigation, oversight and a spare of each are needed")
+	for _, p := range e.pairs() {
+		for _, k := range []PublicKey{p.Investigation, p.Oversight} {
+			if k.k == nil {
+				return errors.New("escrow: investigation, oversight and a spare of each are needed, and two keys of an inspector's office or none")
+			}
+			if seen[k.id] {
+				return errors.New("escrow: two officers have one key")
+			}
+			seen[k.id] = true
 		}
-		if seen[k.id] {
-			return errors.New("escrow: two officers have one key")
-		}
-		seen[k.id] = true
 	}
 	return nil
 }
 
-// Seal gives two boxes of the secret, the second one for the spare pair. The epoch
-// of info is set here.
+// Seal gives two boxes of the secret, the second one for the spare pair, and a third one
+// where an inspector's office has a pair. The epoch of info is set here.
 func (e *Escrow) Seal(info SealInfo, secret []byte) ([]Sealed, error) {
 	if err := e.Check(); err != nil {
 		return nil, err
 	}
 	info.Epoch = e.Epoch
 	var out []Sealed
-	for _, p := range []Pair{e.Main, e.Spare} {
+	for _, p := range e.pairs() {
 		box, err := p.Seal(info, secret)
 		if err != nil {
 			return nil, err

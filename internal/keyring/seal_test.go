@@ -79,13 +79,17 @@ func TestSealsAreBound(t *testing.T) {
 // TestTwoOffices shows that both keys are needed, in their order, and that the
 // spare pair does without the other one.
 func TestTwoOffices(t *testing.T) {
-	var k [4]*PrivateKey
+	var k [6]*PrivateKey
 	for i := range k {
 		k[i] = keyPair(t)
 	}
 	e := &Escrow{Epoch: 2, Main: Pair{k[0].Public(), k[1].Public()}, Spare: Pair{k[2].Public(), k[3].Public()}}
 	boxes, err := e.Seal(anInfo, []byte("segment key"))
-	if err != nil || len(boxes) != 2 {
+	if err != nil || len(boxes) != 2 || e.Inspected() {
+		t.Fatal(boxes, err)
+	}
+	e.Inspector = Pair{k[4].Public(), k[5].Public()} // opens without the organisation
+	if boxes, err = e.Seal(anInfo, []byte("segment key")); err != nil || len(boxes) != 3 || !e.Inspected() {
 		t.Fatal(boxes, err)
 	}
 	info := anInfo
@@ -125,7 +129,10 @@ func TestTwoOffices(t *testing.T) {
 	}
 	same := *e
 	same.Spare.Oversight = same.Main.Investigation
-	for name, bad := range map[string]*Escrow{"one key twice": &same, "no spare": {Epoch: 1, Main: e.Main}, "no epoch": {Main: e.Main, Spare: e.Spare}} {
+	theirs, half := *e, *e
+	theirs.Inspector.Oversight = theirs.Main.Oversight
+	half.Inspector.Oversight = PublicKey{}
+	for name, bad := range map[string]*Escrow{"one key twice": &same, "an inspector with a key of the organisation": &theirs, "an inspector with one key": &half, "no spare": {Epoch: 1, Main: e.Main}, "no epoch": {Main: e.Main, Spare: e.Spare}} {
 		if _, err := bad.Seal(anInfo, nil); err == nil {
 			t.Errorf("%s: sealed", name)
 		}

@@ -48,7 +48,7 @@ func (o *Opening) approved() (*approval.Statement, error) {
 		return nil, errors.New("the statement is about something else")
 	}
 	for i, d := range o.Signed {
-		by, err := o.Roster.Voter(d.Key)
+		by, err := o.Roster.VoterFor(d.Key, s.Action)
 		if err != nil {
 			return nil, fmt.Errorf("decision %d: %w", i+1, err)
 		}

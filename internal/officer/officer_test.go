@@ -164,6 +164,101 @@ func TestRoster(t *testing.T) {
 	}
 }
 
+// withInspectors is a full set of officers and the two of an inspector's office.
+func withInspectors(t testing.TB) (ks [6]*Key, text string) {
+	k4 := four(t)
+	copy(ks[:], k4[:])
+	ks[4], ks[5] = newOfficer(t, "Nils Berg", Investigation, false), newOfficer(t, "Nora Falk", Oversight, false)
+	return ks, inspectorText(ks[:], func(int) string { return "The Court" })
+}
+
+func inspectorText(ks []*Key, court func(i int) string) string {
+	text := rosterText(ks, func(i int) string {
+		if i > 3 {
+			return court(i)
+		}
+		return board(i)
+	})
+	for _, k := range ks[4:] {
+		text = strings.Replace(text, "  - id: "+k.Card().ID()+"\n", "  - id: "+k.Card().ID()+"\n    inspector: true\n", 1)
+	}
+	return text
+}
+
+// TestInspectors: two keys of an inspector's office open what is sealed without the
+// organisation, and decide on nothing else; nobody mixes the two houses.
+func TestInspectors(t *testing.T) {
+	ks, text := withInspectors(t)
+	r, err := ParseRoster("officers.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := r.Escrow()
+	if err := e.Check(); err != nil || e.Inspector.Investigation.ID() != ks[4].Card().Seal.ID() || e.Inspector.Oversight.ID() != ks[5].Card().Seal.ID() || e.Main.Oversight.ID() != ks[1].Card().Seal.ID() {
+		t.Fatal("keys at other places", err)
+	}
+	court := func(int) string { return "The Court" }
+	set := func(i int, k *Key) string { x := ks; x[i] = k; return inspectorText(x[:], court) }
+	for name, c := range map[string]struct{ text, want string }{
+		"one of them":      {inspectorText(ks[:5], court), "four"},
+		"not marked":       {strings.ReplaceAll(text, "    inspector: true\n", ""), "hold one office"},
+		"one marked":       {strings.Replace(text, "    inspector: true\n", "", 1), "hold one office"},
+		"one office":       {set(5, newOfficer(t, "Nora Falk", Investigation, false)), "hold one office"},
+		"a spare":          {set(5, newOfficer(t, "Nora Falk", Oversight, true)), "no spare"},
+		"one person":       {set(5, newOfficer(t, "NILS BERG", Oversight, false)), "one person"},
+		"of the house":     {set(4, newOfficer(t, "Ada Ihle", Investigation, false)), "one person"},
+		"two authorities":  {inspectorText(ks[:], func(i int) string { return fmt.Sprint("Court ", i) }), "two inspectors' offices"},
+		"of one authority": {inspectorText(ks[:], func(int) string { return "works council" }), "one authority"},
+	} {
+		if _, err := ParseRoster("officers.yaml", []byte(c.text)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := r.Voter(ks[4].Card().ID()); err == nil {
+		t.Error("an inspector decides on anything")
+	}
+	for _, action := range []string{"hold.release", "offices.activate", "ledger.succeed", ""} {
+		if _, err := r.VoterFor(ks[4].Card().ID(), action); err == nil {
+			t.Errorf("an inspector decides on %q", action)
+		}
+	}
+
+	info := keyring.SealInfo{Purpose: "segment/originals", Org: org, Subject: "018f0000-0000-7000-8000-000000000001"}
+	boxes, err := e.Seal(info, []byte("the key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects := []string{"originals/general/018f0000-0000-7000-8000-000000000001"}
+	_, st, err := approval.New(approval.Ask{Action: "evidence.unlock", Case: "C-1", Purpose: "why", Requester: "Nils Berg", Objects: objects, Org: org, Grant: time.Hour}, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := func(i, j int) ([]byte, error) {
+		o := &Opening{Roster: r, Statement: st, Objects: objects, Org: org.String(), Now: noon, Record: func([]byte) error { return nil }}
+		for _, k := range []*Key{ks[i], ks[j]} {
+			s, err := k.Sign(approval.Approve, st)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.Signed = append(o.Signed, s)
+		}
+		h, err := ks[j].OpenOuter(o, info, boxes)
+		if err != nil {
+			return nil, err
+		}
+		secret, _, err := ks[i].OpenInner(o, info, h)
+		return secret, err
+	}
+	if secret, err := open(4, 5); err != nil || string(secret) != "the key" {
+		t.Errorf("the inspectors open: %q, %v", secret, err)
+	}
+	for _, mixed := range [][2]int{{0, 5}, {4, 1}, {2, 5}, {4, 3}} {
+		if _, err := open(mixed[0], mixed[1]); !errors.Is(err, approval.ErrOffice) {
+			t.Errorf("%v decide together: %v", mixed, err)
+		}
+	}
+}
+
 // TestCeremony opens one thing by two officers and refuses every short cut.
 func TestCeremony(t *testing.T) {
 	ks := four(t)
@@ -280,6 +375,8 @@ func FuzzParseCard(f *testing.F) {
 func FuzzParseRoster(f *testing.F) {
 	ks := four(f)
 	f.Add([]byte(rosterText(ks[:], board)))
+	_, text := withInspectors(f)
+	f.Add([]byte(text))
 	f.Add([]byte("apiVersion: officers/v1\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := ParseRoster("f", b)

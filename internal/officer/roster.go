@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -19,16 +20,19 @@ const (
 	rosterVersion = "officers/v1"
 	maxRoster     = 64 << 10
 	maxOfficers   = 4
+	inspectors    = 2 // beside them, or none
 )
 
 // Appointed is an officer in office.
 type Appointed struct {
 	*Card
 	Authority string // who appointed
+	Inspector bool   // of an inspector's office, which opens seals without the organisation
 }
 
-// Roster is who holds the two offices, one spare of each, as the server and every
-// officer's machine know it. It has public halves only.
+// Roster is who holds the two offices, one spare of each, and the two keys of an
+// inspector's office where there is one, as the server and every officer's machine know
+// it. It has public halves only.
 type Roster struct {
 	Epoch    int
 	Officers []Appointed // as in the file
@@ -44,6 +48,7 @@ type rosterForm struct {
 type rosterFormLine struct {
 	ID        string `yaml:"id"`
 	Authority string `yaml:"authority"`
+	Inspector bool   `yaml:"inspector"`
 	Card      string `yaml:"card"`
 }
 
@@ -68,8 +73,8 @@ func ParseRoster(name string, data []byte) (*Roster, error) {
 	if f.Epoch < 1 {
 		return nil, fmt.Errorf("%s: epoch is a number from 1, one more whenever an officer changes", name)
 	}
-	if len(f.Officers) != maxOfficers {
-		return nil, fmt.Errorf("%s: officers are four: investigation, oversight, and a spare of each", name)
+	if n := len(f.Officers); n != maxOfficers && n != maxOfficers+inspectors {
+		return nil, fmt.Errorf("%s: officers are four: investigation, oversight, and a spare of each; and two of an inspector's office, where there is one", name)
 	}
 	r := &Roster{Epoch: f.Epoch}
 	for i, o := range f.Officers {
@@ -84,7 +89,7 @@ func ParseRoster(name string, data []byte) (*Roster, error) {
 		if err := checkName(o.Authority); err != nil {
 			return nil, fmt.Errorf("%s: authority: %w", at, err)
 		}
-		r.Officers = append(r.Officers, Appointed{card, o.Authority})
+		r.Officers = append(r.Officers, Appointed{card, o.Authority, o.Inspector})
 	}
 	if err := r.check(); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
@@ -93,20 +98,35 @@ func ParseRoster(name string, data []byte) (*Roster, error) {
 }
 
 func (r *Roster) check() error {
+	n := 0
 	for i, a := range r.Officers {
+		if a.Inspector {
+			if n++; a.Spare {
+				return fmt.Errorf("officers[%d]: an inspector's office has two keys and no spare", i)
+			}
+		}
 		for j, b := range r.Officers[:i] {
 			switch {
-			case a.Office == b.Office && a.Spare == b.Spare:
+			case a.Office == b.Office && a.Spare == b.Spare && a.Inspector == b.Inspector:
 				return fmt.Errorf("officers[%d] and [%d] hold one office; each has one officer and one spare", j, i)
 			case a.Sign.Equal(b.Sign) || a.Seal.ID() == b.Seal.ID():
 				return fmt.Errorf("officers[%d] and [%d] have one key", j, i)
+			case a.Inspector != b.Inspector && same(a.Name, b.Name):
+				return fmt.Errorf("officers[%d] and [%d] are one person, and one is of an inspector's office", j, i)
+			case a.Inspector != b.Inspector && same(a.Authority, b.Authority):
+				return fmt.Errorf("officers[%d] and [%d]: one authority appointed both, and one is of an inspector's office", j, i)
+			case a.Inspector && b.Inspector && !same(a.Authority, b.Authority):
+				return fmt.Errorf("officers[%d] and [%d] are of two inspectors' offices; there is one", j, i)
 			case a.Office == b.Office:
 			case same(a.Name, b.Name):
 				return fmt.Errorf("officers[%d] and [%d] are one person in two offices", j, i)
-			case same(a.Authority, b.Authority):
+			case same(a.Authority, b.Authority) && !a.Inspector:
 				return fmt.Errorf("officers[%d] and [%d] are of two offices and one authority appointed both", j, i)
 			}
 		}
+	}
+	if n != len(r.Officers)-maxOfficers {
+		return errors.New("two officers are of an inspector's office, or none")
 	}
 	return nil
 }
@@ -131,11 +151,25 @@ func (r *Roster) Find(id string) *Appointed {
 	return nil
 }
 
-// Voter is the officer of a key id as internal/approval knows one.
-func (r *Roster) Voter(id string) (approval.Officer, error) {
+// Voter is the officer of a key id as internal/approval knows one. Those of an inspector's
+// office decide on nothing of the organisation: VoterFor has what they decide on.
+func (r *Roster) Voter(id string) (approval.Officer, error) { return r.VoterFor(id, "") }
+
+// opening are the acts of which an inspector's office decides for itself, with its own
+// keys: those that open what is sealed to them.
+var opening = []string{"evidence.unlock", "unmask"}
+
+// VoterFor is the officer of a key id who decides on an act.
+func (r *Roster) VoterFor(id, action string) (approval.Officer, error) {
 	a := r.Find(id)
 	if a == nil {
 		return approval.Officer{}, errors.New("no officer of the roster has this key")
+	}
+	if a.Inspector {
+		if !slices.Contains(opening, action) {
+			return approval.Officer{}, errors.New("an inspector's office opens what is sealed to it, and decides on nothing else")
+		}
+		return approval.Officer{Key: a.ID(), Person: fold(a.Name), Office: "inspector-" + string(a.Office), House: "inspector", Public: a.Sign}, nil
 	}
 	return approval.Officer{Key: a.ID(), Person: fold(a.Name), Office: string(a.Office), Public: a.Sign}, nil
 }
@@ -145,7 +179,10 @@ func (r *Roster) Escrow() *keyring.Escrow {
 	e := &keyring.Escrow{Epoch: r.Epoch}
 	for _, a := range r.Officers {
 		p := &e.Main
-		if a.Spare {
+		switch {
+		case a.Inspector:
+			p = &e.Inspector
+		case a.Spare:
 			p = &e.Spare
 		}
 		if a.Office == Investigation {
