@@ -128,7 +128,7 @@ func (s *Server) public(w http.ResponseWriter, r *http.Request) error {
 	slices.SortStableFunc(page.Collected, func(a, b publicSource) int {
 		return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.Dataset, b.Dataset))
 	})
-	page.Collected = slices.Compact(page.Collected)
+	page.Collected = together(page.Collected)
 	var buf bytes.Buffer
 	if err := s.page.ExecuteTemplate(&buf, "public.html", &page); err != nil {
 		return err
@@ -136,6 +136,24 @@ func (s *Server) public(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	_, err = buf.WriteTo(w)
 	return err
+}
+
+// together joins what one source sends under the same terms. all is in order.
+func together(all []publicSource) []publicSource {
+	var out []publicSource
+	for _, c := range all {
+		i := slices.IndexFunc(out, func(o publicSource) bool {
+			o.Dataset = c.Dataset
+			return o == c
+		})
+		switch {
+		case i < 0:
+			out = append(out, c)
+		case !slices.Contains(strings.Split(out[i].Dataset, ", "), c.Dataset):
+			out[i].Dataset += ", " + c.Dataset
+		}
+	}
+	return out
 }
 
 func days(n int) string {
