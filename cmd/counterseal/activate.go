@@ -28,12 +28,12 @@ import (
 // actionRules is the act of the request that one person makes and another approves.
 const actionRules = "rules.activate"
 
-// rulesWord is how long the word of who asked holds.
-const rulesWord = 24 * time.Hour
+// wordHolds is how long the word of who asked holds.
+const wordHolds = 24 * time.Hour
 
-// rulesAsked is the payload of approval.requested for a rule set: who asked for which
-// set. The leaf has its salted digest alone.
-type rulesAsked struct {
+// setAsked is the payload of approval.requested for a set that two people stand for: who
+// asked for which. The leaf has its salted digest alone.
+type setAsked struct {
 	Asked   string `json:"asked"` // person id
 	Digest  string `json:"digest"`
 	Expires string `json:"expires"`
@@ -43,21 +43,21 @@ type rulesAsked struct {
 
 const rulesAskedForm = "rules.request/v1"
 
-// parseRulesAsked reads the canonical form and nothing else.
-func parseRulesAsked(b []byte) (*rulesAsked, time.Time, error) {
-	var r rulesAsked
+// parseAsked reads the canonical form and nothing else.
+func parseAsked(form string, b []byte) (*setAsked, time.Time, error) {
+	var r setAsked
 	if err := approval.DecodeUpTo(4<<10, b, &r); err != nil {
 		return nil, time.Time{}, err
 	}
 	id, err := uuid.Parse(r.ID)
 	sum, derr := hex.DecodeString(r.Digest)
 	switch {
-	case r.Form != rulesAskedForm:
+	case r.Form != form:
 		return nil, time.Time{}, errors.New("form is another one")
 	case err != nil || id.String() != r.ID:
 		return nil, time.Time{}, errors.New("id is not a UUID")
 	case derr != nil || len(sum) != 32 || hex.EncodeToString(sum) != r.Digest:
-		return nil, time.Time{}, errors.New("digest is not one of a rule set")
+		return nil, time.Time{}, errors.New("digest is not one of a set")
 	case r.Asked == "" || len(r.Asked) > 128:
 		return nil, time.Time{}, errors.New("asked is who asked, 1 to 128 bytes")
 	}
@@ -77,7 +77,7 @@ type (
 		New     int         `json:"new"`     // rules that the last approved set had not, or not so
 		Gone    int         `json:"gone"`    // rules of the last approved set that are not there, or not so
 		Some    []rulesLine `json:"some"`    // of the new ones
-		Waiting []rulesWait `json:"waiting"` // requests for this set
+		Waiting []wordGiven `json:"waiting"` // requests for this set
 		Until   time.Time   `json:"until,omitzero"`
 		Offices []string    `json:"offices,omitempty"`
 	}
@@ -86,7 +86,7 @@ type (
 		ID    string `json:"id"`
 		Title string `json:"title"`
 	}
-	rulesWait struct {
+	wordGiven struct {
 		Asked string    `json:"asked"`
 		Until time.Time `json:"until"`
 		id    string
@@ -132,7 +132,7 @@ func (s *server) ruleSet() (cases.RuleSet, []*sigma.Rule) {
 // rulesNow compares the set in force with the last approved one, and finds who waits.
 func (s *server) rulesNow(ctx context.Context) (rulesState, cases.RuleSet, error) {
 	set, each := s.ruleSet()
-	st := rulesState{Digest: set.Digest, Rules: len(set.Rules), Some: []rulesLine{}, Waiting: []rulesWait{}}
+	st := rulesState{Digest: set.Digest, Rules: len(set.Rules), Some: []rulesLine{}, Waiting: []wordGiven{}}
 	before, ok, err := s.rulesApprovedLast(ctx)
 	if err != nil {
 		return st, set, err
@@ -149,7 +149,7 @@ func (s *server) rulesNow(ctx context.Context) (rulesState, cases.RuleSet, error
 		}
 	}
 	st.Gone = len(before) - kept
-	st.Waiting, err = s.rulesWord(ctx, set.Digest)
+	st.Waiting, err = s.wordsFor(ctx, actionRules, rulesAskedForm, set.Digest)
 	return st, set, err
 }
 
@@ -193,23 +193,23 @@ func (s *server) rulesApprovedLast(ctx context.Context) (map[string]bool, bool, 
 	return out, true, nil
 }
 
-// rulesWord finds the requests for a set that hold, the newest first: stated, not used,
-// not over, and of the form that its own statement says.
-func (s *server) rulesWord(ctx context.Context, digest string) ([]rulesWait, error) {
+// wordsFor finds the requests for a set that hold, the newest first: stated, not used, not
+// over, and of the form that its own statement says.
+func (s *server) wordsFor(ctx context.Context, act, form, digest string) ([]wordGiven, error) {
 	rec := s.pipe.Recorder()
 	facts, err := rec.Facts(ctx, "approval.requested")
 	if err != nil {
 		return nil, err
 	}
 	slices.SortFunc(facts, func(a, b state.Fact) int { return cmp.Compare(b.Index, a.Index) })
-	out := []rulesWait{}
+	out := []wordGiven{}
 	for _, f := range facts {
 		var d struct {
 			Act     string        `json:"act"`
 			Expires string        `json:"expires"`
 			Payload ledger.Digest `json:"payload"`
 		}
-		if json.Unmarshal(f.Detail, &d) != nil || d.Act != actionRules {
+		if json.Unmarshal(f.Detail, &d) != nil || d.Act != act {
 			continue
 		}
 		b, err := rec.Payload(d.Payload)
@@ -218,8 +218,8 @@ func (s *server) rulesWord(ctx context.Context, digest string) ([]rulesWait, err
 		} else if err != nil {
 			return nil, err
 		}
-		r, until, err := parseRulesAsked(b)
-		if err != nil || r.ID != f.Key || r.Expires != d.Expires || r.Digest != digest || until.After(f.Time.Add(rulesWord+time.Second)) || !s.now().Before(until) {
+		r, until, err := parseAsked(form, b)
+		if err != nil || r.ID != f.Key || r.Expires != d.Expires || r.Digest != digest || until.After(f.Time.Add(wordHolds+time.Second)) || !s.now().Before(until) {
 			continue
 		}
 		if _, used, err := rec.Fact(ctx, "approval.used", f.Key); err != nil {
@@ -227,7 +227,7 @@ func (s *server) rulesWord(ctx context.Context, digest string) ([]rulesWait, err
 		} else if used {
 			continue
 		}
-		out = append(out, rulesWait{Asked: r.Asked, Until: until, id: r.ID})
+		out = append(out, wordGiven{Asked: r.Asked, Until: until, id: r.ID})
 	}
 	return out, nil
 }
@@ -255,31 +255,38 @@ func (s *server) askForRules(ctx context.Context, a web.Asker) (any, error) {
 			return st, nil
 		}
 	}
+	until, err := s.giveWord(ctx, a, actionRules, rulesAskedForm, st.Digest)
+	if err != nil {
+		return nil, err
+	}
+	st.Until = until
+	st.Waiting = append(st.Waiting, wordGiven{Asked: me, Until: until})
+	return st, nil
+}
+
+// giveWord states that somebody stands for a set, and until when.
+func (s *server) giveWord(ctx context.Context, a web.Asker, act, form, digest string) (until time.Time, err error) {
 	id, err := uuid.NewV7()
 	if err != nil {
-		return nil, err
+		return until, err
 	}
-	until := s.now().UTC().Add(rulesWord).Truncate(time.Second)
-	r := rulesAsked{Asked: me, Digest: st.Digest, Expires: until.Format(time.RFC3339), Form: rulesAskedForm, ID: id.String()}
+	until = s.now().UTC().Add(wordHolds).Truncate(time.Second)
+	r := setAsked{Asked: strings.ToLower(a.Person.ID), Digest: digest, Expires: until.Format(time.RFC3339), Form: form, ID: id.String()}
 	b, err := approval.Canonical(&r)
 	if err != nil {
-		return nil, err
+		return until, err
 	}
-	if _, _, err := parseRulesAsked(b); err != nil {
-		return nil, web.BadRequest(err.Error(), "")
+	if _, _, err := parseAsked(form, b); err != nil {
+		return until, web.BadRequest(err.Error(), "")
 	}
 	rec := s.pipe.Recorder()
 	payload, err := rec.PutPayload(b)
 	if err != nil {
-		return nil, err
+		return until, err
 	}
-	if _, err := rec.Record(ctx, attest.Act{Kind: "approval.requested", Actor: a.Actor, Subject: []string{r.ID},
-		Detail: map[string]any{"act": actionRules, "expires": r.Expires, "payload": payload}}); err != nil {
-		return nil, err
-	}
-	st.Until = until
-	st.Waiting = append(st.Waiting, rulesWait{Asked: me, Until: until})
-	return st, nil
+	_, err = rec.Record(ctx, attest.Act{Kind: "approval.requested", Actor: a.Actor, Subject: []string{r.ID},
+		Detail: map[string]any{"act": act, "expires": r.Expires, "payload": payload}})
+	return until, err
 }
 
 func (s *server) rulesWaiting(ctx context.Context, _ string, _ []byte) (any, error) {
@@ -316,7 +323,7 @@ func (s *server) standForRules(ctx context.Context, a web.Asker, digest string) 
 }
 
 func (s *server) approveRules(ctx context.Context, a web.Asker, digest string, st *rulesState, set cases.RuleSet) (id string, err error) {
-	me, asked := strings.ToLower(a.Person.ID), rulesWait{}
+	me, asked := strings.ToLower(a.Person.ID), wordGiven{}
 	for _, w := range st.Waiting {
 		if asked.id == "" || asked.Asked == me { // one of somebody else, where there is one
 			asked = w

@@ -39,6 +39,11 @@ func (s *server) acts() map[string]web.Act {
 		"rules.waiting":     s.rulesWaiting,
 		"rules.approve":     s.rulesApprove,
 
+		"channels.show":    s.channelsShow,
+		"channels.propose": s.channelsPropose,
+		"channels.approve": s.channelsApprove,
+		"channels.remove":  s.channelsRemove,
+
 		"contain.order": s.containOrder,
 		"contain.agree": s.containAgree,
 		"contain.undo":  s.containUndo,

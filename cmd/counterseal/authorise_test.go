@@ -365,12 +365,12 @@ func TestRulesByTwo(t *testing.T) {
 
 // FuzzRulesAsked: what is read as the word of somebody has one form.
 func FuzzRulesAsked(f *testing.F) {
-	good := rulesAsked{Asked: "u_a", Digest: strings.Repeat("a", 64), Expires: "2026-01-01T00:00:00Z", Form: rulesAskedForm, ID: "01900000-0000-7000-8000-000000000000"}
+	good := setAsked{Asked: "u_a", Digest: strings.Repeat("a", 64), Expires: "2026-01-01T00:00:00Z", Form: rulesAskedForm, ID: "01900000-0000-7000-8000-000000000000"}
 	b, err := approval.Canonical(&good)
 	if err != nil {
 		f.Fatal(err)
 	}
-	if _, _, err := parseRulesAsked(b); err != nil {
+	if _, _, err := parseAsked(rulesAskedForm, b); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(b)
@@ -378,7 +378,7 @@ func FuzzRulesAsked(f *testing.F) {
 	f.Add([]byte(strings.Replace(string(b), "v1", "v2", 1)))
 	f.Add([]byte(strings.Replace(string(b), "00Z", "00+01:00", 1)))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		r, _, err := parseRulesAsked(in)
+		r, _, err := parseAsked(rulesAskedForm, in)
 		if err != nil {
 			return
 		}

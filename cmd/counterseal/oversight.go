@@ -391,7 +391,15 @@ func (s *server) publicFacts(ctx context.Context) (*web.PublicFacts, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &web.PublicFacts{Watched: st.Watched, Stopped: st.Stopped, Waits: st.Waits, Report: r}, nil
+	removed, err := s.pipe.RemovedChannels(ctx)
+	if err != nil {
+		return nil, err
+	}
+	facts := &web.PublicFacts{Watched: st.Watched, Stopped: st.Stopped, Waits: st.Waits, Report: r}
+	for _, r := range removed {
+		facts.Removed = append(facts.Removed, web.ChannelsRemoved(r))
+	}
+	return facts, nil
 }
 
 // oversightChecks tells the doctor whether somebody watches and keeps up.

@@ -17,7 +17,7 @@ import (
 // well as one on this. The others read or write files of the server's machine.
 var remote = []string{
 	"search", "timeline", "doctor", "prove", "replay", "authorise", "contain", "glass", "review", "inquiry", "hold", "retention", "account", "token", "oversight",
-	"rules list", "rules run", "rules activate", "rules approve", "package list", "package receive", "package return", "evidence unlock", "evidence approve", "unmask",
+	"rules list", "rules run", "rules activate", "rules approve", "channels", "package list", "package receive", "package return", "evidence unlock", "evidence approve", "unmask",
 }
 
 // elsewhere is where a command asks that names no data directory on this machine.

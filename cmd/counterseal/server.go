@@ -148,6 +148,7 @@ func (s *server) open(ctx context.Context, o serverOptions) error {
 		Dir: s.cfg.Data, Documents: docs, Log: s.log, Now: s.now, Reserve: reserve, Memory: memory,
 		Segment: evidence.Options{Escrow: escrow}, Keys: keys, Tokens: s.tokens.maker, Epoch: s.tokens.epoch,
 		Ledger: s.cfg.ledger(), Standing: s.ruleStands,
+		Offices: func() bool { return s.force.Load().offices != nil },
 		Opened: func(ctx context.Context, p *pipeline.Pipeline) error { // the gate judges the rules, and stands on the ledger
 			s.pipe = p
 			return s.openGate(ctx)

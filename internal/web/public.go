@@ -20,6 +20,14 @@ type PublicFacts struct {
 	Stopped *oversight.Silence // nil: looking goes on
 	Waits   bool               // new authorisations wait
 	Report  *oversight.Report  // of the last quarter; nil: it is being counted
+	// Removed are the removals from the list of protected channels, the newest first.
+	Removed []ChannelsRemoved
+}
+
+// ChannelsRemoved is one of them: when, and how many entries.
+type ChannelsRemoved struct {
+	At      time.Time
+	Entries int
 }
 
 type publicPage struct {
@@ -37,7 +45,12 @@ type publicPage struct {
 	Totals    []publicCount
 	Divisions []publicDivision
 	Collected []publicSource
+	Removed   []publicCount // from the list of protected channels
+	Earlier   int           // removals before those
 }
+
+// maxRemoved bounds the removals that the page tells one by one.
+const maxRemoved = 50
 
 type publicCount struct{ Name, About, N string }
 
@@ -115,6 +128,10 @@ func (s *Server) public(w http.ResponseWriter, r *http.Request) error {
 	if f.Report != nil {
 		page.counts(f.Report)
 	}
+	for _, one := range f.Removed[:min(len(f.Removed), maxRemoved)] {
+		page.Removed = append(page.Removed, publicCount{Name: one.At.UTC().Format("2 January 2006"), N: thousands(int64(one.Entries))})
+	}
+	page.Earlier = len(f.Removed) - len(page.Removed)
 	for _, rule := range s.o.Pipeline.InForce() {
 		originals := "not kept"
 		if rule.OriginalDays > 0 {

@@ -64,6 +64,7 @@ var actions = map[string]string{
 	"unmask.approve": "approval.bring",
 	"hold.release":   "approval.bring",
 	"rules.waiting":  "rules.list",
+	"channels.show":  "channels.list",
 
 	"account.setup": "account.change", "account.invite": "account.change", "account.disable": "account.change", "account.enable": "account.change",
 	"token.create": "token.change", "token.revoke": "token.change", "token.list": "account.list",
@@ -72,7 +73,7 @@ var actions = map[string]string{
 // judging are the acts that decide by themselves, with what they are about: prove calls
 // JudgeRecord before it shows a record, and the others are decided in internal/cases and
 // closed with Judged.
-var judging = map[string]bool{"prove": true, "authorise": true, "authorise.end": true, "grant.review": true, "unmask.request": true, "look.review": true, "oversight.heartbeat": true, "rules.approve": true}
+var judging = map[string]bool{"prove": true, "authorise": true, "authorise.end": true, "grant.review": true, "unmask.request": true, "look.review": true, "oversight.heartbeat": true, "rules.approve": true, "channels.approve": true}
 
 // onMachine are the acts that name files on this machine: by the socket alone.
 var onMachine = map[string]bool{"package.create": true}
