@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/counterseal/counterseal/internal/approval"
+	"github.com/counterseal/counterseal/internal/attest"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/ledger"
@@ -407,6 +408,7 @@ func TestUnmaskOfficers(t *testing.T) {
 		},
 		"a seal made later":              func(u *unmaskOpening) { u.request = changed(func(q *unmaskRequest) { q.Row = b64(resealed.Bytes) }) },
 		"a statement about a later seal": func(u *unmaskOpening) { n.reseal(u, resealed) },
+		"who asks decides":               func(u *unmaskOpening) { n.own(u) },
 		"late":                           func(u *unmaskOpening) { u.now = u.now.Add(61 * time.Minute) },
 		"after its expiry":               func(u *unmaskOpening) { u.now = u.now.Add(25 * time.Hour) },
 		"before it was made":             func(u *unmaskOpening) { u.now = u.now.Add(-time.Hour) },
@@ -510,6 +512,31 @@ func (n *names) reseal(u *unmaskOpening, row *vault.Row) {
 	q := *u.request
 	q.Row, q.Statement = base64.RawURLEncoding.EncodeToString(row.Bytes), string(b)
 	u.request, u.st, u.signed = n.travelled(&q), st, n.both(string(b))
+}
+
+// own makes a request whose asker is one of the two who decide, and a server that lets
+// them: the ledger has the approval, and witnesses have seen it.
+func (n *names) own(u *unmaskOpening) {
+	n.t.Helper()
+	r := n.asked(n.who[0], "ada IHLE")
+	st, err := approval.Parse([]byte(r.Statement))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	o, err := parseUnmaskObjects(st.Objects)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	got, err := n.s.pipe.Recorder().Critical(n.t.Context(), attest.Act{Kind: "unmask.approved", Actor: attest.System, Subject: []string{st.ID},
+		Detail: unmaskApproved{Case: st.Case, Index: o.index, Minutes: st.Minutes, Request: st.ID, Seal: o.seal, Statement: fmt.Sprintf("%x", approval.Digest([]byte(r.Statement))), Window: o.window}})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	seen, err := n.s.receiptOf(n.t.Context(), got.Index)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	u.request, u.st, u.signed, u.receipt, u.now = r, st, n.both(r.Statement), seen, n.now()
 }
 
 // rebox puts another box into a handover.

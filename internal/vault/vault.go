@@ -365,11 +365,14 @@ func (v *Vault) writeBatch(ctx context.Context, batch map[event.Token]Identity) 
 		}
 		return v.fault("written")
 	})
+	if err == nil {
+		err = v.fault("committed") // it is in the file, and nobody knows
+	}
 	if err != nil {
 		return err
 	}
 	v.open.leaves = append(v.open.leaves, leaves...)
-	return v.fault("committed")
+	return nil
 }
 
 // sealAll seals on all cores.
