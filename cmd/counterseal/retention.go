@@ -28,7 +28,7 @@ func (s *server) openLife(ctx context.Context) error {
 	}
 	s.life, err = lifecycle.New(lifecycle.Options{
 		Evidence: s.pipe.Evidence(), Index: s.pipe.Index, State: s.pipe.State(), Statements: s.pipe.Recorder(), Ledger: s.pipe.Recorder(),
-		Rules: s.pipe.InForce, Past: s.pipe.Past, Agree: s.pipe.Agree, Roster: roster, Org: s.pipe.Org(), Grace: grace, Now: s.now, Log: s.log,
+		Rules: s.pipe.InForce, Past: s.pipe.Past, Agree: s.pipe.Agree, Roster: roster, Org: s.pipe.Org(), Wrap: s.pipe.WrapHold, Unwrap: s.pipe.UnwrapHold, Grace: grace, Now: s.now, Log: s.log,
 	})
 	if err != nil {
 		return err

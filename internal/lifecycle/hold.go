@@ -104,6 +104,12 @@ type Hold struct {
 	Pending   bool          `json:"pending,omitempty"` // released, and no witness has seen it: it stands
 	Unread    bool          `json:"unread,omitempty"`  // its scope cannot be read: it keeps everything
 
+	// Of an inspector's office: Office, appointed by Appointed. What it keeps and its review
+	// are for that office; others get it Veiled.
+	Inspector bool   `json:"inspector,omitempty"`
+	Office    string `json:"office,omitempty"`
+	Appointed string `json:"-"`
+
 	changed uint64 // index of the newest statement about it
 }
 
@@ -138,7 +144,8 @@ func (l *Lifecycle) Holds(ctx context.Context) ([]Hold, error) {
 	for _, f := range placed {
 		h := Hold{ID: f.Key, Placed: f.Time, By: f.Actor, Statement: f.Index, changed: f.Index}
 		var d holdDetail
-		if err := strict(f.Detail, &d); err == nil {
+		if l.inside(&h, f) {
+		} else if err := strict(f.Detail, &d); err == nil {
 			err = d.Scope.check()
 			h.Scope, h.Authority, h.Unread = d.Scope, d.Authority, err != nil
 			h.Review, _ = time.Parse(time.RFC3339, d.Review)
@@ -248,6 +255,9 @@ func (l *Lifecycle) Ask(ctx context.Context, actor, id, number, purpose, request
 	if !h.InForce() {
 		return nil, badInput{errors.New("this hold was released")}
 	}
+	if h.Inspector {
+		return nil, badInput{errInside}
+	}
 	s, b, err := approval.New(approval.Ask{Action: actionRelease, Case: number, Purpose: purpose, Requester: requester,
 		Objects: objects(&h), Org: l.o.Org, Grant: time.Minute}, l.now())
 	if err != nil {
@@ -277,6 +287,9 @@ func (l *Lifecycle) Release(ctx context.Context, actor, id string, statement []b
 	}
 	if !h.InForce() {
 		return Hold{}, badInput{errors.New("this hold was released")}
+	}
+	if h.Inspector {
+		return Hold{}, badInput{errInside}
 	}
 	all := struct {
 		Statements

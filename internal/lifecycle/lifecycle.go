@@ -74,7 +74,11 @@ type Options struct {
 	Agree func(context.Context) error
 	// Roster are the officers who may release a hold; nil: there are none.
 	Roster *officer.Roster
-	Org    uuid.UUID     // of the data directory, which a request to release names
+	Org    uuid.UUID // of the data directory, which a request to release names
+	// Wrap and Unwrap keep what a hold of an inspector's office covers under a key of the
+	// server, bound to its id: the retention has to know it. nil: there are no such holds.
+	Wrap   func(plain, id []byte) ([]byte, error)
+	Unwrap func(box, id []byte) ([]byte, error)
 	Grace  time.Duration // from announcing to destroying; 0 is none, see DefaultGrace
 	Now    func() time.Time
 	Log    *slog.Logger

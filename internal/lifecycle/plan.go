@@ -63,7 +63,8 @@ type verdict struct {
 	ruled  bool
 	due    time.Time // zero without a rule
 	after  time.Time // of the announcement
-	holds  []string  // that keep it
+	holds  []string  // that keep it, and may be told
+	inside bool      // a hold of an inspector's office keeps it
 	todo   []*segment
 	silent []*segment // of todo: not announced yet
 }
@@ -89,7 +90,11 @@ func (w *world) judge(u *unit) verdict {
 		for _, s := range v.todo {
 			if h.covers(s) {
 				changed = max(changed, h.changed)
-				if h.InForce() {
+				switch {
+				case !h.InForce():
+				case h.Inspector:
+					v.inside = true
+				default:
 					v.holds = append(v.holds, h.ID)
 				}
 				break
@@ -97,7 +102,7 @@ func (w *world) judge(u *unit) verdict {
 		}
 	}
 	switch {
-	case len(v.holds) > 0:
+	case len(v.holds) > 0 || v.inside:
 		v.state = Held
 		return v
 	case !v.ruled:

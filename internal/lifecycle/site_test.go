@@ -264,6 +264,8 @@ func (s *site) tryOpen() (err error) {
 	s.l, err = New(Options{
 		Evidence: s.ev, Index: func() *index.Index { return s.idx }, State: s.st, Statements: s.book, Ledger: s.book,
 		Rules: func() []*pia.Rule { return s.rules }, Grace: s.grace, Now: s.now, Past: s.past, Agree: s.agree, Roster: s.roll, Org: s.keys.ID(),
+		Wrap:   func(plain, id []byte) ([]byte, error) { return s.keys.Wrap("hold/inspector", plain, id) },
+		Unwrap: func(box, id []byte) ([]byte, error) { return s.keys.Unwrap("hold/inspector", box, id) },
 	})
 	return err
 }
