@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -153,22 +154,21 @@ func newOversightQueue(env *environment) *cobra.Command {
 
 func printQueue(w io.Writer, q *queueAnswer) error {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, "LOOK\tWHEN\tWHO\tOFFICE\tCASE\tBY\tROWS\tPEOPLE\tSTATE")
+	fmt.Fprintln(t, "LOOK\tWHEN\tWHO\tCASE\tBY\tPEOPLE\tSTATE")
+	short := map[string]string{"authorisation": "auth"}
 	for i := range q.Looks {
 		r := &q.Looks[i]
-		state := "waits"
-		if r.Outcome != "" {
-			state = r.Outcome
-		}
-		by := r.CoveredBy
-		if r.Kind == oversight.Wide {
-			by = "wide"
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.At.Format("2006-01-02 15:04"), shorten(event.Printable(r.Who), 16), shorten(event.Printable(r.Office), 14),
-			shorten(event.Printable(r.Case), 10), by, r.Rows, r.People, joinNonEmpty(", ", append([]string{state}, r.Marks...)...))
+		by := cmp.Or(short[r.CoveredBy], r.CoveredBy, r.Kind)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.At.Format(time.DateOnly), shorten(event.Printable(r.Who), 10), shorten(event.Printable(r.Case), 8),
+			event.Printable(by), strings.ReplaceAll(r.People, " or more", "+"), cmp.Or(r.Outcome, "waits"))
 	}
 	if err := t.Flush(); err != nil {
 		return err
+	}
+	for i := range q.Looks {
+		if r := &q.Looks[i]; len(r.Marks) > 0 {
+			fmt.Fprintf(w, "odd        %s %s\n", r.ID, strings.Join(r.Marks, ", "))
+		}
 	}
 	if q.Reviewed > 0 {
 		fmt.Fprintf(w, "reviews    %d in 90 days; half within %.0f hours, the slowest after %.0f\n", q.Reviewed, q.Median, q.Longest)

@@ -113,9 +113,10 @@ func TestPace(t *testing.T) {
 	if q := b.queue(); len(q.Looks) != 3 || q.Looks[0].Rows != "1-9" {
 		t.Errorf("got %+v", q)
 	}
+	b.asks("query.hostname : example", 200, "people") // in counts: it waits for a review where it is drawn
 	b.stop()
 	told := ledgerTold(t, filepath.Join(b.dir, "data"))
-	for _, want := range []string{"look.answered " + ownActor(), fmt.Sprintf("look.reviewed os:%d", overseer), `"look":"people"`} {
+	for _, want := range []string{"look.answered " + ownActor(), fmt.Sprintf("look.reviewed os:%d", overseer), `"look":"people"`, `"look":"wide"`} {
 		if !strings.Contains(told, want) {
 			t.Errorf("the ledger does not say %s", want)
 		}

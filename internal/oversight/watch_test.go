@@ -381,8 +381,10 @@ func TestSilence(t *testing.T) {
 	}
 	h.open() // neither a restart nor another record of offices begins the time anew
 	h.clock = h.clock.Add(time.Second)
-	if h.stopped() != Unheard || h.stopped() != Unheard {
-		t.Error("it goes on after 14 days")
+	for range 2 { // it is stated once
+		if h.stopped() != Unheard {
+			t.Error("it goes on after 14 days")
+		}
 	}
 	for _, who := range []string{"hugo", "ines", "anna", "pia"} {
 		if err := h.beat(who); code(t, err) != NotPermitted {
