@@ -561,7 +561,7 @@ func TestKillTheHolder(t *testing.T) {
 	killer.Go(func() {
 		for range next {
 			if p := pid(); p != 0 && p != s.cmd.Process.Pid {
-				syscall.Kill(p, syscall.SIGKILL)
+				signalTo(p, os.Kill)
 			}
 		}
 	})
@@ -591,7 +591,7 @@ func TestKillTheHolder(t *testing.T) {
 	killer.Wait()
 	last := pid()
 	s.kill()
-	for end := time.Now().Add(10 * time.Second); syscall.Kill(last, 0) == nil; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); signalTo(last, syscall.Signal(0)) == nil; time.Sleep(5 * time.Millisecond) {
 		if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", last)); err == nil && bytes.Contains(b, []byte(") Z ")) {
 			break // dead, and nobody here is its parent
 		}
@@ -622,6 +622,14 @@ func TestKillTheHolder(t *testing.T) {
 	if n := strings.Count(s.log.String(), "it is started again"); n < 2 {
 		t.Errorf("the holder was started again %d times: nothing was killed", n)
 	}
+}
+
+func signalTo(pid int, s os.Signal) error {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return err
+	}
+	return p.Signal(s)
 }
 
 // TestHolderOnAnotherHost speaks TLS with certificates on both sides; who shows another

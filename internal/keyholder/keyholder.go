@@ -60,7 +60,8 @@ type Holder struct {
 	questions *questions
 
 	mu        sync.Mutex
-	stamp     string // of the two files
+	said      time.Time // a refusal, in the log
+	stamp     string    // of the two files
 	directory []byte
 	digest    [32]byte // zero: no file
 	roster    *officer.Roster

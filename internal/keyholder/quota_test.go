@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -159,5 +160,8 @@ func TestDirectoryOfNamesHitsTheQuota(t *testing.T) {
 	s, err := c.Stats(t.Context())
 	if err != nil || s.Refused != int64(10_000-got) || s.LastRefused == "" {
 		t.Errorf("%+v, %v", s, err)
+	}
+	if n := strings.Count(b.log.String(), "quota of new identities is used up"); n != 1 {
+		t.Errorf("the holder's own log says so %d times", n)
 	}
 }

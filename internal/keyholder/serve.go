@@ -223,9 +223,7 @@ func (h *Holder) answer(f face, epoch int, q frame) (frame, error) {
 		}
 		bits := h.bits(epoch, names)
 		if err := h.quota.take(names, bits); err != nil {
-			if errors.Is(err, errDisk) {
-				h.log.Error("counts cannot be written, so nothing is answered", "err", err)
-			}
+			h.refused(err)
 			return frame{}, err
 		}
 		return frame{op: opTokens, body: appendBits(nil, bits)}, nil
@@ -257,6 +255,25 @@ func (h *Holder) answer(f face, epoch int, q frame) (frame, error) {
 		return frame{}, errFace
 	}
 	return frame{}, errFrame
+}
+
+// refused says in the holder's own log what the server may keep to itself, once a minute.
+func (h *Holder) refused(err error) {
+	now := h.now()
+	h.mu.Lock()
+	silent := now.Sub(h.said) < time.Minute && !now.Before(h.said)
+	if !silent {
+		h.said = now
+	}
+	h.mu.Unlock()
+	switch {
+	case silent:
+	case errors.Is(err, errDisk):
+		h.log.Error("counts cannot be written, so nothing is answered", "err", err)
+	default:
+		s := h.Stats()
+		h.log.Warn("the quota of new identities is used up", "asked", s.Asked, "new", s.New, "refused", s.Refused)
+	}
 }
 
 func (h *Holder) bits(epoch int, names []Name) [][16]byte {

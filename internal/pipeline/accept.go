@@ -138,7 +138,7 @@ func (p *Pipeline) notNow(w *work, err error) error {
 	if errors.As(err, &later) {
 		after = min(max(after, later.RetryAfter()), time.Minute)
 	}
-	return &event.Refusal{Code: codeBusy, Reason: "the key holder gives no token now", Hint: "send again later; counterseal doctor says why", After: after}
+	return &event.Refusal{Code: codeBusy, Reason: "no token can be had for a name now", Hint: "send again later; counterseal doctor says why", After: after}
 }
 
 // ready says why nothing can be accepted, if nothing can.
