@@ -378,3 +378,28 @@ func TestPeopleOfAPackage(t *testing.T) {
 	q.People = who[:2]
 	b.does(0, "package.create", q, nil, 403, "scope")
 }
+
+// TestFindingsOfAWatchRule: what a rule about somebody finds is seen by those whom its
+// authorisation names, and opens nobody to others.
+func TestFindingsOfAWatchRule(t *testing.T) {
+	b := openBureau(t, withProtected)
+	who := b.people()
+	r := b.request(who[0])
+	b.does(privacyOfficer, "authorise", authoriseNamed{ID: r.ID, Digest: r.Digest, Approve: true}, nil, 200, "")
+	b.writeRules(map[string]string{"one.yml": signinRule(watchOne, "user: "+who[0], r.ID)})
+	b.signins()
+	seen := url.Values{"q": {"kind = finding and rule.id = \"" + ruleID(watchOne) + "\""}}
+	if code, text := b.as(0, "GET", "/api/v1/findings", seen, nil); code != 200 || !strings.Contains(text, ruleID(watchOne)) {
+		t.Errorf("who asked for the authorisation sees none: %d %.300s", code, text)
+	}
+	title := fmt.Sprintf("Rule %d", watchOne)
+	for path, q := range map[string]url.Values{"/api/v1/findings": seen, "/api/v1/search": seen, "/": nil, "/api/v1/timeline": nil} {
+		code, text := b.as(colleague, "GET", path, q, nil)
+		if code == 200 && (strings.Contains(text, ruleID(watchOne)) || strings.Contains(text, title)) {
+			t.Errorf("%s: a colleague whom the authorisation does not name sees findings of its rule: %.300s", path, text)
+		}
+	}
+	if _, text := b.as(0, "GET", "/", nil, nil); !strings.Contains(text, title) {
+		t.Error("the start page shows none to who asked for the authorisation")
+	}
+}

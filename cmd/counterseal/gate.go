@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,6 +24,7 @@ import (
 	"github.com/counterseal/counterseal/internal/policy"
 	"github.com/counterseal/counterseal/internal/query"
 	"github.com/counterseal/counterseal/internal/web"
+	"github.com/counterseal/counterseal/sigma"
 )
 
 // inForce is who may do what, as the configuration says it at one moment.
@@ -114,8 +116,84 @@ func (s *server) gate() web.Gate {
 		Policy:  func() *policy.Set { return s.force.Load().policy },
 		Offices: func() *policy.Offices { return s.force.Load().offices },
 		Access:  s.pipe.Asking, Purposes: s.pipe.Purposes,
-		Cases: s.cases, Oversight: s.oversight, Aliases: s.aliases, Owner: owner(), Team: "team",
+		Inside: s.inside(), // what an inspector's office asked
+		Cases:  s.cases, Watching: s.watching, Oversight: s.oversight, Aliases: s.aliases, Owner: owner(), Team: "team",
 	}
+}
+
+// watchRules gives the rules that select people, now or before, by their digests, with the
+// authorisation that each stood under last. What correlates one of those in force is one.
+func (s *server) watchRules(ctx context.Context) (map[string]string, error) {
+	facts, err := s.pipe.Recorder().Facts(ctx, "standing.begun")
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]string{}
+	for _, f := range facts {
+		var d struct{ Authorisation, Rule string }
+		if err := json.Unmarshal(f.Detail, &d); err != nil {
+			return nil, err
+		}
+		out[d.Rule] = d.Authorisation
+	}
+	if len(out) == 0 {
+		return out, nil
+	}
+	rules := s.pipe.Rules()
+	names := map[string]string{} // of rules that watch, in small letters
+	know := func(r *sigma.Rule) bool {
+		under, ok := out[hex.EncodeToString(r.Digest[:])]
+		if ok && r.ID != "" {
+			names[strings.ToLower(r.ID)] = under
+		}
+		if ok && r.Name != "" {
+			names[strings.ToLower(r.Name)] = under
+		}
+		return ok
+	}
+	for _, r := range rules.Rules() {
+		know(r)
+	}
+	for again := true; again; {
+		again = false
+		for _, r := range rules.Set().Correlations() {
+			digest := hex.EncodeToString(r.Digest[:])
+			if _, ok := out[digest]; ok {
+				continue
+			}
+			for _, of := range r.Correlation.Rules {
+				if under, ok := names[strings.ToLower(of)]; ok {
+					out[digest], again = under, true
+					know(r)
+					break
+				}
+			}
+		}
+	}
+	return out, nil
+}
+
+// watching gives the digests of the rules whose findings a person does not see.
+func (s *server) watching(ctx context.Context, person string) ([]string, error) {
+	watch, err := s.watchRules(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for digest, under := range watch {
+		a, err := s.cases.Authorisation(ctx, under)
+		var no *cases.Refusal
+		if err != nil && !errors.As(err, &no) {
+			return nil, err
+		}
+		me := strings.ToLower(person)
+		if err == nil && a.State != cases.Unread && (strings.ToLower(a.Requester) == me || slices.Contains(a.Readers, me)) {
+			continue
+		}
+		out = append(out, digest)
+	}
+	slices.Sort(out)
+	return out, nil
 }
 
 // grantLevels are the levels of findings that open their people to a responder.
@@ -129,9 +207,16 @@ func (s *server) recentFindings(ctx context.Context, since time.Time) ([]cases.G
 	if err != nil {
 		return nil, err
 	}
+	watch, err := s.watchRules(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var out []cases.GrantFinding
 	for i := range all {
 		f := &all[i]
+		if _, ok := watch[f.Rule.Digest]; ok { // it selects people itself, and would open them to everybody
+			continue
+		}
 		if f.State != event.Open || !slices.Contains(grantLevels, f.Rule.Level) {
 			continue
 		}

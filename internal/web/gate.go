@@ -33,6 +33,9 @@ type Gate struct {
 	// Purposes are the codes that the assessments in force declare.
 	Purposes func() []string
 	Cases    *cases.Book
+	// Watching gives the digests of the rules whose findings somebody does not see: rules
+	// that select people under an authorisation which is not theirs. nil: there are none.
+	Watching func(ctx context.Context, person string) ([]string, error)
 	// Inside seals what an inspector's office asked to the keys of that office, for the id of
 	// a statement; nil: it is not kept.
 	Inside func(id string, asked []byte) ([]byte, error)
@@ -249,6 +252,9 @@ func (s *Server) may(p *permit, act string) bool {
 // An answer in counts sets p.cells: who can show rows alone refuses then.
 func (s *Server) judge(ctx context.Context, p *permit, act string, q access.Question, a *asked) error {
 	p.act, p.judged = act, true
+	if err := s.unwatch(ctx, p, a); err != nil {
+		return err
+	}
 	p.cover, p.cells, p.veil = cases.Cover{}, false, access.Veiling{} // of the question before
 	o := s.o.Gate.Access()
 	v := access.Selects(q, o)
@@ -420,6 +426,34 @@ func (s *Server) JudgeRecord(ctx context.Context, ref string, opened bool) error
 		a.query = &query.Query{Where: people}
 	}
 	return s.judge(ctx, p, p.act, access.Search{Query: a.query}, &a)
+}
+
+// unwatch keeps the findings of rules that watch people out of the answers to others than
+// the authorisation of the rule names.
+func (s *Server) unwatch(ctx context.Context, p *permit, a *asked) error {
+	digests, err := s.watching(ctx, p)
+	if err != nil || len(digests) == 0 {
+		return err
+	}
+	hidden := query.OneOf{Field: "rule.digest"}
+	for _, d := range digests {
+		hidden.Of = append(hidden.Of, query.Literal(d))
+	}
+	where := query.Expr(query.Not{Of: hidden})
+	if a.query.Where != nil {
+		where = query.And{Of: []query.Expr{a.query.Where, where}}
+	}
+	seen := *a.query
+	seen.Where = where
+	a.query = &seen
+	return nil
+}
+
+func (s *Server) watching(ctx context.Context, p *permit) ([]string, error) {
+	if s.o.Gate.Watching == nil {
+		return nil, nil
+	}
+	return s.o.Gate.Watching(ctx, p.person.ID)
 }
 
 // bound keeps a question inside of what covers it.

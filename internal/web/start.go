@@ -100,6 +100,11 @@ func (s *Server) start(w http.ResponseWriter, r *http.Request) error {
 		if all, err = p.Index().Findings(r.Context(), nil, index.Scope{}, 10_000); err != nil {
 			return err
 		}
+		hidden, err := s.watching(r.Context(), permitOf(r.Context()))
+		if err != nil {
+			return err
+		}
+		all = slices.DeleteFunc(all, func(f event.Finding) bool { return slices.Contains(hidden, f.Rule.Digest) })
 	}
 	slices.SortStableFunc(all, func(a, b event.Finding) int { return a.From.Compare(b.From) })
 	n := map[string]int{}
