@@ -51,7 +51,7 @@ func NewTally(from, to time.Time) *Tally {
 
 // tallied are the kinds that a Tally looks into, without a statement before the period.
 var tallied = map[string]string{
-	"authorisation.ended": "ended", "grant.opened": "grants", "glass.broken": "glasses", "unmask.opened": "names-opened", "hold.placed": "holds-placed",
+	"authorisation.ended": "ended", "grant.opened": "grants", "glass.broken": "glasses", "unmask.approved": "names-opened", "hold.placed": "holds-placed",
 	"hold.released": "holds-released", "destruction.done": "destructions", "package.made": "packages", "containment.ordered": "containments", "question.reported": "reported",
 }
 
