@@ -135,8 +135,12 @@ func (s *server) unmaskRequest(ctx context.Context, actor string, body []byte) (
 		return nil, web.BadRequest("this is no request for a name", "")
 	}
 	a := web.AskerOf(ctx)
-	if !cases.IsCase(a.Case) {
+	switch {
+	case !cases.IsCase(a.Case):
 		return nil, web.BadRequest("the case is missing", "--case names it")
+	case !a.Fresh:
+		web.Judged(ctx, cases.NotFresh)
+		return nil, &web.Refused{Reason: "the login is too old to ask for a name", Hint: "log in again, and ask then"}
 	}
 	alias := strings.ToLower(strings.TrimSpace(ask.Alias))
 	token, err := s.web.Meant(ctx, alias)
@@ -182,7 +186,7 @@ func (s *server) unmaskRequest(ctx context.Context, actor string, body []byte) (
 	digest := approval.Digest(statement)
 	if _, err := rec.Critical(ctx, attest.Act{
 		Kind: "approval.requested", Actor: actor, Purpose: word(a.Case), Subject: []string{st.ID},
-		Detail: map[string]any{"request": st.ID, "act": st.Action, "expires": st.Expires, "statement": hex.EncodeToString(digest[:]), "payload": payload, "authorisation": cover.ID, "seal": o.seal},
+		Detail: map[string]any{"request": st.ID, "act": st.Action, "expires": st.Expires, "statement": hex.EncodeToString(digest[:]), "payload": payload, "authorisation": cover.ID},
 	}); err != nil {
 		return nil, err
 	}
@@ -254,15 +258,37 @@ func (s *server) namesLeft(ctx context.Context, caseID string, cover cases.Cover
 	return nil
 }
 
-// unmaskApproved is the detail of unmask.approved.
+// unmaskApproved is the detail of unmask.approved. It does not say which seal it is about:
+// leaves stay for ever, and whoever reads them would see that two requests are about one
+// person. The statement says it, which is a payload.
 type unmaskApproved struct {
 	Case      string `json:"case"`
-	Index     int64  `json:"index"` // of the seal in its window
 	Minutes   int    `json:"minutes"`
 	Request   string `json:"request"`
-	Seal      string `json:"seal"`
 	Statement string `json:"statement"`
-	Window    string `json:"window"`
+}
+
+// askedFor gives what a request that was approved is about.
+func (s *server) askedFor(ctx context.Context, d *unmaskApproved) (*unmaskObjects, error) {
+	rec := s.pipe.Recorder()
+	f, ok, err := rec.Fact(ctx, "approval.requested", d.Request)
+	if err != nil || !ok {
+		return nil, errors.Join(err, errors.New("the ledger does not know the request"))
+	}
+	var in struct{ Payload ledger.Digest }
+	if err := json.Unmarshal(f.Detail, &in); err != nil {
+		return nil, fmt.Errorf("statement %d: %w", f.Index, err)
+	}
+	statement, err := rec.Payload(in.Payload)
+	if err != nil {
+		return nil, err
+	}
+	digest := approval.Digest(statement)
+	st, err := approval.Parse(statement)
+	if err != nil || d.Statement != hex.EncodeToString(digest[:]) {
+		return nil, errors.New("the payload of the request is another statement than the one that was approved")
+	}
+	return parseUnmaskObjects(st.Objects)
 }
 
 // unmaskApprove checks the decisions of two officers and states them and the opening. What
@@ -274,11 +300,7 @@ func (s *server) unmaskApprove(ctx context.Context, actor string, body []byte) (
 			return s.stillCovered(ctx, st, signed, roster)
 		},
 		state: func(st *approval.Statement, digest string) ([]string, any, error) {
-			o, err := parseUnmaskObjects(st.Objects)
-			if err != nil {
-				return nil, nil, err
-			}
-			return []string{st.ID}, unmaskApproved{Case: st.Case, Index: o.index, Minutes: st.Minutes, Request: st.ID, Seal: o.seal, Statement: digest, Window: o.window}, nil
+			return []string{st.ID}, unmaskApproved{Case: st.Case, Minutes: st.Minutes, Request: st.ID, Statement: digest}, nil
 		},
 	})
 }
@@ -396,7 +418,11 @@ func (s *server) unmaskCheck(ctx context.Context, actor string, body []byte) (an
 	if !s.now().Before(f.Time.Add(time.Duration(d.Minutes) * time.Minute)) {
 		return no("the time of this request is over")
 	}
-	row, _, err := s.pipe.Vault().At(ctx, d.Window, d.Index)
+	o, err := s.askedFor(ctx, &d)
+	if err != nil {
+		return nil, err
+	}
+	row, _, err := s.pipe.Vault().At(ctx, o.window, o.index)
 	if errors.Is(err, vault.ErrNoSeal) {
 		return no("the seal is not in the vault any more")
 	}
@@ -416,7 +442,7 @@ func (s *server) unmaskCheck(ctx context.Context, actor string, body []byte) (an
 	if !same {
 		kind = "unmask.mismatch"
 	}
-	if _, err := rec.Record(ctx, attest.Act{Kind: kind, Actor: actor, Purpose: word(d.Case), Subject: []string{in.Request}, Detail: map[string]any{"request": in.Request, "seal": d.Seal}}); err != nil {
+	if _, err := rec.Record(ctx, attest.Act{Kind: kind, Actor: actor, Purpose: word(d.Case), Subject: []string{in.Request}, Detail: map[string]any{"request": in.Request}}); err != nil {
 		return nil, err
 	}
 	if !same {
@@ -479,13 +505,9 @@ func (r *receipt) approved(st *approval.Statement, statement []byte, v ledger.Ve
 	if err != nil {
 		return err
 	}
-	o, err := parseUnmaskObjects(st.Objects)
-	if err != nil {
-		return err
-	}
 	var d unmaskApproved
-	if json.Unmarshal(leaf.Detail, &d) != nil || d.Seal != o.seal || d.Window != o.window || d.Index != o.index || d.Case != st.Case || d.Minutes != st.Minutes {
-		return errors.New("the receipt is of another seal")
+	if json.Unmarshal(leaf.Detail, &d) != nil || d.Case != st.Case || d.Minutes != st.Minutes {
+		return errors.New("the receipt is of another case or time")
 	}
 	if !now.Before(leaf.Time.Add(st.Grant())) {
 		return errors.New("the time of this approval is over")

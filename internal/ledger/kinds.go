@@ -62,7 +62,7 @@ func Kinds() []Kind {
 		{"approval.used", "the act was done, once", []string{"request"}},
 
 		{"vault.sealed", "names were sealed to two officers; the root of a window of them", []string{"window", "n", "root"}},
-		{"unmask.approved", "two officers let a name be opened", []string{"request", "statement", "seal", "case"}},
+		{"unmask.approved", "two officers let a name be opened", []string{"request", "statement", "case"}},
 		{"unmask.opened", "a name was shown", []string{"request"}},
 		{"unmask.mismatch", "the opened name does not give its token", []string{"request"}},
 		{"unlock.opened", "originals were unlocked for a range", []string{"request"}},
