@@ -195,6 +195,11 @@ func TestReport(t *testing.T) {
 	if t.Failed() {
 		t.Log(text)
 	}
+	for range 20 { // maps have no order, and the report has one
+		if again := tally.report(Internal).Format(); again != text {
+			t.Fatalf("the same counts give\n%s", again)
+		}
+	}
 	back, err := Parse(text)
 	if err != nil {
 		t.Fatal(err)
