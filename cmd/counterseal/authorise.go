@@ -63,6 +63,11 @@ type (
 		Outside   bool      `json:"outside"`
 		Reason    string    `json:"reason,omitempty"`
 		Digest    string    `json:"digest"`
+		// Of an inspector's office. Others see no more than that, and the state.
+		Inspector bool   `json:"inspector,omitempty"`
+		Office    string `json:"office,omitempty"`
+		Code      string `json:"code,omitempty"`
+		Locked    bool   `json:"locked,omitempty"`
 		// Offices are those whose holders could decide; of a request that waits.
 		Offices []string `json:"offices,omitempty"`
 	}
@@ -71,6 +76,7 @@ type (
 		Digest  string `json:"digest,omitempty"`
 		Approve bool   `json:"approve,omitempty"`
 		Reason  string `json:"reason,omitempty"`
+		Code    string `json:"code,omitempty"` // of what an inspector's office asked for
 	}
 )
 
@@ -152,11 +158,7 @@ func (s *server) authoriseRequest(ctx context.Context, _ string, body []byte) (a
 	if err != nil {
 		return nil, caseError(err)
 	}
-	v, err := s.cases.Authorisation(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	return s.authorisationRow(&v), nil
+	return s.authorisationNow(ctx, id)
 }
 
 func (s *server) authorisationRow(v *cases.Authorisation) authorisationRow {
@@ -164,8 +166,9 @@ func (s *server) authorisationRow(v *cases.Authorisation) authorisationRow {
 		ID: v.ID, State: string(v.State), Case: v.Case, Asked: v.Asked.UTC().Truncate(time.Second), Ends: v.Ends, Requester: v.Requester, Readers: v.Readers,
 		Approvers: v.Approvers, Basis: v.Basis, Predicate: v.Predicate, Subjects: v.Scope.Subjects, Sources: v.Scope.Sources, From: v.Scope.From, To: v.Scope.To,
 		Reverse: v.Scope.Reverse, Counsel: v.Counsel, Outside: v.Outside, Reason: v.Reason, Digest: v.Digest,
+		Inspector: v.Inspector, Office: v.Office, Code: v.Code, Locked: v.Locked,
 	}
-	if v.State == cases.Requested {
+	if v.State == cases.Requested && v.Requester != "" {
 		r.Offices = s.couldDecide("authorise", append([]string{v.Requester}, v.Readers...)...)
 	}
 	return r
@@ -192,7 +195,7 @@ func (s *server) couldDecide(act string, owners ...string) []string {
 			for _, of := range force.offices.Offices {
 				if strings.ToLower(of.Holder) == owner {
 					could = could && force.policy.Decide(policy.Request{
-						Principal: p, Action: act, Resource: policy.Resource{Owner: owner, Chain: append([]string{}, chain...), Authority: of.Authority},
+						Principal: p, Action: act, Resource: policy.Resource{Owner: owner, Chain: append([]string{}, chain...), Authority: of.Authority, Inspector: of.Inspector},
 						Context: policy.Context{Now: s.now(), Offices: "kept", Crowd: string(access.CrowdNone)},
 					}).Allow
 				}
@@ -212,17 +215,22 @@ func (s *server) authoriseList(ctx context.Context, _ string, body []byte) (any,
 	if json.Unmarshal(body, &in) != nil {
 		return nil, web.BadRequest("this names no authorisation", "")
 	}
-	all, err := s.cases.Authorisations(ctx)
+	me := web.AskerOf(ctx).Person
+	if in.Code != "" {
+		if err := s.cases.Unlock(ctx, me, in.ID, in.Code); err != nil {
+			return nil, caseError(err)
+		}
+	}
+	all, err := s.cases.AuthorisationsFor(ctx, me)
 	if err != nil {
 		return nil, caseError(err)
 	}
-	me := web.AskerOf(ctx).Person
 	watches := slices.Contains(me.Roles, "privacy_officer") || slices.Contains(me.Roles, "overseer")
 	id := strings.ToLower(me.ID)
 	rows := []authorisationRow{}
 	for i := range all {
 		v := &all[i]
-		if in.ID != "" && v.ID != in.ID || !watches && v.Requester != id && !slices.Contains(v.Readers, id) {
+		if in.ID != "" && v.ID != in.ID || !watches && !(v.Inspector && v.Digest != "") && v.Requester != id && !slices.Contains(v.Readers, id) {
 			continue
 		}
 		rows = append(rows, s.authorisationRow(v))
@@ -259,7 +267,7 @@ func (s *server) authoriseEnd(ctx context.Context, _ string, body []byte) (any, 
 }
 
 func (s *server) authorisationNow(ctx context.Context, id string) (any, error) {
-	v, err := s.cases.Authorisation(ctx, id)
+	v, err := s.cases.AuthorisationFor(ctx, web.AskerOf(ctx).Person, id)
 	if err != nil {
 		return nil, err
 	}
@@ -367,6 +375,9 @@ func newAuthoriseRequest(env *environment) *cobra.Command {
 				return err
 			}
 			fmt.Fprintf(env.stdout, "requested  %s\ndigest     %s\n", r.ID, r.Digest)
+			if r.Code != "" {
+				fmt.Fprintf(env.stdout, "code       %s\n           keep it: the server forgets it when it stops, and covers nothing without it\n", r.Code)
+			}
 			printDeciders(env.stdout, r.Offices, "decide", needs(&r))
 			_, err = fmt.Fprintf(env.stdout, "next       counterseal authorise show %s\n           one of them reads that, and approves or refuses\n", r.ID)
 			return err
@@ -431,6 +442,10 @@ func newAuthoriseList(env *environment) *cobra.Command {
 			fmt.Fprintln(w, "AUTHORISATION\tSTATE\tCASE\tPEOPLE\tENDS\tASKED BY")
 			for i := range rows {
 				r := &rows[i]
+				if r.Inspector && r.Requester == "" {
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.State, "-", "-", r.Ends.Format(time.DateOnly), "office "+shorten(event.Printable(r.Office), 16))
+					continue
+				}
 				fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", r.ID, r.State, shorten(event.Printable(r.Case), 14), len(r.Subjects), r.Ends.Format(time.DateOnly), shorten(event.Printable(r.Requester), 16))
 			}
 			return w.Flush()
@@ -445,16 +460,19 @@ func newAuthoriseShow(env *environment) *cobra.Command {
 	var f configFlags
 	var l look
 	var format string
+	var in authoriseNamed
 	cmd := &cobra.Command{Use: "show ID", Short: "Show all of a request in words, and its digest", Args: cobra.ExactArgs(1),
 		Long: "Show prints what is asked for. Who approves says with the digest that this was read. People\n" +
-			"have the aliases of its case.",
+			"have the aliases of its case. What an inspector's office asked for is locked when the server\n" +
+			"was started anew, until somebody of that office tells its code.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if format != "table" && format != "jsonl" {
 				return usage("--format is table or jsonl")
 			}
 			var rows []authorisationRow
+			in.ID = args[0]
 			for range 2 { // the second time in its case, where its aliases count
-				if err := doActIn(cmd, env, &f, &l, "authorise.list", authoriseNamed{ID: args[0]}, &rows); err != nil {
+				if err := doActIn(cmd, env, &f, &l, "authorise.list", &in, &rows); err != nil {
 					return err
 				}
 				if len(rows) != 1 || rows[0].Case == l.caseID {
@@ -473,6 +491,7 @@ func newAuthoriseShow(env *environment) *cobra.Command {
 		}}
 	f.add(cmd)
 	l.add(cmd)
+	cmd.Flags().StringVar(&in.Code, "code", "", "`code` of what an inspector's office asked for")
 	cmd.Flags().StringVar(&format, "format", "table", "table or jsonl")
 	return cmd
 }
@@ -493,6 +512,19 @@ func printAuthorisation(w io.Writer, r *authorisationRow) {
 	}
 	line("request", r.ID)
 	line("state", joinNonEmpty(", ", r.State, r.Reason))
+	if r.Inspector {
+		line("office", r.Office+", an inspector's")
+	}
+	if r.Inspector && r.Requester == "" {
+		line("asked on", r.Asked.Format(time.RFC3339))
+		line("ends", r.Ends.Format(time.RFC3339))
+		if r.Locked {
+			line("next", "it is locked: counterseal authorise show "+r.ID+" --code CODE")
+		} else {
+			line("", "what it says is for that office alone")
+		}
+		return
+	}
 	line("case", r.Case)
 	line("asked by", r.Requester+" on "+r.Asked.Format(time.RFC3339))
 	list("readers", r.Readers, "nobody else")
@@ -509,6 +541,9 @@ func printAuthorisation(w io.Writer, r *authorisationRow) {
 	line("ends", r.Ends.Format(time.RFC3339))
 	list("approved", r.Approvers, "by nobody yet")
 	line("digest", r.Digest)
+	if r.Code != "" {
+		line("code", r.Code)
+	}
 	if r.State == string(cases.Requested) {
 		printDeciders(w, r.Offices, "decide", needs(r))
 		line("next", "counterseal authorise approve "+r.ID+" \\")

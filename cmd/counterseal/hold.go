@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,8 +15,10 @@ import (
 
 	"github.com/counterseal/counterseal/internal/access"
 	"github.com/counterseal/counterseal/internal/approval"
+	"github.com/counterseal/counterseal/internal/cases"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/lifecycle"
+	"github.com/counterseal/counterseal/internal/policy"
 	"github.com/counterseal/counterseal/internal/web"
 )
 
@@ -28,6 +31,8 @@ type (
 	}
 	holdPlaced struct {
 		Hold lifecycle.Hold `json:"hold"`
+		// Nonce of an inspector's hold: with the order it shows under what it was placed.
+		Nonce []byte `json:"nonce,omitempty"`
 		holdKeeps
 	}
 	holdKeeps struct {
@@ -50,7 +55,12 @@ type (
 
 // lifeError tells an asker what the lifecycle said.
 func lifeError(err error) error {
+	var no *web.Refused
 	switch {
+	case errors.As(err, &no):
+		return no
+	case errors.Is(err, lifecycle.ErrInside):
+		return &web.Refused{Reason: err.Error(), Hint: "counterseal hold list says which office it is"}
 	case lifecycle.Mistake(err):
 		return web.BadRequest(err.Error(), "")
 	case errors.Is(err, lifecycle.ErrRefused):
@@ -68,6 +78,13 @@ func (s *server) holdPlace(ctx context.Context, actor string, body []byte) (any,
 		if known := s.pipe.Compartments(); !slices.Contains(known, c) {
 			return nil, web.BadRequest("no compartment has this name: a hold on it would keep nothing", "there are "+strings.Join(known, ", "))
 		}
+	}
+	if by, ok := insider(ctx); ok {
+		h, nonce, err := s.life.PlaceInside(ctx, by, in.Scope, in.Order, in.Review)
+		if err != nil {
+			return nil, lifeError(err)
+		}
+		return holdPlaced{Hold: h, Nonce: nonce}, nil
 	}
 	var err error
 	if in.Scope.Token, err = s.web.Meant(ctx, in.Scope.Token); err != nil {
@@ -100,13 +117,54 @@ func (s *server) holdPlace(ctx context.Context, actor string, body []byte) (any,
 }
 
 func (s *server) holdList(ctx context.Context, _ string, _ []byte) (any, error) {
-	return s.life.Holds(ctx)
+	all, err := s.life.Holds(ctx)
+	by := web.AskerOf(ctx).Person
+	for i := range all {
+		if !cases.Inside(s.force.Load().offices, by, all[i].Appointed) {
+			all[i] = all[i].Veiled()
+		}
+	}
+	return all, err
+}
+
+// insider gives who asks as somebody of an inspector's office.
+func insider(ctx context.Context) (lifecycle.Insider, bool) {
+	p := web.AskerOf(ctx).Person
+	return lifecycle.Insider{Person: strings.ToLower(p.ID), Office: p.Office, Authority: p.Authority}, p.Inspector
+}
+
+// releaseInside lets a second person of an inspector's office end its hold.
+func (s *server) releaseInside(ctx context.Context, by lifecycle.Insider, id string) (any, error) {
+	a := web.AskerOf(ctx)
+	if !a.Fresh {
+		return nil, &web.Refused{Reason: "the login is too old to decide", Hint: "log in again, and decide then"}
+	}
+	force := s.force.Load()
+	h, err := s.life.ReleaseInside(ctx, by, id, func(asked string) error {
+		chain, _ := force.offices.Chain(asked)
+		d := web.DecideBy(func() *policy.Set { return force.policy })(ctx, policy.Request{Principal: a.Person, Action: "hold.release",
+			Resource: policy.Resource{ID: id, Owner: asked, Chain: chain, Authority: by.Authority, Inspector: true}, Context: policy.Context{Now: s.now()}})
+		if !d.Allow {
+			return &web.Refused{Reason: d.Reason, Hint: "another person of your office releases it"}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, lifeError(err)
+	}
+	return h, nil
 }
 
 func (s *server) holdAsk(ctx context.Context, actor string, body []byte) (any, error) {
 	var in holdAsk
 	if err := json.Unmarshal(body, &in); err != nil {
 		return nil, web.BadRequest("this is no request to release a hold", "")
+	}
+	if by, ok := insider(ctx); ok {
+		if err := s.life.AskInside(ctx, by, in.Hold); err != nil {
+			return nil, lifeError(err)
+		}
+		return officerRequest{V: 1}, nil
 	}
 	b, err := s.life.Ask(ctx, actor, in.Hold, in.Case, in.Purpose, in.Requester)
 	if err != nil {
@@ -119,6 +177,9 @@ func (s *server) holdRelease(ctx context.Context, actor string, body []byte) (an
 	var in holdRelease
 	if err := json.Unmarshal(body, &in); err != nil {
 		return nil, web.BadRequest("these are no decisions about a hold", "")
+	}
+	if by, ok := insider(ctx); ok {
+		return s.releaseInside(ctx, by, in.Hold)
 	}
 	h, err := s.life.Release(ctx, actor, in.Hold, []byte(in.Statement), in.Decisions)
 	if err != nil {
@@ -143,7 +204,10 @@ func newHoldPlace(env *environment) *cobra.Command {
 			"that comes. Compartment and time narrow it; the time is that of sealing, so leave --to\n" +
 			"open where old logs may still be imported. A source, a token and a case cannot be told\n" +
 			"from outside of a segment: such a hold keeps everything in the compartments and times\n" +
-			"that it names. One person places a hold; two officers release it.",
+			"that it names. One person places a hold; two officers release it.\n\n" +
+			"An inspector's office names a compartment and times. Others see that its hold is there, and\n" +
+			"two people of that office release it. It keeps the order; the nonce that is printed shows\n" +
+			"later, with it, under what the hold was placed: SHA-256 of nonce and order.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			err := need(cmd, "order", "review")
 			if err != nil {
@@ -157,6 +221,10 @@ func newHoldPlace(env *environment) *cobra.Command {
 			}
 			var out holdPlaced
 			if err := doAct(cmd, env, &f, "hold.place", &in, &out); err != nil {
+				return err
+			}
+			if out.Hold.Inspector {
+				_, err = fmt.Fprintf(env.stdout, "hold %s is in force, statement %d of the ledger\nnonce %s\nkeep it with the order\n", out.Hold.ID, out.Hold.Statement, base64.RawURLEncoding.EncodeToString(out.Nonce))
 				return err
 			}
 			_, err = fmt.Fprintf(env.stdout, "hold %s is in force, statement %d of the ledger\nit keeps %d segments with %d records, %s\n", out.Hold.ID, out.Hold.Statement, out.Segments, out.Records, bytesText(out.Bytes))
@@ -196,16 +264,24 @@ func newHoldList(env *environment) *cobra.Command {
 			fmt.Fprintln(w, "HOLD\tSTATE\tPLACED\tREVIEW\tSCOPE")
 			for i := range holds {
 				h := &holds[i]
+				review, scope := h.Review.Format(time.DateOnly), scopeText(h)
+				if h.Inspector {
+					scope = joinNonEmpty(", ", "of inspector's office "+h.Office, scope)
+				}
+				veiled := h.Review.IsZero() && h.Inspector
+				if veiled {
+					review = "-"
+				}
 				state := "in force"
 				switch {
 				case h.Released != nil:
 					state = "released " + h.Released.Format(time.DateOnly)
 				case h.Pending:
 					state = "in force, its release waits for a witness"
-				case h.Review.Before(time.Now()):
+				case !veiled && h.Review.Before(time.Now()):
 					state = "in force, review overdue"
 				}
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", h.ID, state, h.Placed.Format(time.DateOnly), h.Review.Format(time.DateOnly), event.Printable(scopeText(h)))
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", h.ID, state, h.Placed.Format(time.DateOnly), review, event.Printable(scope))
 			}
 			return w.Flush()
 		}}
@@ -232,11 +308,32 @@ func newHoldRelease(env *environment) *cobra.Command {
 	var ask holdAsk
 	var out, request string
 	var decisions []string
-	cmd := &cobra.Command{Use: "release HOLD --case C --purpose TEXT --requester NAME -o FILE | HOLD --request FILE --decision FILE --decision FILE", Short: "Ask two officers to end a hold, or end it with their decisions", Args: cobra.ExactArgs(1),
+	var asks, agree bool
+	cmd := &cobra.Command{Use: "release HOLD --case C --purpose TEXT --requester NAME -o FILE | HOLD --request FILE --decision FILE --decision FILE | HOLD --ask | HOLD --agree", Short: "Ask two officers to end a hold, or end it with their decisions", Args: cobra.ExactArgs(1),
 		Long: "Release with -o writes a request. Both officers sign it on their machines (officer sign).\n" +
 			"Release with --request and both decisions ends the hold, once a witness has seen it; the\n" +
-			"retention goes on from there, with a new announcement before anything is destroyed.",
+			"retention goes on from there, with a new announcement before anything is destroyed.\n\n" +
+			"The hold of an inspector's office is released by two people of that office: one asks\n" +
+			"(--ask), and within a day another agrees (--agree).",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if asks || agree {
+				if asks && agree || out != "" || request != "" {
+					return misused(cmd, "--ask and --agree are for two people, and go with no file")
+				}
+				if asks {
+					if err := doAct(cmd, env, &f, "hold.request", &holdAsk{Hold: args[0]}, &officerRequest{}); err != nil {
+						return err
+					}
+					_, err := fmt.Fprintf(env.stdout, "asked; somebody else of the office: counterseal hold release %s --agree\n", args[0])
+					return err
+				}
+				var h lifecycle.Hold
+				if err := doAct(cmd, env, &f, "hold.release", &holdRelease{Hold: args[0]}, &h); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintf(env.stdout, "hold %s is released\n", h.ID)
+				return err
+			}
 			if (out == "") == (request == "") {
 				return misused(cmd, "-o or --request is missing: -o writes a request, --request and two --decision end the hold")
 			}
@@ -273,6 +370,8 @@ func newHoldRelease(env *environment) *cobra.Command {
 	cmd.Flags().StringVarP(&out, "output", "o", "", "`file` of the request, which must not be there")
 	cmd.Flags().StringVar(&request, "request", "", "`file` of the request that the officers signed")
 	cmd.Flags().StringArrayVar(&decisions, "decision", nil, "`file` of a decision; two are needed")
+	cmd.Flags().BoolVar(&asks, "ask", false, "of an inspector's office: ask a colleague to agree")
+	cmd.Flags().BoolVar(&agree, "agree", false, "of an inspector's office: agree to what a colleague asked for")
 	return cmd
 }
 

@@ -201,7 +201,7 @@ func (s *server) oversightQueue(ctx context.Context, _ string, body []byte) (any
 	}
 	var asked []oversight.Asked
 	for i := range all {
-		if a := &all[i]; a.State != cases.Unread && !a.Asked.Before(since) {
+		if a := &all[i]; !a.Inspector && a.State != cases.Unread && !a.Asked.Before(since) {
 			asked = append(asked, oversight.Asked{ID: a.ID, Person: a.Requester, Words: a.Basis + " " + a.Predicate, At: a.Asked})
 		}
 	}

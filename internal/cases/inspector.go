@@ -23,7 +23,7 @@ import (
 )
 
 // What an inspector's office asks for is kept under a code that is made with the request,
-// shown to that office, and written nowhere: docs/decisions/0021. The Book has what it says
+// shown to that office, and written nowhere: docs/decisions/0023. The Book has what it says
 // in memory. After a restart it covers nothing until somebody of the office tells the code.
 
 // sealedForm is an authorisation of an inspector's office as it lies beside the ledger.

@@ -256,7 +256,7 @@ func (l *Lifecycle) Ask(ctx context.Context, actor, id, number, purpose, request
 		return nil, badInput{errors.New("this hold was released")}
 	}
 	if h.Inspector {
-		return nil, badInput{errInside}
+		return nil, ErrInside
 	}
 	s, b, err := approval.New(approval.Ask{Action: actionRelease, Case: number, Purpose: purpose, Requester: requester,
 		Objects: objects(&h), Org: l.o.Org, Grant: time.Minute}, l.now())
@@ -289,7 +289,7 @@ func (l *Lifecycle) Release(ctx context.Context, actor, id string, statement []b
 		return Hold{}, badInput{errors.New("this hold was released")}
 	}
 	if h.Inspector {
-		return Hold{}, badInput{errInside}
+		return Hold{}, ErrInside
 	}
 	all := struct {
 		Statements

@@ -52,7 +52,8 @@ type insideForm struct {
 	V           int    `json:"v"`
 }
 
-var errInside = errors.New("an inspector's office placed it: two people of that office release it, and nobody else")
+// ErrInside refuses officers of the organisation a hold that is not theirs.
+var ErrInside = errors.New("an inspector's office placed it: two people of that office release it, and nobody else")
 
 // inside reads a hold of an inspector's office, and reports whether it is one. What cannot
 // be opened keeps everything.

@@ -104,10 +104,10 @@ func TestInspectorsHold(t *testing.T) {
 	}
 
 	// Nobody else lifts it.
-	if _, err := s.l.Ask(ctx, "os:1000", h.ID, "C-1", "why", "A. Analyst"); !Mistake(err) {
+	if _, err := s.l.Ask(ctx, "os:1000", h.ID, "C-1", "why", "A. Analyst"); !errors.Is(err, ErrInside) {
 		t.Errorf("officers are asked: %v", err)
 	}
-	if _, err := s.l.Release(ctx, "os:1000", h.ID, []byte("{}"), nil); !Mistake(err) {
+	if _, err := s.l.Release(ctx, "os:1000", h.ID, []byte("{}"), nil); !errors.Is(err, ErrInside) {
 		t.Errorf("officers release it: %v", err)
 	}
 	for name, err := range map[string]error{
