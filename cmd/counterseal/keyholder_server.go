@@ -34,7 +34,7 @@ type tokens struct {
 	maker  pseudonym.Tokenizer
 	epoch  int
 	client *keyholder.Client // nil: the key of the data directory itself
-	here   bool              // the holder's folder is on this machine
+	dir    string            // the holder's folder on this machine; empty: another host
 	own    bool              // epoch 1 was made with the key of the data directory
 	stop   func() error      // what was started for it
 
@@ -134,10 +134,10 @@ func (s *server) openTokens(ctx context.Context, keys *keyring.Keyring, o server
 		}
 		hint = "it must run there with a folder made by: counterseal keyholder init --org " + keys.ID().String()
 	} else {
-		t.here = true
 		if c.Dir == "" {
 			c.Dir = filepath.Clean(s.cfg.Data) + "-keyholder"
 		}
+		t.dir = c.Dir
 		if err := keyholder.Apart(c.Dir, s.cfg.Data); err != nil {
 			return usage("keyholder.dir: %v", err)
 		}
@@ -146,7 +146,13 @@ func (s *server) openTokens(ctx context.Context, keys *keyring.Keyring, o server
 		case err != nil:
 			return fmt.Errorf("keyholder.dir: %w", err)
 		case !there && form == nil && !begun:
-			if err := keyholder.Create(c.Dir, keyholder.Setup{Org: keys.ID()}); err != nil {
+			set := keyholder.Setup{Org: keys.ID()}
+			if c.PassphraseFile != "" {
+				if set.Passphrase, err = keyring.PassphraseFrom(c.PassphraseFile)(); err != nil {
+					return err
+				}
+			}
+			if err := keyholder.Create(c.Dir, set); err != nil {
 				return err
 			}
 		case !there && form != nil:
@@ -466,7 +472,7 @@ func (s *server) tokenChecks(ctx context.Context) []pipeline.Check {
 		add("warn", "whoever reads this disk can undo tokens: the key lies in the data directory", "counterseal keyholder init --dir DIR --data "+s.cfg.Data+"; it begins a new epoch")
 		return out
 	}
-	if t.here {
+	if t.dir != "" {
 		add("warn", "a process of its own has the key; whoever reads its folder on this machine can undo tokens", "run counterseal keyholder serve on another host")
 	} else {
 		add("ok", "another host has the key", "")

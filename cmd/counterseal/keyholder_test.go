@@ -172,7 +172,7 @@ func TestStolenServer(t *testing.T) {
 			}
 			cfg.Directory = filepath.Join(root, "directory.yaml")
 		}
-		s, stop := openOn(t, cfg)
+		_, stop := openOn(t, cfg)
 		if !own {
 			holder := cfg.Data + "-keyholder"
 			if err := os.WriteFile(filepath.Join(holder, "directory.yaml"), planted(people), 0o600); err != nil {
@@ -180,7 +180,7 @@ func TestStolenServer(t *testing.T) {
 			}
 		}
 		stop()
-		s, stop = openOn(t, cfg)
+		s, stop := openOn(t, cfg)
 		const lines = 500
 		if r, err := s.pipe.Accept(t.Context(), aboutPeople(0, lines)); err != nil || r.Accepted != lines {
 			t.Fatal(r, err)
@@ -475,6 +475,28 @@ func TestMoveToAKeyHolder(t *testing.T) {
 		t.Errorf("epoch %d after rotating", s.tokens.epoch)
 	}
 	stop()
+}
+
+// TestHolderUnderAPassphrase: where the configuration names one, the new folder is sealed.
+func TestHolderUnderAPassphrase(t *testing.T) {
+	root := t.TempDir()
+	if err := layAgency(root, "http: off\nreserve: 16MiB\nmemory: 64MiB\nkeyholder: {dir: holder, passphrase_file: pass}\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "pass"), []byte("a long passphrase of tests\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := readConfig(filepath.Join(root, configName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		_, stop := openOn(t, cfg)
+		stop()
+	}
+	if sealed, err := keyring.IsSealed(filepath.Join(root, "holder")); err != nil || !sealed {
+		t.Error(sealed, err)
+	}
 }
 
 // TestHolderDirectory: the directory file of the holder is what ingest knows people by,

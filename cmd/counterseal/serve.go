@@ -56,6 +56,9 @@ func newLog(w io.Writer, verbose bool) *slog.Logger {
 // announce prints where to go. The lines are stable: programs may read them.
 func (s *server) announce(w io.Writer) {
 	fmt.Fprintf(w, "data      %s\n", s.cfg.Data)
+	if s.tokens.dir != "" {
+		fmt.Fprintf(w, "tokens    %s\n", s.tokens.dir)
+	}
 	for i, l := range s.listeners {
 		fmt.Fprintf(w, "%-9s %s for source %s\n", s.cfg.Listeners[i].Way, l.Addr(), s.cfg.Listeners[i].Source)
 	}

@@ -103,10 +103,10 @@ func (c *Client) run(ctx context.Context) {
 			}
 		} else {
 			c.mu.Lock()
-			first := c.last == nil || !errors.Is(err, c.last)
+			news := c.who.Epoch != 0 && !errors.Is(err, c.last) // before a first answer Connect tells
 			c.last = err
 			c.mu.Unlock()
-			if first && ctx.Err() == nil {
+			if news && ctx.Err() == nil {
 				c.o.Log.Warn("the key holder is not reached", "why", err)
 			}
 		}
