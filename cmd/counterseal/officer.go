@@ -64,7 +64,7 @@ func newOfficerInit(env *environment) *cobra.Command {
 			if !asJSON {
 				whole = "counterseal officer card " + out + " --json"
 			}
-			return printCard(env, k.Card(), "", whole)
+			return printCard(env, k.Card(), "", false, whole)
 		}}
 	cmd.Flags().StringVar(&office, "office", "", "investigation or oversight")
 	cmd.Flags().StringVar(&name, "name", "", "name of the officer")
@@ -77,12 +77,16 @@ func newOfficerInit(env *environment) *cobra.Command {
 
 // printCard prints a card and its id, or its place in officers.yaml. The card is long: on a
 // terminal stands who it is of and, where whole names it, the command that prints all of it.
-func printCard(env *environment, c *officer.Card, authority, whole string) error {
+func printCard(env *environment, c *officer.Card, authority string, inspector bool, whole string) error {
 	var err error
+	mark := ""
+	if inspector {
+		mark = "    inspector: true\n"
+	}
 	if whole != "" && authority == "" && terminal(env.stdout) {
 		_, err = fmt.Fprintf(env.stdout, "officer  %s\noffice   %s\nid       %s\nthe whole card: %s\n", event.Printable(c.Name), c.Office, c.ID(), whole)
 	} else if authority != "" {
-		_, err = fmt.Fprintf(env.stdout, "  - id: %s\n    authority: '%s'\n    card: '%s'\n", c.ID(), quoted(authority), quoted(string(c.Bytes())))
+		_, err = fmt.Fprintf(env.stdout, "  - id: %s\n    authority: '%s'\n%s    card: '%s'\n", c.ID(), quoted(authority), mark, quoted(string(c.Bytes())))
 	} else {
 		_, err = fmt.Fprintf(env.stdout, "%s\nid %s\n", c.Bytes(), c.ID())
 	}
@@ -96,7 +100,7 @@ func quoted(s string) string { return strings.ReplaceAll(s, "'", "''") }
 
 func newOfficerCard(env *environment) *cobra.Command {
 	var authority string
-	var asJSON bool
+	var asJSON, inspector bool
 	cmd := &cobra.Command{Use: "card FILE", Short: "Print the public card in a key file, and its id", Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			b, err := readFile(args[0], "the key file of an officer", "counterseal officer init writes one")
@@ -111,10 +115,11 @@ func newOfficerCard(env *environment) *cobra.Command {
 			if !asJSON {
 				whole = "counterseal officer card " + args[0] + " --json"
 			}
-			return printCard(env, c, authority, whole)
+			return printCard(env, c, authority, inspector, whole)
 		}}
 	cmd.Flags().BoolVar(&asJSON, "json", false, cardJSON)
 	cmd.Flags().StringVar(&authority, "authority", "", "print an entry of officers.yaml, with who appointed the officer")
+	cmd.Flags().BoolVar(&inspector, "inspector", false, "the entry is of an inspector's office")
 	return cmd
 }
 

@@ -133,6 +133,7 @@ type officeLine struct {
 	Authority     string   `json:"authority"`
 	Under         string   `json:"under,omitempty"`
 	Outside       bool     `json:"outside"`
+	Inspector     bool     `json:"inspector,omitempty"`
 }
 
 func newOfficesShow(env *environment) *cobra.Command {
@@ -155,7 +156,7 @@ func newOfficesShow(env *environment) *cobra.Command {
 			}
 			lines := make([]officeLine, len(o.record.Offices))
 			for i, one := range o.record.Offices {
-				lines[i] = officeLine{one.ID, one.Roles, one.Holder, one.Standing, day(one.Since), day(one.Trained), one.Authority, one.Under, one.Outside}
+				lines[i] = officeLine{one.ID, one.Roles, one.Holder, one.Standing, day(one.Since), day(one.Trained), one.Authority, one.Under, one.Outside, one.Inspector}
 			}
 			if format == "jsonl" {
 				return printLines(env, lines)
@@ -167,7 +168,9 @@ func newOfficesShow(env *environment) *cobra.Command {
 				if holder == "" {
 					holder = "vacant"
 				}
-				if l.Outside {
+				if l.Inspector {
+					where = strings.TrimSpace(where + " (inspector, outside)")
+				} else if l.Outside {
 					where = strings.TrimSpace(where + " (outside)")
 				}
 				cells := []string{l.ID, strings.Join(l.Roles, ","), holder, l.Standing, l.Since, l.TrainingUntil, l.Authority, where}

@@ -189,17 +189,22 @@ func TestWarnings(t *testing.T) {
 	if got := warnings(fine); len(got) > 0 {
 		t.Fatalf("a sound record: got %q", got)
 	}
+	if got := warnings(fine + inspectors); len(got) > 0 {
+		t.Fatalf("a sound record with inspectors: got %q", got)
+	}
+	fine += inspectors
 	for name, c := range map[string]struct{ old, new, want string }{
-		"vacant":           {", holder: olga, standing: confirmed, since: 2023-05-01", "", "nobody is overseer"},
-		"only acting":      {"holder: pia, standing: confirmed", "holder: pia, standing: acting", "who is privacy officer is only acting"},
-		"nobody outside":   {"outside: true, ", "", "no office outside"},
-		"ends in 30 days":  {"roles: [analyst], training_until: 2027-01-31", "roles: [analyst], training_until: 2026-12-25", "soc: its training ends on 2026-12-25"},
-		"is over":          {"roles: [analyst], training_until: 2027-01-31", "roles: [analyst], training_until: 2026-11-25", "soc: its training is over"},
-		"never trained":    {"roles: [analyst], training_until: 2027-01-31", "roles: [analyst]", "soc: reads events and has no training"},
-		"user of machine":  {"holder: ada", "holder: os-1000", "soc: is held by a user of the machine"},
-		"two offices":      {"holder: ada", "holder: sven", "security: its holder has 2 offices"},
-		"operator as well": {"[analyst]", "[analyst, operator]", "soc: its holder is operator as well"},
-		"nobody decides":   {"authority: security, under: security", "authority: minister, under: inspector", "soc: nobody can decide on what it asks"},
+		"an inspector above": {"{id: inspection-two, authority: court,", "{id: inspection-two, authority: court, under: inspection,", "inspection: nobody can decide on what it asks"},
+		"vacant":             {", holder: olga, standing: confirmed, since: 2023-05-01", "", "nobody is overseer"},
+		"only acting":        {"holder: pia, standing: confirmed", "holder: pia, standing: acting", "who is privacy officer is only acting"},
+		"nobody outside":     {"parliament, outside: true, ", "parliament, ", "no office outside"},
+		"ends in 30 days":    {"roles: [analyst], training_until: 2027-01-31", "roles: [analyst], training_until: 2026-12-25", "soc: its training ends on 2026-12-25"},
+		"is over":            {"roles: [analyst], training_until: 2027-01-31", "roles: [analyst], training_until: 2026-11-25", "soc: its training is over"},
+		"never trained":      {"roles: [analyst], training_until: 2027-01-31", "roles: [analyst]", "soc: reads events and has no training"},
+		"user of machine":    {"holder: ada", "holder: os-1000", "soc: is held by a user of the machine"},
+		"two offices":        {"holder: ada", "holder: sven", "security: its holder has 2 offices"},
+		"operator as well":   {"[analyst]", "[analyst, operator]", "soc: its holder is operator as well"},
+		"nobody decides":     {"authority: security, under: security", "authority: minister, under: inspector", "soc: nobody can decide on what it asks"},
 	} {
 		text := strings.Replace(fine, c.old, c.new, 1)
 		if text == fine {

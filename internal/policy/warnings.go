@@ -38,7 +38,7 @@ func (o *Offices) Warnings(now time.Time) []Warning {
 			warn("", "who is %s is only acting: policies, offices and the ledger cannot be decided on", strings.ReplaceAll(role, "_", " "))
 		}
 	}
-	if !slices.ContainsFunc(o.Offices, func(f Office) bool { return f.Outside && f.Holder != "" }) {
+	if !slices.ContainsFunc(o.Offices, func(f Office) bool { return f.Outside && !f.Inspector && f.Holder != "" }) {
 		warn("", "no office outside the organisation is held: questions about more than 100 people at once cannot be answered")
 	}
 	for _, f := range o.Offices {
@@ -82,6 +82,10 @@ func reads(roles []string) bool {
 func (o *Offices) answered(asking Office) bool {
 	chain, _ := o.Chain(asking.Holder)
 	return slices.ContainsFunc(o.Offices, func(f Office) bool {
+		if asking.Inspector { // in that office alone
+			_, under := slices.BinarySearch(chain, f.Holder)
+			return f.Inspector && f.Authority == asking.Authority && f.Holder != "" && canonical(f.Holder) != canonical(asking.Holder) && !under
+		}
 		if f.Holder == "" || !decides(f) || canonical(f.Holder) == canonical(asking.Holder) || f.Authority == asking.Authority || slices.ContainsFunc(chain, func(id string) bool { return canonical(id) == canonical(f.Holder) }) {
 			return false
 		}
