@@ -279,8 +279,11 @@ func (p *Pipeline) Officers(ctx context.Context, r *officer.Roster) error {
 				delete(left, id)
 				continue
 			}
-			if _, err := p.recorder.Record(ctx, attest.Act{Kind: "officer.enrolled", Actor: attest.System, Subject: []string{id},
-				Detail: map[string]any{"office": string(o.Card.Office), "key": id, "spare": o.Card.Spare}}); err != nil {
+			detail := map[string]any{"office": string(o.Card.Office), "key": id, "spare": o.Card.Spare}
+			if o.Inspector {
+				detail["inspector"] = true
+			}
+			if _, err := p.recorder.Record(ctx, attest.Act{Kind: "officer.enrolled", Actor: attest.System, Subject: []string{id}, Detail: detail}); err != nil {
 				return err
 			}
 		}
