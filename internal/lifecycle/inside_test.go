@@ -15,17 +15,17 @@ import (
 )
 
 var (
-	nils  = Insider{Person: "nils", Office: "inspection", Authority: "court"}
-	nora  = Insider{Person: "nora", Office: "inspection-two", Authority: "court"}
-	abel  = Insider{Person: "abel", Office: "audit", Authority: "senate"}
-	never = errors.New("not by this person")
+	nils     = Insider{Person: "nils", Office: "inspection", Authority: "court"}
+	nora     = Insider{Person: "nora", Office: "inspection-two", Authority: "court"}
+	abel     = Insider{Person: "abel", Office: "audit", Authority: "senate"}
+	errNever = errors.New("not by this person")
 )
 
 // mayUnless is the policies of the test: not their own request.
 func mayUnless(person string) func(string) error {
 	return func(asked string) error {
 		if asked == person {
-			return never
+			return errNever
 		}
 		return nil
 	}
@@ -129,7 +129,7 @@ func TestInspectorsHold(t *testing.T) {
 	if err := s.l.AskInside(ctx, nils, h.ID); err != nil {
 		t.Fatal(err)
 	}
-	if err := release(nils); !errors.Is(err, never) {
+	if err := release(nils); !errors.Is(err, errNever) {
 		t.Errorf("alone: %v", err)
 	}
 	if err := release(abel); !Mistake(err) {
