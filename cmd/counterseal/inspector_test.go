@@ -180,6 +180,15 @@ func TestInspectorsOffice(t *testing.T) {
 
 	// A restart: the code opens it again.
 	b.stop()
+	layInspectorKeys(t, b.dir) // from here on what they ask is kept, under their keys
+	path := filepath.Join(b.dir, configName)
+	config, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, append(config, "officers: officers.yaml\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	b.open()
 	if code, text := search(inspectorOne, about); code != 403 || !strings.Contains(text, "locked") {
 		t.Errorf("after a restart: %d %s", code, text)
@@ -196,6 +205,7 @@ func TestInspectorsOffice(t *testing.T) {
 
 	// What lies there: tokens are everywhere, and beside the ledger is none of theirs.
 	secrets = append(secrets, r.Code)
+	sealed := 0
 	err = filepath.WalkDir(filepath.Join(b.dir, "data"), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !d.Type().IsRegular() {
 			return err
@@ -205,6 +215,9 @@ func TestInspectorsOffice(t *testing.T) {
 			return err
 		}
 		rel, _ := filepath.Rel(b.dir, path)
+		if bytes.Contains(raw, []byte(`"sealed":"`)) {
+			sealed++
+		}
 		for _, s := range secrets {
 			if s == theirs && strings.Contains(rel, "aliases.db") { // which names no case and nobody who asked
 				continue
@@ -220,6 +233,9 @@ func TestInspectorsOffice(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if sealed < 3 { // each request since the restart
+		t.Errorf("%d questions are sealed to the inspectors", sealed)
 	}
 	told := ledgerTold(t, filepath.Join(b.dir, "data"))
 	quiet("the ledger", told)
@@ -246,17 +262,10 @@ func (b *bureau) person(user int) policy.Person {
 	return p
 }
 
-// TestInsideSeals: what an inspector's office asked opens with its two keys, and with no
-// other; without such keys it is not kept, and where the officers cannot be read nothing
-// is answered.
-func TestInsideSeals(t *testing.T) {
-	b := openBureau(t)
-	defer b.stop()
-	if b.s.inside() != nil {
-		t.Fatal("it is sealed to nobody")
-	}
+// layInspectorKeys writes officers.yaml: the four of the organisation, and two inspectors.
+func layInspectorKeys(t *testing.T, dir string) (keys []*officer.Key) {
+	t.Helper()
 	text := "apiVersion: officers/v1\nepoch: 3\nofficers:\n"
-	var keys []*officer.Key
 	for i, o := range []struct {
 		office    officer.Office
 		authority string
@@ -273,10 +282,23 @@ func TestInsideSeals(t *testing.T) {
 			text += "    inspector: true\n"
 		}
 	}
-	b.s.cfg.Officers = filepath.Join(b.dir, "officers.yaml")
-	if err := os.WriteFile(b.s.cfg.Officers, []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "officers.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return keys
+}
+
+// TestInsideSeals: what an inspector's office asked opens with its two keys, and with no
+// other; without such keys it is not kept, and where the officers cannot be read nothing
+// is answered.
+func TestInsideSeals(t *testing.T) {
+	b := openBureau(t)
+	defer b.stop()
+	if b.s.inside() != nil {
+		t.Fatal("it is sealed to nobody")
+	}
+	keys := layInspectorKeys(t, b.dir)
+	b.s.cfg.Officers = filepath.Join(b.dir, "officers.yaml")
 	seal := b.s.inside()
 	const id = "01900000-0000-7000-8000-000000000000"
 	box, err := seal(id, []byte("the question"))
