@@ -43,6 +43,7 @@ func (s *server) acts() map[string]web.Act {
 		"channels.propose": s.channelsPropose,
 		"channels.approve": s.channelsApprove,
 		"channels.remove":  s.channelsRemove,
+		"canary.check":     s.canaryCheck,
 
 		"contain.order": s.containOrder,
 		"contain.agree": s.containAgree,

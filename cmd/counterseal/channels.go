@@ -306,7 +306,7 @@ func newChannels(env *environment) *cobra.Command {
 			"another chain of command have agreed; an overseer alone takes one off, and everybody sees\n" +
 			"that. docs/for-privacy-officers.md tells more.",
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(newChannelsShow(env), newChannelsPropose(env), newChannelsApprove(env), newChannelsRemove(env))
+	cmd.AddCommand(newChannelsShow(env), newChannelsPropose(env), newChannelsApprove(env), newChannelsRemove(env), newChannelsCanary(env))
 	return cmd
 }
 

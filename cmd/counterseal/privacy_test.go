@@ -281,7 +281,7 @@ func ledgerTold(t *testing.T, dir string) string {
 		}
 		lines = append(lines, fmt.Sprintf("%s %s %d %s", s.Kind, s.Actor, len(s.Subject), text))
 	}})
-	if err != nil || !r.OK() || len(lines) < 20 {
+	if err != nil || !r.OK() || len(lines) < 10 {
 		t.Fatal(len(lines), r.Findings, err)
 	}
 	slices.Sort(lines)
