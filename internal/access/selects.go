@@ -473,7 +473,7 @@ func (j *judge) query(q *query.Query, as answer) {
 			}
 			both = shows&peopled != 0 && shows&content != 0
 			veil = shows&unknown != 0 // its reference leads to people
-			shows |= person // the reference of a row leads to its people
+			shows |= person           // the reference of a row leads to its people
 		}
 		for _, k := range q.Sort {
 			if roleOf(k.Field)&(content|unknown) != 0 && !one && !found {
