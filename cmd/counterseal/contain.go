@@ -32,8 +32,8 @@ import (
 type (
 	containAsk struct {
 		whom
-		Act   string    `json:"act"`
-		Until time.Time `json:"until,omitzero"` // of what lasts
+		Act     string `json:"act"`
+		Seconds int64  `json:"seconds,omitempty"` // that what lasts lasts
 	}
 	containNamed struct {
 		ID     string `json:"id"`
@@ -137,8 +137,11 @@ func (s *server) containOrder(ctx context.Context, actor string, body []byte) (a
 		target = strings.ToLower(target)
 	}
 	o := broker.Order{Act: in.Act, Case: a.Case, Target: target}
-	if !in.Until.IsZero() {
-		o.Until = in.Until.UTC().Truncate(time.Second).Format(time.RFC3339)
+	if in.Seconds < 0 || in.Seconds > int64(broker.MaxUntil/time.Second) {
+		return nil, web.BadRequest("an act lasts up to 14 days", "name another end")
+	}
+	if in.Seconds > 0 {
+		o.Until = s.now().UTC().Add(time.Duration(in.Seconds) * time.Second).Truncate(time.Second).Format(time.RFC3339)
 	}
 	grant, err := s.openedBy(ctx, a, named)
 	if err != nil {
@@ -421,7 +424,7 @@ func newContainAct(env *environment, act string) *cobra.Command {
 				if err != nil || d < time.Minute || d > broker.MaxUntil {
 					return usage("--for is a time such as 4h, up to 336h")
 				}
-				in.Until = time.Now().Add(d)
+				in.Seconds = int64(d / time.Second)
 			}
 			var r containRow
 			if err := doActIn(cmd, env, &f, &l, "contain.order", &in, &r); err != nil {

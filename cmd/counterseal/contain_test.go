@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/counterseal/counterseal/internal/broker"
 	"github.com/counterseal/counterseal/internal/event"
@@ -20,7 +19,7 @@ import (
 func TestContain(t *testing.T) {
 	b, tasks := brokered(t)
 	who := b.people()
-	ask := containAsk{whom: whom{People: who[:1]}, Act: broker.Disable, Until: b.now().Add(4 * time.Hour)}
+	ask := containAsk{whom: whom{People: who[:1]}, Act: broker.Disable, Seconds: 4 * 3600}
 	b.does(0, "contain.order", containAsk{whom: whom{People: []string{"alice"}}, Act: broker.Disable}, nil, 400, "by the alias")
 	b.does(0, "contain.order", containAsk{whom: whom{People: who[:2]}, Act: broker.Disable}, nil, 400, "one person")
 	b.does(0, "contain.order", containAsk{whom: whom{People: who[:1]}, Act: "delete-account"}, nil, 400, "no")

@@ -134,6 +134,13 @@ func runDemo(ctx context.Context, env *environment, o demoOptions) (err error) {
 	}
 	stop := s.background(ctx)
 	defer func() { err = errors.Join(err, stop()) }()
+	if s.cfg.Broker.Socket != "" {
+		end, err := startDemoBroker(ctx, s, incident, root, clock.now, slog.New(slog.NewTextHandler(env.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
+		if err != nil {
+			return fmt.Errorf("starting the broker: %w", err)
+		}
+		defer func() { err = errors.Join(err, end()) }()
+	}
 
 	if err := playDemo(ctx, s, incident, root); err != nil {
 		return fmt.Errorf("playing the incident: %w", err)
@@ -160,6 +167,10 @@ func runDemo(ctx context.Context, env *environment, o demoOptions) (err error) {
 	<-ctx.Done()
 	return nil
 }
+
+// maxSocket bounds the path of a unix socket; where the folder of a demo lies too deep it
+// has no broker.
+const maxSocket = 100
 
 // demoFolder makes the folder of a demo, or refuses one that holds something.
 func demoFolder(dir string) (string, error) {
@@ -200,6 +211,9 @@ func layDemo(root string, in *demo.Incident, o demoOptions) (config, error) {
 	}
 	c := defaultConfig()
 	c.Data, c.PIAs, c.Protected, c.Keyholder.Dir = "data", []string{"pias"}, "protected.yaml", "keyholder"
+	if !o.noOffices && len(filepath.Join(root, brokerOrders)) < maxSocket {
+		c.Broker.Socket = brokerOrders
+	}
 	if !o.noOffices {
 		c.Offices = "offices.yaml"
 		if err := write(c.Offices, in.Offices(owner())); err != nil {

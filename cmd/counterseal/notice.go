@@ -108,6 +108,9 @@ func (s *server) notices(ctx context.Context) ([]noticeRow, map[string][]string,
 				left[a.ID] = append(left[a.ID], subject)
 			}
 		}
+		if r.People == 0 { // it lists people, or is an inspector's: whom, nobody here knows
+			continue
+		}
 		switch {
 		case r.Told == r.People:
 			r.State = "told"
