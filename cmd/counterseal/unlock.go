@@ -403,26 +403,40 @@ func newEvidenceUnlock(env *environment) *cobra.Command {
 }
 
 func newEvidenceApprove(env *environment) *cobra.Command {
+	cmd := newBringDecisions(env, "unlock.approve", "", func(path string) (string, error) {
+		r, _, err := readRequest(path)
+		if err != nil {
+			return "", err
+		}
+		return r.Statement, nil
+	})
+	cmd.Long = "Approve checks both decisions, states them and the opening in the ledger, waits for the\n" +
+		"witnesses, and writes the receipt. A refusal is stated as well, and final."
+	return cmd
+}
+
+// newBringDecisions is the command that brings the decisions of two officers about a
+// request to an act, and writes the receipt with which they open. statement reads the
+// request; next is what is printed behind the name of the receipt.
+func newBringDecisions(env *environment, act, next string, statement func(path string) (string, error)) *cobra.Command {
 	var f configFlags
 	var decisions []string
 	var out string
 	cmd := &cobra.Command{Use: "approve REQUEST --decision FILE --decision FILE -o FILE", Short: "Bring the decisions of two officers and get the receipt with which they open", Args: cobra.ExactArgs(1),
-		Long: "Approve checks both decisions, states them and the opening in the ledger, waits for the\n" +
-			"witnesses, and writes the receipt. A refusal is stated as well, and final.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := errors.Join(need(cmd, "output"), free(out)); err != nil {
 				return err
 			}
-			r, _, err := readRequest(args[0])
-			if err != nil {
+			var in unlockDecided
+			var err error
+			if in.Statement, err = statement(args[0]); err != nil {
 				return err
 			}
-			in := unlockDecided{Statement: r.Statement}
 			if in.Decisions, err = readDecisions(decisions); err != nil {
 				return err
 			}
 			var got receipt
-			if err := doAct(cmd, env, &f, "unlock.approve", &in, &got); err != nil {
+			if err := doAct(cmd, env, &f, act, &in, &got); err != nil {
 				return err
 			}
 			b, err := approval.Canonical(&got)
@@ -432,7 +446,7 @@ func newEvidenceApprove(env *environment) *cobra.Command {
 			if err := writeNew(out, b); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(env.stdout, "wrote %s\n", out)
+			_, err = fmt.Fprintf(env.stdout, "wrote %s%s\n", out, next)
 			return err
 		}}
 	f.add(cmd)

@@ -59,40 +59,13 @@ func newUnmaskRequest(env *environment) *cobra.Command {
 }
 
 func newUnmaskApprove(env *environment) *cobra.Command {
-	var f configFlags
-	var decisions []string
-	var out string
-	cmd := &cobra.Command{Use: "approve REQUEST --decision FILE --decision FILE -o FILE", Short: "Bring the decisions of two officers and get the receipt with which they open", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := errors.Join(need(cmd, "output"), free(out)); err != nil {
-				return err
-			}
-			r, _, err := readUnmask(args[0])
-			if err != nil {
-				return err
-			}
-			in := unlockDecided{Statement: r.Statement}
-			if in.Decisions, err = readDecisions(decisions); err != nil {
-				return err
-			}
-			var got receipt
-			if err := doAct(cmd, env, &f, "unmask.approve", &in, &got); err != nil {
-				return err
-			}
-			b, err := approval.Canonical(&got)
-			if err != nil {
-				return err
-			}
-			if err := writeNew(out, b); err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(env.stdout, "wrote %s; oversight, then investigation: counterseal unmask open\n", out)
-			return err
-		}}
-	f.add(cmd)
-	cmd.Flags().StringArrayVar(&decisions, "decision", nil, "`file` of a decision; repeats")
-	cmd.Flags().StringVarP(&out, "output", "o", "", "`file` of the receipt, which must not be there")
-	return cmd
+	return newBringDecisions(env, "unmask.approve", "; oversight, then investigation: counterseal unmask open", func(path string) (string, error) {
+		r, _, err := readUnmask(path)
+		if err != nil {
+			return "", err
+		}
+		return r.Statement, nil
+	})
 }
 
 // unmaskOpening is what an officer's machine has about one name, and checks by itself.
