@@ -30,6 +30,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/counterseal/counterseal/internal/durable"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/ledger"
 )
@@ -100,6 +101,7 @@ type entry struct {
 // Broker does orders. It is safe for concurrent use; one order is done at a time.
 type Broker struct {
 	o    Options
+	lock *durable.Locked
 	mu   sync.Mutex // guards what follows
 	f    *os.File
 	last map[string]entry // by id, the newest line
@@ -107,9 +109,9 @@ type Broker struct {
 
 const journalName = "journal.ndjson"
 
-// Open reads the journal. A torn last line is cut off; any other line that is not of the
+// Open takes the folder for this process and reads the journal. A torn last line is cut off; any other line that is not of the
 // form is an error that names it.
-func Open(o Options) (*Broker, error) {
+func Open(o Options) (opened *Broker, err error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -121,6 +123,14 @@ func Open(o Options) (*Broker, error) {
 	}
 	path := filepath.Join(o.Dir, journalName)
 	b := &Broker{o: o, last: map[string]entry{}}
+	if b.lock, err = durable.Lock(o.Dir); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.lock.Release())
+		}
+	}()
 	raw, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -142,7 +152,8 @@ func Open(o Options) (*Broker, error) {
 	if b.f, err = os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600); err != nil {
 		return nil, err
 	}
-	if err := b.f.Truncate(int64(whole)); err != nil {
+	var disk durable.FS
+	if err := errors.Join(b.f.Truncate(int64(whole)), disk.SyncDir(o.Dir)); err != nil {
 		return nil, errors.Join(err, b.f.Close())
 	}
 	return b, nil
@@ -152,7 +163,7 @@ func Open(o Options) (*Broker, error) {
 func (b *Broker) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.f.Close()
+	return errors.Join(b.f.Close(), b.lock.Release())
 }
 
 // write puts a line into the journal, durably.

@@ -178,6 +178,10 @@ func TestTwoPeople(t *testing.T) {
 		t.Fatalf("got %+v", got)
 	}
 	h.refused(a, "taken before")
+	if second, err := Open(h.o); err == nil {
+		second.Close()
+		t.Error("two brokers have one journal")
+	}
 	if err := h.b.Close(); err != nil {
 		t.Fatal(err)
 	}
