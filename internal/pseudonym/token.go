@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/counterseal/counterseal/internal/event"
 )
@@ -77,10 +78,12 @@ func (m *Maker) Token(kind event.TokenKind, canonical []byte) (event.Token, erro
 }
 
 // Remembering asks another Tokenizer once for each identity, as long as it has room, and
-// keeps the answers in memory.
+// keeps the answers in memory. Who asks while an answer is under way waits for that one:
+// how often the other is asked depends on the identities, not on how the asking fell.
 type Remembering struct {
-	from Tokenizer
-	seen cache
+	from  Tokenizer
+	seen  cache
+	under singleflight.Group
 }
 
 // Remember puts a memory before a Tokenizer.
@@ -93,11 +96,21 @@ func (r *Remembering) Token(kind event.TokenKind, canonical []byte) (event.Token
 	if hit, ok := r.seen.get(key); ok {
 		return event.Token(hit.text), nil
 	}
-	t, err := r.from.Token(kind, canonical)
-	if err == nil {
-		r.seen.put(string(key), cached{text: string(t)})
+	name := string(key)
+	t, err, _ := r.under.Do(name, func() (any, error) {
+		if hit, ok := r.seen.get([]byte(name)); ok { // one that ended between the look and now
+			return event.Token(hit.text), nil
+		}
+		t, err := r.from.Token(kind, canonical)
+		if err == nil {
+			r.seen.put(name, cached{text: string(t)})
+		}
+		return t, err
+	})
+	if err != nil {
+		return "", err
 	}
-	return t, err
+	return t.(event.Token), nil
 }
 
 // Local is a Maker in this process, with a memory before it: for data that has no key
