@@ -18,7 +18,7 @@ const module = "github.com/counterseal/counterseal/"
 // its own. A package that is not listed fails the test: a new room is a decision.
 var layers = [][]string{
 	{"internal/quiet", "sigma", "evtx", "internal/event", "internal/durable", "internal/packs", "internal/approval"},
-	{"rules", "sigma/sigmatest", "sigma/sigmajson", "internal/keyring", "internal/query", "internal/parse", "internal/pia", "internal/state", "internal/policy"},
+	{"rules", "sigma/sigmatest", "sigma/sigmajson", "internal/keyring", "internal/query", "internal/parse", "internal/pia", "internal/state", "internal/policy", "internal/passkey"},
 	{"internal/admit", "internal/ocsf", "internal/evidence", "internal/ledger", "internal/index", "internal/detect", "internal/collect", "internal/officer", "internal/vault"},
 	{"internal/pseudonym", "internal/access", "internal/alias", "internal/demo", "internal/attest"},
 	{"internal/scan", "internal/pipeline", "internal/report", "internal/lifecycle", "internal/cases", "internal/broker", "internal/keyholder"},
@@ -34,7 +34,7 @@ var denials = []struct {
 	why         string
 }{
 	{
-		[]string{"internal/parse", "internal/ocsf", "internal/query", "internal/pia", "internal/admit", "internal/access", "internal/approval", "sigma", "sigma/sigmajson", "evtx"},
+		[]string{"internal/parse", "internal/ocsf", "internal/query", "internal/pia", "internal/admit", "internal/access", "internal/approval", "internal/passkey", "sigma", "sigma/sigmajson", "evtx"},
 		[]string{"net", "net/http", "os", "os/exec"},
 		"what reads outside bytes or decides is pure: it cannot reach a file, a process or the network",
 	},
