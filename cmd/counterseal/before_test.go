@@ -16,6 +16,7 @@ import (
 // there is stated at the first start, and answers as before; from then on a segment
 // that is taken away is missed, and so is the ledger.
 func TestDirectoryFromBeforeTheLedger(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	s := newShell(t)
 	if err := layAgency(s.dir, "reserve: 16MiB\nmemory: 64MiB\nhttp: off\n"); err != nil {
 		t.Fatal(err)
@@ -73,6 +74,7 @@ func TestDirectoryFromBeforeTheLedger(t *testing.T) {
 // TestAnOldBackupOfTheLedger puts an older copy of ledger and state back: routine work
 // goes on and everything shows it, the witness refuses, and what must be witnessed waits.
 func TestAnOldBackupOfTheLedger(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	s := newShell(t)
 	if err := layAgency(s.dir, "reserve: 16MiB\nmemory: 64MiB\nhttp: off\n"); err != nil {
 		t.Fatal(err)

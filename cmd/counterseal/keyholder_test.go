@@ -155,6 +155,7 @@ var purposeShape = regexp.MustCompile(`^[a-z][a-z0-9._-]*(/[a-z0-9._-]+){1,3}$`)
 // evidence and index. None fits. The same attack works with the key of the holder, and
 // with data whose tokens were made by the keyring, so it is an attack.
 func TestStolenServer(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	const people = 10_000
 	attack := func(t *testing.T, own bool) {
 		root := t.TempDir()
@@ -395,6 +396,7 @@ func tokenText(t *testing.T, s *server) string {
 // TestMoveToAKeyHolder: data from before keeps its key until an operator moves it; then a
 // new epoch begins, and the configuration cannot go back unseen.
 func TestMoveToAKeyHolder(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	root := t.TempDir()
 	if err := layAgency(root, "http: off\nreserve: 16MiB\nmemory: 64MiB\n"); err != nil {
 		t.Fatal(err)
@@ -563,6 +565,7 @@ func TestHolderDirectory(t *testing.T) {
 // sends new names: every line is there once. Then the server is killed, and its holder
 // ends with it.
 func TestKillTheHolder(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	s := newServed(t)
 	s.start(t)
 	holder := filepath.Join(s.dir, "data-keyholder")

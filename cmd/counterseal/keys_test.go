@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -30,9 +31,14 @@ type shell struct {
 	dir string
 }
 
+// noPassphrase: what a test needs it says in a file, whatever the environment holds.
+var noPassphrase = sync.OnceFunc(func() {
+	os.Unsetenv("CREDENTIALS_DIRECTORY")
+	os.Unsetenv("COUNTERSEAL_PASSPHRASE")
+})
+
 func newShell(t *testing.T) *shell {
-	t.Setenv("CREDENTIALS_DIRECTORY", "")
-	t.Setenv("COUNTERSEAL_PASSPHRASE", "")
+	noPassphrase()
 	return &shell{t, t.TempDir()}
 }
 
@@ -112,6 +118,7 @@ func (s *shell) witness(data string) (log, vkey, lines string, away *atomic.Bool
 // TestCeremonyOfTwoOfficers goes the whole way on the command line: four officers, a
 // sealed original, a request, two signatures, two openings, the record.
 func TestCeremonyOfTwoOfficers(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	s := newShell(t)
 	officers, pass := s.office()
 	text := "data: data\nofficers: officers.yaml\nhttp: off\nreserve: 16MiB\nmemory: 64MiB\n"
@@ -296,6 +303,7 @@ func mustConfig(t *testing.T, file string) config {
 // TestReplayOfOriginals goes the whole way: lines come in, their bytes are sealed to two
 // officers, the officers open them, and the server parses them again as it did.
 func TestReplayOfOriginals(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	s := newShell(t)
 	officers, pass := s.office()
 	text := "officers: officers.yaml\nhttp: off\nreserve: 16MiB\nmemory: 64MiB\n"
@@ -396,6 +404,7 @@ func TestReplayOfOriginals(t *testing.T) {
 
 // TestKeysOfTheServer seals, rotates, backs up and rehearses on the command line.
 func TestKeysOfTheServer(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	s := newShell(t)
 	data := s.at("data")
 	if err := os.MkdirAll(data, 0o700); err != nil {

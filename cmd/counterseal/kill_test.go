@@ -120,7 +120,7 @@ func (s *served) count(t *testing.T, q string) int {
 func TestKillDuringFlow(t *testing.T) {
 	rounds := 2
 	if packs.Required("kill") {
-		rounds = 50
+		rounds = 20
 	}
 	if text := os.Getenv("COUNTERSEAL_KILLS"); text != "" {
 		var err error

@@ -201,6 +201,7 @@ func (a *archive) opensBy(id uuid.UUID, backup string) (who []string) {
 // every other proof verifies; the ledger says when and under which rule; and neither a
 // rebuild nor a copy of its card brings it back.
 func TestPastRetention(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	a := newArchive(t)
 	const day = 24 * time.Hour
 	line := func(n int, text string) string {
