@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -49,11 +50,13 @@ type (
 		List  string `json:"list"`
 		Value string `json:"value"`
 		Name  string `json:"name"`
+		Kind  string `json:"kind"`
 		State string `json:"state"`
 	}
 	channelsRemoved struct {
-		At      time.Time `json:"at"`
-		Entries int       `json:"entries"`
+		At      time.Time        `json:"at"`
+		Entries int              `json:"entries"`
+		Kinds   map[string]int64 `json:"kinds"`
 	}
 	channelsNamed struct {
 		Digest string   `json:"digest,omitempty"`
@@ -75,7 +78,7 @@ func channelsDigest(list []admit.Channel) string {
 	}
 	h := sha256.New()
 	for i := range list {
-		fmt.Fprintf(h, "%s\x00%s\x00", list[i].List, list[i].Value)
+		fmt.Fprintf(h, "%s\x00%s\x00%s\x00", list[i].List, list[i].Value, list[i].Kind)
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }
@@ -89,7 +92,7 @@ func (s *server) channelsNow(ctx context.Context) (channelsState, pipeline.Chann
 	}
 	add := func(list []admit.Channel, state string) {
 		for i := range list {
-			row := channelRow{ID: list[i].ID(), List: list[i].List, Value: list[i].Value, Name: list[i].Name, State: state}
+			row := channelRow{ID: list[i].ID(), List: list[i].List, Value: list[i].Value, Name: list[i].Name, Kind: cmp.Or(list[i].Kind, admit.OtherChannel), State: state}
 			if missing[row.ID] {
 				row.State = channelMissing
 			}
@@ -200,8 +203,8 @@ func (s *server) agreeToChannels(ctx context.Context, a web.Asker, digest string
 	return asked, err
 }
 
-// channelsRemove takes channels off the list by the word of an overseer. How many and when is
-// for everybody to see.
+// channelsRemove takes channels off the list by the word of an overseer. How many, when and
+// of what kind is for everybody to see.
 func (s *server) channelsRemove(ctx context.Context, _ string, body []byte) (any, error) {
 	var in channelsNamed
 	if json.Unmarshal(body, &in) != nil || len(in.IDs) == 0 {
@@ -390,7 +393,8 @@ func newChannelsRemove(env *environment) *cobra.Command {
 	var in channelsNamed
 	cmd := &cobra.Command{Use: "remove ID…", Short: "Take channels off the list, as an overseer, for everybody to see", Args: cobra.MinimumNArgs(1),
 		Long: "Remove takes entries off the list, by their ids in channels show. From then on contact with\n" +
-			"them is stored like any other. The public page tells when and how many, and not which.",
+			"them is stored like any other. The public page and the reports tell\n" +
+			"when, how many and of what kind, and not which.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			in.IDs = args
 			var st channelsState
@@ -406,10 +410,10 @@ func newChannelsRemove(env *environment) *cobra.Command {
 
 func printChannels(w io.Writer, st *channelsState) error {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, "ID\tLIST\tENTRY\tCHANNEL\tSTATE")
+	fmt.Fprintln(t, "ID\tKIND\tLIST\tENTRY\tCHANNEL\tSTATE")
 	for i := range st.Channels {
 		r := &st.Channels[i]
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", r.ID, r.List, shorten(event.Printable(r.Value), 50), shorten(event.Printable(r.Name), 30), r.State)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.Kind, r.List, shorten(event.Printable(r.Value), 50), shorten(event.Printable(r.Name), 30), r.State)
 	}
 	if err := t.Flush(); err != nil {
 		return err

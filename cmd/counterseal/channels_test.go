@@ -14,7 +14,7 @@ import (
 // protectedFile writes the file of protected channels and has it read.
 func (b *bureau) protectedFile(domains ...string) {
 	b.t.Helper()
-	text := "apiVersion: protected/v1\nchannels:\n  - name: hotline\n    domains: [" + strings.Join(domains, ", ") + "]\n"
+	text := "apiVersion: protected/v1\nchannels:\n  - name: hotline\n    kind: works-council\n    domains: [" + strings.Join(domains, ", ") + "]\n"
 	if err := os.WriteFile(filepath.Join(b.dir, "protected.yaml"), []byte(text), 0o600); err != nil {
 		b.t.Fatal(err)
 	}
@@ -128,8 +128,12 @@ func TestTwoOwnersOfChannels(t *testing.T) {
 	b.does(overseer, "channels.remove", gone, nil, 200, `"removed":[{`)
 	b.wantChannels("removed", map[string]string{"union.example": channelIs})
 	page := b.page()
-	if !strings.Contains(page, "taken off the list") || !strings.Contains(page, b.now().Format("2 January 2006")) || strings.Contains(page, "oig.example") {
+	if !strings.Contains(page, "no kind named") || !strings.Contains(page, "taken off the list") || !strings.Contains(page, b.now().Format("2 January 2006")) || strings.Contains(page, "oig.example") {
 		t.Error("the page does not tell of the removal, or tells too much")
+	}
+	b.does(overseer, "channels.remove", channelsNamed{IDs: []string{st.Channels[1].ID}}, nil, 200, `"kinds":{"works-council":1}`)
+	if page := b.page(); !strings.Contains(page, "works council") || strings.Contains(page, "union.example") {
+		t.Error("the page does not tell of what kind it was, or tells too much")
 	}
 	b.stop()
 	told := ledgerTold(t, filepath.Join(b.dir, "data"))

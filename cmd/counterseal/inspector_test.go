@@ -239,7 +239,7 @@ func TestInspectorsOffice(t *testing.T) {
 	}
 	told := ledgerTold(t, filepath.Join(b.dir, "data"))
 	quiet("the ledger", told)
-	for _, want := range []string{"authorisation.requested office:inspection-1", "inspector.looked office:inspection-1", "hold.placed office:inspection-1"} {
+	for _, want := range []string{"authorisation.requested office:inspection-1", `request.served office:inspection-1`, "hold.placed office:inspection-1"} {
 		if !strings.Contains(told, want) {
 			t.Errorf("the ledger does not say %s:\n%s", want, told)
 		}

@@ -130,6 +130,7 @@ func TestProtectedFile(t *testing.T) {
 		{"apiVersion: protected/v1\nchannels:\n - numbers: [12]\n", "numbers"},
 		{"apiVersion: protected/v1\nchannels:\n - mails: [hotline]\n", "mails"},
 		{"apiVersion: protected/v1\nchannels:\n - secret: x\n", "line 3"},
+		{"apiVersion: protected/v1\nchannels:\n - {kind: hearsay, names: [SECRETNAME]}\n", "channel 1: kind is one of"},
 		{"apiVersion: protected/v1\nchannels:\n - names: [SECRETNAME, [SECRETNAME]]\n", "line 3"},
 		{"apiVersion: protected/v1\nchannels: [&a {name: SECRETNAME}, *a]\n", "anchors"},
 	} {

@@ -20,6 +20,17 @@ type Channel struct {
 	List  string `json:"list"` // domains, addresses, mails, numbers or names
 	Value string `json:"value"`
 	Name  string `json:"name"` // of the channel, for people; it is not looked for
+	// Kind is one of ChannelKinds, empty for OtherChannel. It is public when the entry is
+	// removed, which the name is not.
+	Kind string `json:"kind,omitempty"`
+}
+
+// OtherChannel is the kind of a channel that names none.
+const OtherChannel = "other"
+
+// ChannelKinds are the kinds of protected channels, in order.
+func ChannelKinds() []string {
+	return []string{"appeals-board", "auditor", "counsel", "employee-assistance", "equal-opportunity", "health", "hotline", "inspector", "legislature", "ombuds", OtherChannel, "press", "special-counsel", "union", "works-council"}
 }
 
 // MaxChannels bounds a list. maxChannelText bounds one value or name of it.
@@ -49,9 +60,13 @@ func Channels(data []byte) ([]Channel, error) {
 	out := []Channel{}
 	for i := range f.Channels {
 		c := &f.Channels[i]
+		kind := strings.TrimSpace(c.Kind)
+		if kind == OtherChannel {
+			kind = ""
+		}
 		for list, values := range map[string][]string{"domains": c.Domains, "addresses": c.Addresses, "mails": c.Mails, "numbers": c.Numbers, "names": c.Names} {
 			for j, v := range values {
-				one := Channel{List: list, Value: spelt(list, v), Name: strings.TrimSpace(c.Name)}
+				one := Channel{List: list, Value: spelt(list, v), Name: strings.TrimSpace(c.Name), Kind: kind}
 				if len(one.Value) > maxChannelText || len(one.Name) > maxChannelText {
 					return nil, fmt.Errorf("protected file: channel %d, %s, entry %d: it or its name is longer than %d bytes", i+1, list, j+1, maxChannelText)
 				}
@@ -59,7 +74,9 @@ func Channels(data []byte) ([]Channel, error) {
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b Channel) int { return cmp.Or(a.order(&b), cmp.Compare(a.Name, b.Name)) })
+	slices.SortFunc(out, func(a, b Channel) int {
+		return cmp.Or(a.order(&b), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Kind, b.Kind))
+	})
 	out = slices.CompactFunc(out, func(a, b Channel) bool { return a.order(&b) == 0 })
 	if len(out) > MaxChannels {
 		return nil, fmt.Errorf("protected file: more than %d entries", MaxChannels)
@@ -144,6 +161,8 @@ func CheckChannels(channels []Channel) error {
 		switch {
 		case !slices.Contains([]string{"addresses", "domains", "mails", "names", "numbers"}, c.List):
 			return fmt.Errorf("entry %d is of no list", i+1)
+		case c.Kind == OtherChannel || c.Kind != "" && !slices.Contains(ChannelKinds(), c.Kind):
+			return fmt.Errorf("entry %d has a kind that is none", i+1)
 		case c.Value == "" || c.Value != spelt(c.List, c.Value) || len(c.Value) > maxChannelText || len(c.Name) > maxChannelText:
 			return fmt.Errorf("entry %d is not in the spelling of the list", i+1)
 		case i > 0 && channels[i-1].order(c) >= 0:
@@ -180,4 +199,29 @@ func readProtected(data []byte) (*protectedFile, error) {
 		return nil, fmt.Errorf("protected file: apiVersion is not protected/v1")
 	}
 	return &f, nil
+}
+
+// ChannelsChanged reads from the detail of a statement channels.approved how many entries were added, and
+// how many of which kind removed. What it does not say the kind of is of the kind other.
+func ChannelsChanged(detail json.RawMessage) (added int64, removed map[string]int64) {
+	var d struct {
+		Added   int64            `json:"added"`
+		Removed int64            `json:"removed"`
+		Kinds   map[string]int64 `json:"removed_kinds"`
+	}
+	if json.Unmarshal(detail, &d) != nil {
+		return 0, nil
+	}
+	left := min(max(d.Removed, 0), MaxChannels)
+	removed = map[string]int64{}
+	for _, kind := range ChannelKinds() {
+		if n := min(d.Kinds[kind], left); n > 0 {
+			removed[kind] = n
+			left -= n
+		}
+	}
+	if left > 0 {
+		removed[OtherChannel] += left
+	}
+	return min(max(d.Added, 0), MaxChannels), removed
 }

@@ -11,10 +11,12 @@ func TestChannels(t *testing.T) {
 	got, err := Channels([]byte(`apiVersion: protected/v1
 channels:
   - name: hotline
+    kind: other
     domains: ["*.OIG.example.", oig.example]
     addresses: [192.0.2.7/32, "::ffff:192.0.2.7", 198.51.100.9/24]
     mails: [Hotline@Agency.example]
   - name: counsel
+    kind: counsel
     domains: [oig.example]
     numbers: ["+1 202 555 0100"]
     names: [Office of Inspector General]
@@ -23,9 +25,9 @@ channels:
 		t.Fatal(err)
 	}
 	want := []Channel{
-		{"addresses", "192.0.2.7", "hotline"}, {"addresses", "198.51.100.0/24", "hotline"},
-		{"domains", "oig.example", "counsel"}, {"mails", "hotline@agency.example", "hotline"},
-		{"names", "Office of Inspector General", "counsel"}, {"numbers", "+1 202 555 0100", "counsel"},
+		{"addresses", "192.0.2.7", "hotline", ""}, {"addresses", "198.51.100.0/24", "hotline", ""},
+		{"domains", "oig.example", "counsel", "counsel"}, {"mails", "hotline@agency.example", "hotline", ""},
+		{"names", "Office of Inspector General", "counsel", "counsel"}, {"numbers", "+1 202 555 0100", "counsel", "counsel"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Fatal(diff)
@@ -54,6 +56,7 @@ channels:
 	for name, bad := range map[string][]Channel{
 		"order": {got[1], got[0]}, "twice": {got[0], got[0]}, "list": {{List: "x", Value: "y"}}, "empty": {{List: "names"}},
 		"spelling": {{List: "domains", Value: "OIG.example"}}, "long": {{List: "names", Value: strings.Repeat("x", 2000)}}, "no domain": {{List: "domains", Value: "x"}},
+		"kind": {{List: "domains", Value: "oig.example", Kind: "hearsay"}}, "kind other": {{List: "domains", Value: "oig.example", Kind: OtherChannel}},
 	} {
 		if _, err := Protect(bad); err == nil {
 			t.Error(name)

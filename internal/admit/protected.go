@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 
@@ -67,6 +68,7 @@ type protectedFile struct {
 
 type protectedChannel struct {
 	Name      string   `yaml:"name"`
+	Kind      string   `yaml:"kind"`
 	Domains   []string `yaml:"domains"`
 	Addresses []string `yaml:"addresses"`
 	Mails     []string `yaml:"mails"`
@@ -79,6 +81,7 @@ type protectedChannel struct {
 //	apiVersion: protected/v1
 //	channels:
 //	  - name: inspector general hotline
+//	    kind: inspector               # one of ChannelKinds; other without it
 //	    domains: [oig.example]        # and everything below it
 //	    addresses: [192.0.2.7/32, 2001:db8::7]
 //	    mails: [hotline@agency.example]
@@ -106,6 +109,9 @@ func ParseProtected(data []byte) (*Protected, error) {
 func protect(f *protectedFile) (*Protected, error) {
 	p := &Protected{prefixes: map[int]map[netip.Addr]bool{}, numbers: map[string]bool{}}
 	for i, c := range f.Channels {
+		if c.Kind != "" && !slices.Contains(ChannelKinds(), strings.TrimSpace(c.Kind)) {
+			return nil, fmt.Errorf("protected file: channel %d: kind is one of %s", i+1, strings.Join(ChannelKinds(), ", "))
+		}
 		in := func(list string, j int, err error) error {
 			return fmt.Errorf("protected file: channel %d, %s, entry %d: %w", i+1, list, j+1, err)
 		}

@@ -10,16 +10,13 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
 	"github.com/counterseal/counterseal/internal/approval"
 	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/policy"
-	"github.com/counterseal/counterseal/internal/state"
 )
 
 // What an inspector's office asks for is kept under a code that is made with the request,
@@ -256,63 +253,4 @@ func (b *Book) lockedFor(by policy.Person, now time.Time) bool {
 		}
 	}
 	return false
-}
-
-// InspectedQuarter counts what inspectors' offices did in a quarter, for everybody to read.
-type InspectedQuarter struct {
-	Quarter   string `json:"quarter"` // 2026-Q4
-	Requested int    `json:"requested"`
-	Approved  int    `json:"approved"` // decisions
-	Refused   int    `json:"refused"`
-	Looks     int    `json:"looks"` // at people
-	Holds     int    `json:"holds"` // placed
-}
-
-// Inspected counts by quarters, the oldest first, from statements of the ledger alone. What
-// is not of its form counts for nothing.
-func Inspected(ctx context.Context, facts func(ctx context.Context, kind string) ([]state.Fact, error)) ([]InspectedQuarter, error) {
-	count := map[string]*InspectedQuarter{}
-	of := func(t time.Time) *InspectedQuarter {
-		name := fmt.Sprintf("%d-Q%d", t.UTC().Year(), (int(t.UTC().Month())+2)/3)
-		if count[name] == nil {
-			count[name] = &InspectedQuarter{Quarter: name}
-		}
-		return count[name]
-	}
-	type detail struct {
-		Office    string
-		Inspector bool
-		Decision  string
-	}
-	for kind, add := range map[string]func(*InspectedQuarter, *detail){
-		"authorisation.requested": func(q *InspectedQuarter, _ *detail) { q.Requested++ },
-		"authorisation.decided": func(q *InspectedQuarter, d *detail) {
-			if d.Decision == approve {
-				q.Approved++
-			} else {
-				q.Refused++
-			}
-		},
-		"inspector.looked": func(q *InspectedQuarter, _ *detail) { q.Looks++ },
-		"hold.placed":      func(q *InspectedQuarter, _ *detail) { q.Holds++ },
-	} {
-		all, err := facts(ctx, kind)
-		if err != nil {
-			return nil, fmt.Errorf("counting %s: %w", kind, err)
-		}
-		for _, f := range all {
-			var d detail
-			if json.Unmarshal(f.Detail, &d) == nil && d.Inspector {
-				add(of(f.Time), &d)
-			}
-		}
-	}
-	out := make([]InspectedQuarter, 0, len(count))
-	for _, q := range count {
-		out = append(out, *q)
-	}
-	slices.SortFunc(out, func(x, y InspectedQuarter) int {
-		return slices.Compare([]byte(x.Quarter), []byte(y.Quarter))
-	})
-	return out, nil
 }

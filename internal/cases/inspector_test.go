@@ -2,7 +2,6 @@ package cases
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/counterseal/counterseal/internal/approval"
 	"github.com/counterseal/counterseal/internal/policy"
-	"github.com/counterseal/counterseal/internal/state"
 )
 
 // inspected is a house with an inspector's office of three people, and one of another court.
@@ -297,32 +295,6 @@ func TestInspectorsCrowd(t *testing.T) {
 	}
 	if got := h.seen("nora", id).State; got != Approved {
 		t.Errorf("two decisions about 30 people: %s", got)
-	}
-}
-
-func TestInspected(t *testing.T) {
-	h := inspected(t)
-	one, two := h.request("nils", inspection()), ""
-	h.authorised("ines", draft(person(1)), "pia") // counts for nobody here
-	h.must(h.decideSeen("nora", one, true))
-	h.clock = h.clock.AddDate(0, 2, 0)
-	a := inspection()
-	a.Ends, a.Scope.To = h.clock.AddDate(0, 0, 5), h.clock
-	two = h.request("nils", a)
-	h.must(h.decideSeen("nora", two, false))
-	h.must(h.Book.state(t.Context(), h.as("nils"), "inspector.looked", two, "", map[string]any{"office": "inspection", "inspector": true}))
-	h.must(h.Book.state(t.Context(), policy.Person{}, "hold.placed", two, "", map[string]any{"scope": "sealed", "authority": "x", "inspector": true}))
-	h.must(h.Book.state(t.Context(), policy.Person{}, "hold.placed", one, "", map[string]any{"scope": map[string]any{"case": "x"}, "authority": "x"}))
-	got, err := Inspected(t.Context(), h.s.Facts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []InspectedQuarter{{Quarter: "2026-Q4", Requested: 1, Approved: 1}, {Quarter: "2027-Q1", Requested: 1, Refused: 1, Looks: 1, Holds: 1}}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
-	}
-	if _, err := Inspected(t.Context(), func(context.Context, string) ([]state.Fact, error) { return nil, errors.New("disk") }); err == nil {
-		t.Error("what cannot be read counts for nothing")
 	}
 }
 

@@ -228,7 +228,7 @@ func (l *Lifecycle) ReleaseInside(ctx context.Context, by Insider, id string, ma
 			continue
 		}
 		if _, err := l.o.Statements.Critical(ctx, attest.Act{Kind: "hold.released", Actor: by.actor(), Subject: []string{id},
-			Detail: map[string]any{"hold": id, "request": p.ID}}); err != nil {
+			Detail: map[string]any{"hold": id, "inspector": true, "request": p.ID}}); err != nil {
 			return Hold{}, fmt.Errorf("releasing hold %s, which stands until a witness has seen its release: %w", id, err)
 		}
 		if _, err := l.o.Statements.Record(ctx, attest.Act{Kind: "approval.used", Actor: by.actor(), Subject: []string{p.ID}, Detail: map[string]any{"request": p.ID}}); err != nil {

@@ -364,6 +364,7 @@ func (b *Book) Approvers(ctx context.Context, since time.Time) ([]Approver, erro
 type decidedDetail struct {
 	Authorisation string `json:"authorisation"`
 	Decision      string `json:"decision"`
+	Inspector     bool   `json:"inspector"`
 }
 
 // Asked is why somebody asked for an authorisation.

@@ -43,6 +43,11 @@ type Report struct {
 	Median    int      // whole days from a look to its review; -1: not told
 	Slow      int      // likewise, of nine in ten
 	Families  []Family
+
+	// Of the list of protected channels: how many entries were added, and what was removed.
+	// This is about lists and not about people, so it is told to the last entry.
+	ChannelsAdded int64
+	Removed       []Removed
 }
 
 // Family is a set of statements that are counted, and its divisions.
@@ -120,6 +125,15 @@ func (r *Report) Format() string {
 			}
 		}
 	}
+	line(addedLine, strconv.FormatInt(r.ChannelsAdded, 10))
+	sum := int64(0)
+	for _, one := range r.Removed {
+		sum += one.N
+	}
+	line(removedLine, strconv.FormatInt(sum, 10))
+	for _, one := range r.Removed {
+		line(removedLine, one.Day.Format(time.DateOnly), one.Kind, strconv.FormatInt(one.N, 10))
+	}
 	return b.String()
 }
 
@@ -158,6 +172,8 @@ func (r *Report) line(w []string) (err error) {
 	switch {
 	case w[0] == "count" && len(w) >= 3:
 		return r.count(w[1:])
+	case w[0] == addedLine || w[0] == removedLine:
+		return r.channels(w)
 	case w[0] == "lag" && len(w) == 5:
 		r.Median, err = strconv.Atoi(w[2])
 		if err != nil {
@@ -250,6 +266,9 @@ func (r *Report) check() error {
 		return bad("from lies before to")
 	case len(r.Families) != len(names):
 		return bad("a count is missing")
+	}
+	if err := r.checkChannels(); err != nil {
+		return bad(err.Error())
 	}
 	for i := range r.Families {
 		f := &r.Families[i]

@@ -300,6 +300,7 @@ func FuzzParse(f *testing.F) {
 	for i := range 30 {
 		tally.Add(uint64(i), looked(f, quarter.Add(time.Hour), fmt.Sprintf("office-%d", i%3)))
 	}
+	tally.Add(30, statement(f, "channels.approved", quarter, map[string]any{"added": 0, "removed": 3, "removed_kinds": map[string]int{"union": 2}}, "c"))
 	for _, a := range []string{Public, Internal} {
 		text := tally.report(a).Format()
 		if _, err := Parse(text); err != nil {

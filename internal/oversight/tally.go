@@ -23,11 +23,19 @@ const (
 type Tally struct {
 	from, to  time.Time
 	families  map[string]*family
-	asked     map[string]time.Time // for an authorisation, until it is too old to be decided
+	asked     map[string]asking // for an authorisation, until it is too old to be decided
 	lag       lags
 	drawWrong bool
-	silent    *Silence // at the end of the period
+	silent    *Silence          // at the end of the period
+	added     int64             // protected channels
+	removed   map[Removed]int64 // likewise, by day and kind; N is 0 in the key
 	next      uint64
+}
+
+// asking is when an authorisation was asked for, and whether by an inspector's office.
+type asking struct {
+	at     time.Time
+	inside bool
 }
 
 type family struct {
@@ -46,13 +54,27 @@ const Days = 92
 
 // NewTally begins to count from a moment up to, and without, another.
 func NewTally(from, to time.Time) *Tally {
-	return &Tally{from: from, to: to, families: map[string]*family{}, asked: map[string]time.Time{}}
+	return &Tally{from: from, to: to, families: map[string]*family{}, asked: map[string]asking{}, removed: map[Removed]int64{}}
 }
 
 // tallied are the kinds that a Tally looks into, without a statement before the period.
+// What an inspector's office did is counted under insides, and nowhere else.
 var tallied = map[string]string{
-	"authorisation.ended": "ended", "grant.opened": "grants", "glass.broken": "glasses", "unmask.approved": "names-opened", "hold.placed": "holds-placed",
+	"grant.opened": "grants", "glass.broken": "glasses", "unmask.approved": "names-opened", "hold.placed": "holds-placed",
 	"hold.released": "holds-released", "destruction.done": "destructions", "package.made": "packages", "containment.ordered": "containments", "question.reported": "reported",
+}
+
+// insides are the families of what inspectors' offices did, by that of the organisation.
+var insides = map[string]string{
+	"requests": "inspector-requests", "decisions": "inspector-decisions", "holds-placed": "inspector-holds", "holds-released": "inspector-releases", "names-opened": "inspector-names",
+}
+
+// whose gives the family of a statement whose detail says that it is an inspector's.
+func whose(name string, inspector bool) string {
+	if inspector {
+		return cmp.Or(insides[name], name)
+	}
+	return name
 }
 
 // Add counts a statement.
@@ -80,21 +102,36 @@ func (t *Tally) Add(index uint64, s ledger.Statement) {
 			t.count("refused", "rule", rule, "office", d.Office)
 		}
 	case "authorisation.requested":
+		var d decidedDetail
+		_ = json.Unmarshal(s.Detail, &d) // what it does not say is the organisation's
 		if len(s.Subject) > 0 {
-			t.remember(s.Subject[0], s.Time)
+			t.remember(s.Subject[0], asking{s.Time, d.Inspector})
 		}
 		if within {
-			t.count("requests")
+			t.count(whose("requests", d.Inspector))
 		}
 	case "authorisation.decided":
 		if within {
 			var d decidedDetail
 			_ = json.Unmarshal(s.Detail, &d)
 			speed := "a-minute-or-more"
-			if at, ok := t.asked[d.Authorisation]; ok && s.Time.Sub(at) < Quick {
+			if a, ok := t.asked[d.Authorisation]; ok && s.Time.Sub(a.at) < Quick {
 				speed = "under-60-seconds"
 			}
-			t.count("decisions", "decision", d.Decision, "speed", speed)
+			t.count(whose("decisions", d.Inspector), "decision", d.Decision, "speed", speed)
+		}
+	case "authorisation.ended":
+		var d struct {
+			Authorisation string `json:"authorisation"`
+			Reason        string `json:"reason"`
+		}
+		_ = json.Unmarshal(s.Detail, &d)
+		if within && !t.asked[d.Authorisation].inside {
+			t.count("ended", "reason", d.Reason)
+		}
+	case "channels.approved":
+		if within {
+			t.channels(&s)
 		}
 	case "oversight.silent":
 		var d silentDetail
@@ -107,15 +144,16 @@ func (t *Tally) Add(index uint64, s ledger.Statement) {
 		if name == "" || !within {
 			return
 		}
-		if name == "ended" || name == "reported" {
-			var d struct {
-				Reason string `json:"reason"`
-			}
-			_ = json.Unmarshal(s.Detail, &d)
+		var d struct {
+			Reason    string `json:"reason"`
+			Inspector bool   `json:"inspector"`
+		}
+		_ = json.Unmarshal(s.Detail, &d)
+		if name == "reported" {
 			t.count(name, "reason", d.Reason)
 			return
 		}
-		t.count(name)
+		t.count(whose(name, d.Inspector))
 	}
 }
 
@@ -129,7 +167,7 @@ func (t *Tally) served(s *ledger.Statement) {
 	case People:
 		t.count("looks", "act", d.Act, "class", d.Selects, "office", d.Office, "cover", d.CoveredBy)
 	case Inspecting:
-		t.count("inspectors")
+		t.count("inspector-looks")
 	case Wide:
 		drawn := len(s.Subject) > 0
 		t.drawWrong = t.drawWrong || drawn != Drawn(s.ID)
@@ -196,12 +234,12 @@ func isValue(s string) bool {
 }
 
 // remember keeps when an authorisation was asked for, as long as it can be decided.
-func (t *Tally) remember(id string, at time.Time) {
+func (t *Tally) remember(id string, a asking) {
 	if len(t.asked) >= maxPending {
-		maps.DeleteFunc(t.asked, func(_ string, was time.Time) bool { return at.Sub(was) > Kept })
+		maps.DeleteFunc(t.asked, func(_ string, was asking) bool { return a.at.Sub(was.at) > Kept })
 	}
 	if len(t.asked) < maxPending {
-		t.asked[id] = at
+		t.asked[id] = a
 	}
 }
 
@@ -224,7 +262,12 @@ var names = []struct {
 }{
 	{"looks", []string{"act", "class", "cover", "review"}, []string{"office"}},
 	{"wide", []string{"act"}, []string{"office"}},
-	{"inspectors", nil, nil},
+	{"inspector-looks", nil, nil},
+	{"inspector-requests", nil, nil},
+	{"inspector-decisions", []string{"decision"}, nil},
+	{"inspector-names", nil, nil},
+	{"inspector-holds", nil, nil},
+	{"inspector-releases", nil, nil},
 	{"free", []string{"act"}, []string{"office"}},
 	{"refused", nil, []string{"rule", "office"}},
 	{"requests", nil, nil},
@@ -255,6 +298,12 @@ func (t *Tally) Report(audience string) *Report {
 		}
 		r.Families = append(r.Families, f.shown(n.name, dims))
 	}
+	r.ChannelsAdded = t.added
+	for k, n := range t.removed {
+		k.N = n
+		r.Removed = append(r.Removed, k)
+	}
+	slices.SortFunc(r.Removed, Removed.order)
 	if t.lag.total >= MinCount {
 		r.Median, r.Slow = t.lag.percentile(0.5), t.lag.percentile(0.9)
 	}

@@ -79,6 +79,8 @@ type channelsDetail struct {
 	Payload ledger.Digest `json:"payload"`
 	Reason  string        `json:"reason"` // first, added or removed
 	Removed int           `json:"removed"`
+	// RemovedKinds says of what kinds the removed ones are: that is public.
+	RemovedKinds map[string]int `json:"removed_kinds,omitempty"`
 }
 
 // agreed gives the list that the ledger has last; ok is false where it has none. One that
@@ -218,7 +220,10 @@ func (p *Pipeline) ChangeChannels(ctx context.Context, c ChannelsChange) error {
 	case len(admit.Without(c.Add, have)) != len(c.Add), len(admit.Without(c.Remove, have)) > 0, d.Added+d.Removed == 0, d.Added*d.Removed > 0:
 		return ErrChannels
 	case d.Removed > 0:
-		d.Reason = "removed"
+		d.Reason, d.RemovedKinds = "removed", map[string]int{}
+		for _, one := range admit.Without(have, admit.Without(have, c.Remove)) { // as the list has them
+			d.RemovedKinds[cmp.Or(one.Kind, admit.OtherChannel)]++
+		}
 	}
 	list := admit.Joined(admit.Without(have, c.Remove), c.Add)
 	if err := p.stateChannels(ctx, list, c.Actor, channelsForm{Asked: c.Asked, Approved: c.Approved}, d); err != nil {
@@ -231,6 +236,7 @@ func (p *Pipeline) ChangeChannels(ctx context.Context, c ChannelsChange) error {
 type ChannelsRemoved struct {
 	At      time.Time
 	Entries int
+	Kinds   map[string]int64 // of the entries: admit.ChannelKinds
 }
 
 // RemovedChannels lists the removals, the newest first.
@@ -242,9 +248,12 @@ func (p *Pipeline) RemovedChannels(ctx context.Context) ([]ChannelsRemoved, erro
 	slices.SortFunc(facts, func(a, b state.Fact) int { return cmp.Compare(b.Index, a.Index) })
 	var out []ChannelsRemoved
 	for _, f := range facts {
-		var d channelsDetail
-		if json.Unmarshal(f.Detail, &d) == nil && d.Removed > 0 {
-			out = append(out, ChannelsRemoved{At: f.Time.UTC(), Entries: d.Removed})
+		if _, kinds := admit.ChannelsChanged(f.Detail); len(kinds) > 0 {
+			one := ChannelsRemoved{At: f.Time.UTC(), Kinds: kinds}
+			for _, n := range kinds {
+				one.Entries += int(n)
+			}
+			out = append(out, one)
 		}
 	}
 	return out, nil

@@ -127,7 +127,7 @@ func TestChannels(t *testing.T) {
 	}
 	holds(true, []string{"c.example"}, none, []string{"c.example"})
 	removed, err := s.RemovedChannels(t.Context())
-	if err != nil || len(removed) != 1 || removed[0].Entries != 1 {
+	if err != nil || len(removed) != 1 || removed[0].Entries != 1 || removed[0].Kinds["other"] != 1 {
 		t.Error(removed, err)
 	}
 	facts, err := s.recorder.Facts(t.Context(), "channels.approved")

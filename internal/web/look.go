@@ -324,10 +324,7 @@ func (l *look) stateInside(office string, q question, whole []byte, status int, 
 	if seen {
 		detail["look"] = oversight.Inspecting
 	}
-	if _, err := rec.Record(ctx, act); err != nil || !seen {
-		return err
-	}
-	_, err = rec.Record(ctx, attest.Act{Kind: "inspector.looked", Actor: act.Actor, Subject: []string{id.String()}, Detail: map[string]any{"office": office, "inspector": true}})
+	_, err = rec.Record(ctx, act)
 	return err
 }
 

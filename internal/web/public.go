@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/counterseal/counterseal/internal/admit"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/oversight"
 )
@@ -24,10 +26,11 @@ type PublicFacts struct {
 	Removed []ChannelsRemoved
 }
 
-// ChannelsRemoved is one of them: when, and how many entries.
+// ChannelsRemoved is one of them: when, and how many entries of which kinds.
 type ChannelsRemoved struct {
 	At      time.Time
 	Entries int
+	Kinds   map[string]int64
 }
 
 type publicPage struct {
@@ -66,7 +69,10 @@ type publicSource struct {
 // totals names the counts of a report in words, in the order of the page.
 var totals = [][3]string{
 	{"looks", "Looks at people", "questions about somebody, each under an authorisation, a finding or a broken glass"},
-	{"inspectors", "Looks by inspectors", "offices that the organisation did not appoint"},
+	{"inspector-looks", "Looks by inspectors", "offices that the organisation did not appoint"},
+	{"inspector-requests", "Authorisations that inspectors asked for", "and decided on among themselves"},
+	{"inspector-names", "Names opened by inspectors", "by two of their office, with keys of their own"},
+	{"inspector-holds", "Holds placed by inspectors", "which the organisation neither sees nor lifts"},
 	{"refused", "Refused", "requests that the rules did not allow"},
 	{"requests", "Authorisations asked for", "to be allowed to look at people"},
 	{"decisions", "Decisions on them", "by people of another chain of command"},
@@ -90,6 +96,7 @@ var divisions = [][3]string{
 	{"looks", "act", "Looks at people, by the kind of question"},
 	{"decisions", "decision", "Decisions on authorisations"},
 	{"decisions", "speed", "Decisions, by how soon after the request"},
+	{"inspector-decisions", "decision", "Decisions of inspectors' offices"},
 	{"ended", "reason", "Authorisations that ended, by why"},
 }
 
@@ -129,7 +136,7 @@ func (s *Server) public(w http.ResponseWriter, r *http.Request) error {
 		page.counts(f.Report)
 	}
 	for _, one := range f.Removed[:min(len(f.Removed), maxRemoved)] {
-		page.Removed = append(page.Removed, publicCount{Name: one.At.UTC().Format("2 January 2006"), N: thousands(int64(one.Entries))})
+		page.Removed = append(page.Removed, publicCount{Name: one.At.UTC().Format("2 January 2006"), About: kindsText(one.Kinds), N: thousands(int64(one.Entries))})
 	}
 	page.Earlier = len(f.Removed) - len(page.Removed)
 	for _, rule := range s.o.Pipeline.InForce() {
@@ -173,6 +180,22 @@ func together(all []publicSource) []publicSource {
 	return out
 }
 
+// kindsText says of what kinds protected channels are that were taken off the list.
+func kindsText(kinds map[string]int64) string {
+	var out []string
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+		text := strings.ReplaceAll(kind, "-", " ")
+		if kind == admit.OtherChannel {
+			text = "no kind named"
+		}
+		if n := kinds[kind]; n > 1 {
+			text += ", " + thousands(n)
+		}
+		out = append(out, text)
+	}
+	return strings.Join(out, "; ")
+}
+
 func days(n int) string {
 	if n == 1 {
 		return "1 day"
@@ -191,6 +214,12 @@ func (page *publicPage) counts(r *oversight.Report) {
 		f := r.Family(t[0])
 		page.Totals = append(page.Totals, publicCount{t[1], t[2], countText(f.Total)})
 	}
+	removed := int64(0)
+	for _, one := range r.Removed {
+		removed += one.N
+	}
+	page.Totals = append(page.Totals, publicCount{"Protected channels added", "entries of the list, told to the last one", thousands(r.ChannelsAdded)},
+		publicCount{"Protected channels taken off", "likewise; below stands when, and of what kind", thousands(removed)})
 	for _, d := range divisions {
 		f := r.Family(d[0])
 		for _, p := range f.Parts {
