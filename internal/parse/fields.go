@@ -275,7 +275,7 @@ var zeekDatasets = []Dataset{
 }
 
 var signinDatasets = []Dataset{{Name: "signin", Title: "Sign-ins at the identity provider", Product: "idp", Category: "authentication", Service: "signin", Fields: join(
-	allow("time", "event", "result", "reason", "mfa", "mfa_method", "client_app", "app", "risk"),
+	allow("time", "event", "result", "reason", "error_code", "mfa", "mfa_method", "client_app", "app", "risk"),
 	people("user", "user_id"),
 	mails("user_mail"),
 	sessionIP("src_ip"),
