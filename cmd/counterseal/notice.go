@@ -45,17 +45,12 @@ type (
 func (s *server) notices(ctx context.Context) ([]noticeRow, map[string][]string, error) {
 	rec := s.pipe.Recorder()
 	used := map[string]bool{}
-	looks, err := rec.Facts(ctx, "request.served")
+	covers, err := rec.Facts(ctx, attest.CoverUsed)
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, f := range looks {
-		var d struct {
-			Cover string `json:"cover"`
-		}
-		if json.Unmarshal(f.Detail, &d) == nil && d.Cover != "" {
-			used[d.Cover] = true
-		}
+	for _, f := range covers {
+		used[f.Key] = true
 	}
 	told, err := s.toldPeople(ctx)
 	if err != nil {

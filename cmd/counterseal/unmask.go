@@ -234,11 +234,11 @@ func (s *server) namesCover(ctx context.Context, by policy.Person, caseID, token
 
 // namesLeft refuses where a case has had its names of this month.
 func (s *server) namesLeft(ctx context.Context, caseID string, cover cases.Cover) error {
-	facts, err := s.pipe.Recorder().Facts(ctx, "unmask.approved")
+	year, month, _ := s.now().UTC().Date()
+	facts, err := s.pipe.Recorder().FactsSince(ctx, "unmask.approved", time.Date(year, month, 1, 0, 0, 0, 0, time.UTC))
 	if err != nil {
 		return err
 	}
-	year, month, _ := s.now().UTC().Date()
 	n := 0
 	for _, f := range facts {
 		var d unmaskApproved

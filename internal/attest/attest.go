@@ -285,6 +285,17 @@ func (r *Recorder) Facts(ctx context.Context, kind string) ([]state.Fact, error)
 	return r.state.Facts(ctx, kind)
 }
 
+// FactsSince is Facts of those that were stated at a moment or later.
+func (r *Recorder) FactsSince(ctx context.Context, kind string, since time.Time) ([]state.Fact, error) {
+	return r.state.FactsSince(ctx, kind, since)
+}
+
+// Looks gives the statements about the looks that wait for a review, or were reviewed at
+// a moment or later.
+func (r *Recorder) Looks(ctx context.Context, since time.Time) ([]state.Fact, error) {
+	return r.state.Looks(ctx, since)
+}
+
 // Fact gives the newest statement of a kind about one object; ok is false where
 // nothing was stated.
 func (r *Recorder) Fact(ctx context.Context, kind, key string) (f state.Fact, ok bool, err error) {
@@ -336,14 +347,27 @@ func (r *Recorder) Rebuild(ctx context.Context) error {
 }
 
 // Fold turns a statement into facts: one for each object that it is about. A later
-// statement of the same kind about the same object takes its place.
+// statement of the same kind about the same object takes its place. What covered a look
+// has a fact of its own, CoverUsed.
 func Fold(index uint64, s ledger.Statement) []state.Fact {
-	facts := make([]state.Fact, len(s.Subject))
+	facts := make([]state.Fact, len(s.Subject), len(s.Subject)+1)
 	for i, key := range s.Subject {
 		facts[i] = state.Fact{Kind: s.Kind, Key: key, Index: index, Time: s.Time, Actor: s.Actor, Detail: s.Detail}
 	}
+	if s.Kind == "request.served" && len(s.Subject) > 0 {
+		var d struct {
+			Cover string `json:"cover"`
+		}
+		if json.Unmarshal(s.Detail, &d) == nil && d.Cover != "" { // what is not of its form was under nothing
+			facts = append(facts, state.Fact{Kind: CoverUsed, Key: d.Cover, Index: index, Time: s.Time, Actor: s.Actor})
+		}
+	}
 	return facts
 }
+
+// CoverUsed is the kind of the fact that a look was made under an authorisation, a grant or
+// a broken glass, about its id; the newest look counts. No statement is of this kind.
+const CoverUsed = "cover.used"
 
 // Folded is the fold of a whole ledger in memory.
 type Folded struct {
@@ -368,6 +392,9 @@ func NewFolded() *Folded { return &Folded{Facts: make(map[[2]string]state.Fact)}
 func (f *Folded) Add(index uint64, s ledger.Statement) {
 	for _, fact := range Fold(index, s) {
 		f.Facts[[2]string{fact.Kind, fact.Key}] = fact
+		if fact.Kind == "request.served" || fact.Kind == "look.reviewed" {
+			f.settle(fact.Key)
+		}
 		switch fact.Kind {
 		case "hold.placed":
 			h := struct{ Scope heldFor }{}
@@ -384,6 +411,20 @@ func (f *Folded) Add(index uint64, s ledger.Statement) {
 		}
 	}
 	f.Next = index + 1
+}
+
+// settle says of a look when it was reviewed, as the state does.
+func (f *Folded) settle(key string) {
+	look, ok := f.Facts[[2]string{"request.served", key}]
+	if !ok {
+		return
+	}
+	var by *state.Fact
+	if review, ok := f.Facts[[2]string{"look.reviewed", key}]; ok {
+		by = &review
+	}
+	look.Settled = state.SettledBy(look.Index, by)
+	f.Facts[[2]string{"request.served", key}] = look
 }
 
 // heldAt gives a hold that was in force over a segment at a statement, empty where none
@@ -461,7 +502,7 @@ func (f *Folded) compare(told uint64, all []state.Fact) []string {
 }
 
 func same(a, b state.Fact) bool {
-	return a.Index == b.Index && a.Time.Equal(b.Time) && a.Actor == b.Actor && string(a.Detail) == string(b.Detail)
+	return a.Index == b.Index && a.Time.Equal(b.Time) && a.Actor == b.Actor && a.Settled == b.Settled && string(a.Detail) == string(b.Detail)
 }
 
 // decode reads the detail of a fact.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"database/sql"
 	"errors"
 	"log/slog"
 	"os"
@@ -317,6 +318,37 @@ func TestVerifyNamesWhatTheLedgerKnowsOtherwise(t *testing.T) {
 		}
 		h.close()
 		h.sound()
+	})
+	t.Run("the state keeps a look from whoever reviews", func(t *testing.T) {
+		h := fill(t)
+		h.open()
+		for _, id := range []string{"look-1", "look-2"} {
+			if _, err := h.rec.Record(t.Context(), Act{Kind: "request.served", Actor: "os:0", Subject: []string{id}, Detail: map[string]any{"route": "r", "status": 200, "cover": "c"}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := h.rec.Record(t.Context(), Act{Kind: "look.reviewed", Actor: "os:0", Subject: []string{"look-2"}, Detail: map[string]any{"look": "look-2", "outcome": "justified"}}); err != nil {
+			t.Fatal(err)
+		}
+		if f, ok, err := h.rec.Fact(t.Context(), CoverUsed, "c"); err != nil || !ok || f.Detail != nil {
+			t.Errorf("what covered a look: %+v, %v, %v", f, ok, err)
+		}
+		if waits, err := h.rec.Looks(t.Context(), time.Now().Add(time.Hour)); err != nil || len(waits) != 1 || waits[0].Key != "look-1" || waits[0].Settled != state.Waits {
+			t.Errorf("%+v, %v", waits, err)
+		}
+		h.close()
+		h.sound()
+		db, err := sql.Open("sqlite", "file:"+filepath.Join(h.dir, "state", "state.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.Exec("UPDATE facts SET settled = 1 WHERE key = 'look-1'"); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		h.names("state/state.db", "request.served", "look-1", "otherwise")
 	})
 }
 

@@ -69,9 +69,9 @@ const (
 
 // The outcomes of a review.
 const (
-	Justified = "justified"
-	Excessive = "excessive"
-	Misuse    = "misuse"
+	Justified = state.Justified
+	Excessive = state.Excessive
+	Misuse    = state.Misuse
 )
 
 // Outcomes are what a review may find.
@@ -96,9 +96,18 @@ type Settings struct {
 	Zone       *time.Location // nil: UTC
 }
 
+// Statements are a ledger and its fold. Looks gives the statements about each look that
+// waits for a review, or was reviewed at a moment or later; FactsSince the facts of a kind
+// that were stated then or later.
+type Statements interface {
+	attest.Statements
+	Looks(ctx context.Context, since time.Time) ([]state.Fact, error)
+	FactsSince(ctx context.Context, kind string, since time.Time) ([]state.Fact, error)
+}
+
 // Options of a Book.
 type Options struct {
-	Statements attest.Statements
+	Statements Statements
 	// Policy judges an act of this package; nil refuses everything.
 	Policy func(context.Context, policy.Request) policy.Decision
 	// Offices is the record in force; nil, or a nil record: nobody is watched.
@@ -144,9 +153,11 @@ type look struct {
 	path, query                         string
 }
 
-var kinds = []string{"request.served", "look.answered", "look.reviewed", "oversight.heartbeat", "oversight.silent", "oversight.back"}
+// kinds are the statements of whether somebody watches: few, and all are read.
+var kinds = []string{"oversight.heartbeat", "oversight.silent", "oversight.back"}
 
-// Open reads a Book from the ledger.
+// Open reads a Book from the ledger: of the looks those that wait, and those of the last
+// days, Kept.
 func Open(ctx context.Context, o Options) (*Book, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -168,7 +179,10 @@ func Open(ctx context.Context, o Options) (*Book, error) {
 }
 
 func (b *Book) load(ctx context.Context) error {
-	var all []state.Fact
+	all, err := b.o.Statements.Looks(ctx, b.now().Add(-Kept))
+	if err != nil {
+		return err
+	}
 	for _, kind := range kinds {
 		facts, err := b.o.Statements.Facts(ctx, kind)
 		if err != nil {
@@ -246,9 +260,10 @@ func (b *Book) fold(f *state.Fact) {
 			l.answered, l.rows, l.people = true, d.Rows, d.People
 		}
 	case "look.reviewed":
-		var d reviewedDetail
-		if l := b.looks[f.Key]; l != nil && l.outcome == "" && json.Unmarshal(f.Detail, &d) == nil && slices.Contains(Outcomes(), d.Outcome) {
-			l.outcome, l.reviewed = d.Outcome, f.Time
+		if l := b.looks[f.Key]; l != nil && l.outcome == "" {
+			if outcome, ok := state.Outcome(f.Detail); ok {
+				l.outcome, l.reviewed = outcome, f.Time
+			}
 		}
 	case "oversight.heartbeat":
 		b.heard[f.Key] = *f

@@ -350,11 +350,12 @@ func Approvers(requested, decided []state.Fact, since time.Time) []Approver {
 
 // Approvers counts the decisions on authorisations since a moment.
 func (b *Book) Approvers(ctx context.Context, since time.Time) ([]Approver, error) {
-	requested, err := b.o.Statements.Facts(ctx, "authorisation.requested")
+	decided, err := b.o.Statements.FactsSince(ctx, "authorisation.decided", since)
 	if err != nil {
 		return nil, err
 	}
-	decided, err := b.o.Statements.Facts(ctx, "authorisation.decided")
+	// Nobody decides on what was asked for longer ago than an authorisation lasts.
+	requested, err := b.o.Statements.FactsSince(ctx, "authorisation.requested", since.Add(-Kept))
 	if err != nil {
 		return nil, err
 	}

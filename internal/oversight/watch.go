@@ -101,6 +101,7 @@ func (b *Book) tend(ctx context.Context) (*Silence, error) {
 	if b.o.Offices() == nil {
 		return nil, nil
 	}
+	b.forget()
 	now := b.now()
 	if b.begun.IsZero() {
 		if err := b.turned(ctx, "oversight.back", silentDetail{Reason: Begun}); err != nil {

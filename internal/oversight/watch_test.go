@@ -51,6 +51,29 @@ func (s *statements) Facts(_ context.Context, kind string) (out []state.Fact, _ 
 	return out, nil
 }
 
+func (s *statements) FactsSince(ctx context.Context, kind string, since time.Time) ([]state.Fact, error) {
+	all, err := s.Facts(ctx, kind)
+	return slices.DeleteFunc(all, func(f state.Fact) bool { return f.Time.Before(since) }), err
+}
+
+func (s *statements) Looks(_ context.Context, since time.Time) (out []state.Fact, _ error) {
+	for k := range s.facts {
+		if k[0] != "request.served" {
+			continue
+		}
+		review, ok := s.facts[[2]string{"look.reviewed", k[1]}]
+		if _, settles := state.Outcome(review.Detail); ok && settles && review.Time.Before(since) {
+			continue
+		}
+		for _, kind := range []string{"request.served", "look.answered", "look.reviewed"} {
+			if f, ok := s.facts[[2]string{kind, k[1]}]; ok {
+				out = append(out, f)
+			}
+		}
+	}
+	return out, nil
+}
+
 func (s *statements) Fact(_ context.Context, kind, key string) (state.Fact, bool, error) {
 	f, ok := s.facts[[2]string{kind, key}]
 	return f, ok, nil

@@ -19,6 +19,9 @@ type Fact struct {
 	Time   time.Time
 	Actor  string
 	Detail json.RawMessage // nil where the statement has none
+	// Settled is, of a look, when its review was stated, in microseconds since 1970, and
+	// Waits before. Of everything else it is 0.
+	Settled int64
 }
 
 // Told is up to where the ledger has been folded: the index to go on from.
@@ -45,11 +48,16 @@ func (s *DB) Tell(ctx context.Context, next uint64, facts []Fact) error {
 	defer tx.Rollback() // no effect after Commit
 	for i := range facts {
 		f := &facts[i]
-		if _, err := tx.ExecContext(ctx, `INSERT INTO facts VALUES (?, ?, ?, ?, ?, ?)
+		if _, err := tx.ExecContext(ctx, `INSERT INTO facts (kind, key, idx, time, actor, detail) VALUES (?, ?, ?, ?, ?, ?)
 			ON CONFLICT DO UPDATE SET idx = excluded.idx, time = excluded.time, actor = excluded.actor, detail = excluded.detail
 			WHERE excluded.idx >= idx`,
 			f.Kind, f.Key, int64(f.Index), f.Time.UnixMicro(), f.Actor, string(f.Detail)); err != nil {
 			return fmt.Errorf("folding the ledger: %w", err)
+		}
+		if f.Kind == looked || f.Kind == reviewed {
+			if err := settle(ctx, tx, f.Key); err != nil {
+				return fmt.Errorf("folding the ledger: %w", err)
+			}
 		}
 	}
 	if _, err := tx.ExecContext(ctx, "INSERT INTO ledger VALUES (1, ?) ON CONFLICT DO UPDATE SET next = excluded.next", int64(next)); err != nil {
@@ -84,9 +92,17 @@ func (s *DB) Fact(ctx context.Context, kind, key string) (f Fact, ok bool, err e
 }
 
 func facts(ctx context.Context, db asker, where string, args ...any) ([]Fact, error) {
-	rows, err := db.QueryContext(ctx, "SELECT kind, key, idx, time, actor, detail FROM facts "+where+" ORDER BY kind, key", args...)
+	out, err := scan(db.QueryContext(ctx, "SELECT kind, key, idx, time, actor, detail, settled FROM facts "+where+" ORDER BY kind, key", args...))
 	if err != nil {
 		return nil, fmt.Errorf("reading facts: %w", err)
+	}
+	return out, nil
+}
+
+// scan reads the rows of a question for facts.
+func scan(rows *sql.Rows, err error) ([]Fact, error) {
+	if err != nil {
+		return nil, err
 	}
 	defer rows.Close()
 	var out []Fact
@@ -94,19 +110,17 @@ func facts(ctx context.Context, db asker, where string, args ...any) ([]Fact, er
 		var f Fact
 		var index, at int64
 		var detail string
-		if err := rows.Scan(&f.Kind, &f.Key, &index, &at, &f.Actor, &detail); err != nil {
-			return nil, fmt.Errorf("reading facts: %w", err)
+		var settled sql.NullInt64
+		if err := rows.Scan(&f.Kind, &f.Key, &index, &at, &f.Actor, &detail, &settled); err != nil {
+			return nil, err
 		}
-		f.Index, f.Time = uint64(index), time.UnixMicro(at).UTC()
+		f.Index, f.Time, f.Settled = uint64(index), time.UnixMicro(at).UTC(), settled.Int64
 		if detail != "" {
 			f.Detail = json.RawMessage(detail)
 		}
 		out = append(out, f)
 	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("reading facts: %w", err)
-	}
-	return out, nil
+	return out, rows.Err()
 }
 
 // AllFacts gives every fact and up to where the ledger was folded, of one moment.

@@ -30,7 +30,7 @@ import (
 
 // version is the schema's number, kept in PRAGMA user_version. Another number
 // means another schema: the view is dropped and made again.
-const version = 3
+const version = 4
 
 const schema = `
 CREATE TABLE cards (
@@ -52,7 +52,10 @@ CREATE TABLE correlations (
 CREATE INDEX correlations_compartment ON correlations (compartment, id);
 CREATE TABLE facts (
 	kind TEXT NOT NULL, key TEXT NOT NULL, idx INTEGER NOT NULL, time INTEGER NOT NULL, actor TEXT NOT NULL, detail TEXT NOT NULL,
+	settled INTEGER,
 	PRIMARY KEY (kind, key)) STRICT, WITHOUT ROWID;
+CREATE INDEX facts_time ON facts (kind, time);
+CREATE INDEX facts_settled ON facts (settled) WHERE settled IS NOT NULL;
 CREATE TABLE ledger (id INTEGER PRIMARY KEY CHECK (id = 1), next INTEGER NOT NULL) STRICT;
 CREATE TABLE positions (compartment TEXT PRIMARY KEY NOT NULL, position TEXT NOT NULL) STRICT, WITHOUT ROWID;
 `
