@@ -90,7 +90,7 @@ func TestStartReadsWhatCounts(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 11))
 	outcomes := []any{Justified, Excessive, Misuse, Justified, Justified, Misuse, "hearsay", 7}
 	waiting, settled, gone := 0, 0, 0
-	for range 80 {
+	for range 50 {
 		dir := t.TempDir()
 		b, p := openProjected(t, dir, noon)
 		var history []ledger.Statement
@@ -112,7 +112,11 @@ func TestStartReadsWhatCounts(t *testing.T) {
 				s = statement(t, []string{"oversight.silent", "oversight.back"}[rng.IntN(2)], at, map[string]any{"reason": Vacant, "since": stamp(at)}, id)
 			}
 			history = append(history, s)
-			p.tell(t, s)
+		}
+		for from := 0; from < len(history); { // in transactions of any size
+			to := min(len(history), from+1+rng.IntN(20))
+			p.tell(t, history[from:to]...)
+			from = to
 		}
 		if rng.IntN(3) == 0 {
 			if err := p.Forgotten(t.Context()); err != nil {
