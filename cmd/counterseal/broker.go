@@ -45,6 +45,8 @@ type brokerConfig struct {
 	// MaxDay is how many orders it does in 24 hours, MaxAlone how many of one person alone.
 	MaxDay   int `yaml:"max_day"`
 	MaxAlone int `yaml:"max_alone"`
+	// MaxNotices is how many people it tells in 24 hours that they were looked at.
+	MaxNotices int `yaml:"max_notices"`
 }
 
 type brokerWay struct {
@@ -59,7 +61,7 @@ func readBroker(path string) (*brokerConfig, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &brokerConfig{MaxDay: 20, MaxAlone: 5}
+	c := &brokerConfig{MaxDay: 20, MaxAlone: 5, MaxNotices: 200}
 	if err := yaml.UnmarshalWithOptions(data, c, yaml.Strict()); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Base(path), err)
 	}
@@ -76,8 +78,8 @@ func readBroker(path string) (*brokerConfig, error) {
 		return nil, fmt.Errorf("%s: log has the vkey of the ledger whose orders it believes", filepath.Base(path))
 	case len(c.Acts) == 0:
 		return nil, fmt.Errorf("%s: acts names a command or a webhook for each act", filepath.Base(path))
-	case c.MaxDay < 1 || c.MaxAlone < 0:
-		return nil, fmt.Errorf("%s: max_day is at least 1, max_alone at least 0", filepath.Base(path))
+	case c.MaxDay < 1 || c.MaxAlone < 0 || c.MaxNotices < 0:
+		return nil, fmt.Errorf("%s: max_day is at least 1, max_alone and max_notices at least 0", filepath.Base(path))
 	}
 	known := map[string]bool{}
 	for _, act := range broker.Acts() {
@@ -148,7 +150,7 @@ func openBroker(ctx context.Context, c *brokerConfig, o broker.Options) (*broker
 	if len(known) == 0 {
 		o.Log.Warn("the key holder has no directory: only hosts can be isolated")
 	}
-	o.Dir, o.Org, o.MaxDay, o.MaxAlone = c.Dir, c.Org, c.MaxDay, c.MaxAlone
+	o.Dir, o.Org, o.MaxDay, o.MaxAlone, o.MaxNotices = c.Dir, c.Org, c.MaxDay, c.MaxAlone, c.MaxNotices
 	o.Ledger = ledger.Verifiers{Log: c.Log, Threshold: c.Threshold}
 	for _, w := range c.Witnesses {
 		o.Ledger.Witnesses = append(o.Ledger.Witnesses, ledger.Witness{VKey: w.VKey, URL: w.URL, Group: w.RunBy})

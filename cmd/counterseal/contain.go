@@ -43,8 +43,8 @@ type (
 		ID     string    `json:"id"`
 		Act    string    `json:"act"`
 		Case   string    `json:"case"`
-		Target string    `json:"target"`
-		State  string    `json:"state"` // waiting, done, failed, undone, or unknown
+		Target string    `json:"target"` // empty where the order is of another case
+		State  string    `json:"state"`  // waiting, done, failed, undone, or unknown
 		Asked  time.Time `json:"asked"`
 		By     string    `json:"by"`
 		Until  string    `json:"until,omitempty"`
@@ -205,6 +205,18 @@ func (s *server) order(ctx context.Context, actor string, a web.Asker, o broker.
 	return s.send(ctx, actor, got)
 }
 
+// containBy refuses who may not stand for an order, or take it back: somebody whom two
+// people put into no office, for one alone can make accounts; and who asks in another case.
+func (s *server) containBy(a web.Asker, o *ordered) error {
+	if s.force.Load().offices == nil || a.Person.Office == "" {
+		return &web.Refused{Reason: "the holder of an office does this, and the record of offices does not have this one so", Hint: "counterseal offices show tells who does"}
+	}
+	if a.Case != o.order.Case {
+		return &web.Refused{Reason: "the order is of another case", Hint: "name its case with --case: counterseal contain list tells it"}
+	}
+	return nil
+}
+
 // containAgree is the word of the second person, about the order that they read.
 func (s *server) containAgree(ctx context.Context, actor string, body []byte) (any, error) {
 	var in containNamed
@@ -222,6 +234,9 @@ func (s *server) containAgree(ctx context.Context, actor string, body []byte) (a
 		return nil, err
 	}
 	a := web.AskerOf(ctx)
+	if err := s.containBy(a, o); err != nil {
+		return nil, err
+	}
 	var no *cases.Refusal
 	switch {
 	case in.Digest != o.detail.Order:
@@ -251,6 +266,9 @@ func (s *server) containUndo(ctx context.Context, actor string, body []byte) (an
 	}
 	old, err := s.orderOf(ctx, in.ID)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.containBy(web.AskerOf(ctx), old); err != nil {
 		return nil, err
 	}
 	if old.order.Until == "" {
@@ -357,7 +375,10 @@ func (s *server) containRow(ctx context.Context, o *ordered) (containRow, error)
 	return r, nil
 }
 
+// containList lists the orders of all cases, and whom they are about for the case that is
+// named, and for those who watch: nobody learns of a colleague's case who is in it.
 func (s *server) containList(ctx context.Context, _ string, _ []byte) (any, error) {
+	a := web.AskerOf(ctx)
 	facts, err := s.pipe.Recorder().Facts(ctx, broker.KindOrdered)
 	if err != nil {
 		return nil, err
@@ -377,6 +398,9 @@ func (s *server) containList(ctx context.Context, _ string, _ []byte) (any, erro
 		r, err := s.containRow(ctx, o)
 		if err != nil {
 			return nil, err
+		}
+		if r.Case != a.Case && !slices.Contains(a.Person.Roles, "overseer") {
+			r.Target = ""
 		}
 		if out = append(out, r); len(out) == maxListed {
 			break
@@ -487,7 +511,7 @@ func newContainOn(env *environment, use, short, act string, in *containNamed) *c
 func newContainList(env *environment) *cobra.Command {
 	var f configFlags
 	var l look
-	cmd := &cobra.Command{Use: "list [--case C]", Short: "The orders, the newest first", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "list [--case C]", Short: "The orders, the newest first; whom they are about, in the case that is named", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var rows []containRow
 			if err := doActIn(cmd, env, &f, &l, "contain.list", struct{}{}, &rows); err != nil {
@@ -500,7 +524,7 @@ func newContainList(env *environment) *cobra.Command {
 			w := tabwriter.NewWriter(env.stdout, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "STATE\tACT\tTARGET\tCASE\tASKED\tUNTIL\tID\tDIGEST")
 			for _, r := range rows {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.State, r.Act, event.Printable(r.Target), event.Printable(r.Case), r.Asked.Format(time.RFC3339), cmp.Or(r.Until, "-"), r.ID, r.Digest)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.State, r.Act, cmp.Or(event.Printable(r.Target), "-"), event.Printable(r.Case), r.Asked.Format(time.RFC3339), cmp.Or(r.Until, "-"), r.ID, r.Digest)
 			}
 			return w.Flush()
 		}}

@@ -32,6 +32,23 @@ func TestContain(t *testing.T) {
 	b.does(0, "contain.agree", containNamed{ID: r.ID, Digest: r.Digest}, nil, 403, "their own order")
 	b.does(colleague, "contain.agree", containNamed{ID: r.ID, Digest: strings.Repeat("0", 64)}, nil, 403, "another one")
 	b.does(complianceUser, "contain.agree", containNamed{ID: r.ID, Digest: r.Digest}, nil, 403, "")
+	// Whoever makes accounts makes no second person: who holds no office does not agree.
+	if _, err := b.s.containAgree(t.Context(), "account:u_x", []byte(`{"id":"`+r.ID+`","digest":"`+r.Digest+`"}`)); err == nil || !strings.Contains(err.Error(), "holder of an office") {
+		t.Errorf("agreed without an office: %v", err)
+	}
+	if _, err := b.s.containUndo(t.Context(), "account:u_x", []byte(`{"id":"`+r.ID+`"}`)); err == nil || !strings.Contains(err.Error(), "holder of an office") {
+		t.Errorf("taken back without an office: %v", err)
+	}
+	// Of another case nobody is shown whom an order is about, nor agrees to it.
+	elsewhere := func(act string, body any, status int, says string) {
+		t.Helper()
+		code, text := b.as(colleague, "POST", "/api/v1/acts/"+act, url.Values{"case": {"C-18"}}, body)
+		if code != status || !strings.Contains(text, says) || strings.Contains(text, "person-") || strings.Contains(text, "mail-") {
+			t.Errorf("%s in another case: %d %s", act, code, text)
+		}
+	}
+	elsewhere("contain.list", struct{}{}, 200, `"target":""`)
+	elsewhere("contain.agree", containNamed{ID: r.ID, Digest: r.Digest}, 403, "another case")
 	b.does(colleague, "contain.agree", containNamed{ID: r.ID, Digest: r.Digest}, &r, 200, "")
 	if r.State != broker.Done || tasks() != 1 {
 		t.Fatalf("got %+v, %d tasks", r, tasks())
@@ -87,7 +104,7 @@ func brokered(t *testing.T) (b *bureau, tasks func() int) {
 		t.Fatal(err)
 	}
 	br, err := broker.Open(broker.Options{
-		Dir: filepath.Join(b.dir, "broker"), Org: b.s.pipe.Org().String(), Ledger: ledger.Verifiers{Log: []string{strings.TrimSpace(string(vkey))}}, MaxDay: 10, MaxAlone: 5,
+		Dir: filepath.Join(b.dir, "broker"), Org: b.s.pipe.Org().String(), Ledger: ledger.Verifiers{Log: []string{strings.TrimSpace(string(vkey))}}, MaxDay: 10, MaxAlone: 5, MaxNotices: 10,
 		Resolve: func(tok event.Token) (broker.Account, bool) {
 			return broker.Account{Mails: []string{"x@agency.example"}}, true
 		},

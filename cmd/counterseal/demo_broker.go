@@ -43,7 +43,7 @@ func startDemoBroker(ctx context.Context, s *server, in *demo.Incident, root str
 	folder := filepath.Join(root, brokerFolder)
 	b, err := broker.Open(broker.Options{
 		Dir: folder, Org: s.pipe.Org().String(), Ledger: ledger.Verifiers{Log: []string{strings.TrimSpace(string(vkey))}},
-		MaxDay: 20, MaxAlone: 5, Now: now, Log: log, Can: func(string) bool { return true },
+		MaxDay: 20, MaxAlone: 5, MaxNotices: 200, Now: now, Log: log, Can: func(string) bool { return true },
 		Resolve: func(t event.Token) (broker.Account, bool) {
 			e, ok := known[t]
 			return broker.Account{Names: e.Names, Mails: e.Mails, SIDs: e.SIDs, Devices: e.Devices}, ok

@@ -7,9 +7,10 @@
 // It promises: nothing is done before the ledger proves, under the keys and witnesses that
 // the broker itself was given, that two different people asked for exactly this, or one
 // whom an incident grant had opened the person to, a notice apart; an order is done at most once; what
-// lasts is undone at its time, also after a restart; it does no more in a day than its own
-// configuration says, whatever the server asks; no name is in an answer, the journal, an
-// argument of a command or a log.
+// lasts is undone at its time, also after a restart, but not while another order holds the
+// same account or machine; it does no more in a day than its own configuration says,
+// whatever the server asks; no name is in an answer, the journal, an argument of a command
+// or a log.
 //
 // It leaves to others who may ask (policy), whether the grant is real (cases, and the
 // review afterwards), and what the configured command does.
@@ -67,10 +68,10 @@ type Options struct {
 	// Can reports whether an act is configured.
 	Can func(act string) bool
 	// MaxDay is how many orders are done in 24 hours; MaxAlone how many of them on the
-	// word of one person, by a grant.
-	MaxDay, MaxAlone int
-	Now              func() time.Time
-	Log              *slog.Logger
+	// word of one person, by a grant; MaxNotices how many notices, which count apart.
+	MaxDay, MaxAlone, MaxNotices int
+	Now                          func() time.Time
+	Log                          *slog.Logger
 }
 
 // Refusal says why an order is not done, in words that name nobody.
@@ -104,8 +105,22 @@ type Broker struct {
 	lock *durable.Locked
 	mu   sync.Mutex // guards what follows
 	f    *os.File
-	last map[string]entry // by id, the newest line
+	last map[string]entry  // by id, the newest line
+	took map[string]string // by id, when it was taken: at of the first line
+	late map[string]retry  // by id, ends that failed
 }
+
+// retry is when an end that failed is tried again, and how long after that.
+type retry struct {
+	next time.Time
+	wait time.Duration
+}
+
+// How long an end that failed waits, at first and at most.
+const (
+	minRetry = 10 * time.Second
+	maxRetry = 10 * time.Minute
+)
 
 const journalName = "journal.ndjson"
 
@@ -122,7 +137,7 @@ func Open(o Options) (opened *Broker, err error) {
 		return nil, err
 	}
 	path := filepath.Join(o.Dir, journalName)
-	b := &Broker{o: o, last: map[string]entry{}}
+	b := &Broker{o: o, last: map[string]entry{}, took: map[string]string{}, late: map[string]retry{}}
 	if b.lock, err = durable.Lock(o.Dir); err != nil {
 		return nil, err
 	}
@@ -144,7 +159,7 @@ func Open(o Options) (opened *Broker, err error) {
 		if err := dec.Decode(&e); err != nil || e.ID == "" || !slices.Contains([]string{Begun, Done, Failed, Undone}, e.State) {
 			return nil, fmt.Errorf("%s: line %d is not one of a journal", journalName, n)
 		}
-		b.last[e.ID] = e
+		b.keep(e)
 	}
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("%s: %w", journalName, err)
@@ -178,8 +193,15 @@ func (b *Broker) write(e entry) error {
 	if err := b.f.Sync(); err != nil {
 		return err
 	}
-	b.last[e.ID] = e
+	b.keep(e)
 	return nil
+}
+
+func (b *Broker) keep(e entry) {
+	b.last[e.ID] = e
+	if _, there := b.took[e.ID]; !there {
+		b.took[e.ID] = e.At
+	}
 }
 
 // Do does an order, once. It answers with the state that it left it in.
@@ -206,13 +228,10 @@ func (b *Broker) Do(ctx context.Context, a Asked) (state string, err error) {
 		return "", &Refusal{"this order was taken before", "ask again: each order is done once"}
 	}
 	e := entry{Act: o.Act, Alone: alone && o.Undoes == "" && o.Act != Notify, ID: o.ID, Target: o.Target, Undoes: o.Undoes, Until: o.Until}
-	if o.Act == Notify {
-		return b.run(ctx, e, nil)
-	}
 	if o.Undoes != "" {
 		old, there := b.last[o.Undoes]
 		switch {
-		case !there || old.Act != o.Act || old.Target != o.Target:
+		case !there || old.Act != o.Act || old.Target != o.Target || old.Undoes != "":
 			return "", &Refusal{"there is no such order to take back", "counterseal contain list"}
 		case old.State == Undone:
 			return "", &Refusal{"it is taken back already", ""}
@@ -224,9 +243,22 @@ func (b *Broker) Do(ctx context.Context, a Asked) (state string, err error) {
 	case lasts(o.Act) && (err != nil || !until.After(now) || until.After(now.Add(MaxUntil))):
 		return "", &Refusal{"its end is not within the next 14 days", "name another end"}
 	}
-	day, lone := 0, 0
-	for _, old := range b.last {
-		if at, err := time.Parse(time.RFC3339, old.At); old.Undoes == "" && old.Act != Notify && (err != nil || now.Sub(at) < 24*time.Hour) {
+	if err := b.room(e, now); err != nil {
+		return "", err
+	}
+	return b.run(ctx, e, nil)
+}
+
+// room refuses what is more than the broker does in a day.
+func (b *Broker) room(e entry, now time.Time) error {
+	day, lone, notices := 0, 0, 0
+	for id, old := range b.last {
+		at, err := time.Parse(time.RFC3339, b.took[id])
+		switch {
+		case old.Undoes != "" || err == nil && now.Sub(at) >= 24*time.Hour:
+		case old.Act == Notify:
+			notices++
+		default:
 			day++
 			if old.Alone {
 				lone++
@@ -234,12 +266,37 @@ func (b *Broker) Do(ctx context.Context, a Asked) (state string, err error) {
 		}
 	}
 	switch {
+	case e.Act == Notify && notices >= b.o.MaxNotices:
+		return &Refusal{"the broker has sent as many notices today as its configuration allows", "send the others tomorrow; or who runs the broker looks at why, and raises max_notices"}
+	case e.Act == Notify:
 	case day >= b.o.MaxDay:
-		return "", &Refusal{"the broker has done as much today as its configuration allows", "who runs the broker looks at why, and raises max_day"}
+		return &Refusal{"the broker has done as much today as its configuration allows", "who runs the broker looks at why, and raises max_day"}
 	case e.Alone && lone >= b.o.MaxAlone:
-		return "", &Refusal{"one person alone has had as much done today as the configuration of the broker allows", "a second person agrees: counterseal contain agree"}
+		return &Refusal{"one person alone has had as much done today as the configuration of the broker allows", "a second person agrees: counterseal contain agree"}
 	}
-	return b.run(ctx, e, nil)
+	return nil
+}
+
+// held reports that another order goes on that took the same from the same account or
+// machine. It then stays as it is: the last one gives it back.
+func (b *Broker) held(e *entry, now time.Time) bool {
+	for id, x := range b.last {
+		until, err := time.Parse(time.RFC3339, x.Until)
+		if id != e.ID && x.Act == e.Act && x.Undoes == "" && (x.State == Begun || x.State == Done) && err == nil && until.After(now) && b.same(x.Target, e.Target) {
+			return true
+		}
+	}
+	return false
+}
+
+// same reports two targets that are one: a person has a token in each epoch, and devices.
+func (b *Broker) same(x, y string) bool {
+	if x == y || !event.IsToken([]byte(x)) || !event.IsToken([]byte(y)) {
+		return x == y
+	}
+	a, ok := b.o.Resolve(event.Token(x))
+	c, too := b.o.Resolve(event.Token(y))
+	return ok && too && slices.Equal(a.Names, c.Names) && slices.Equal(a.Mails, c.Mails) && slices.Equal(a.SIDs, c.SIDs) && slices.Equal(a.Devices, c.Devices)
 }
 
 // run does one act between two lines of the journal.
@@ -257,7 +314,9 @@ func (b *Broker) run(ctx context.Context, e entry, undoes *entry) (string, error
 	if err := b.write(e); err != nil {
 		return "", err
 	}
-	if err := b.o.Do(ctx, t); err != nil {
+	if undoes != nil && b.held(undoes, b.o.Now()) {
+		b.o.Log.Info("taken back, and another order holds it still", "id", undoes.ID, "act", e.Act)
+	} else if err := b.o.Do(ctx, t); err != nil {
 		e.State = Failed
 		if werr := b.write(e); werr != nil {
 			return "", werr
@@ -286,36 +345,70 @@ func (b *Broker) State(id string) string {
 	return b.last[id].State
 }
 
-// Expire takes back what has come to its end, and says how many orders it tried and until
-// when nothing else ends. One that fails is tried again at the next call.
+// Expire takes back what has come to its end, and says how many orders it tried. One that
+// fails is tried again, after 10 seconds at first and after 10 minutes at most; between two
+// commands other orders have their turn.
 func (b *Broker) Expire(ctx context.Context) (tried int, err error) {
+	for _, id := range b.ended() {
+		if err := b.expire(ctx, id); err != nil {
+			return tried, err
+		}
+		tried++
+	}
+	return tried, nil
+}
+
+// over reports an order that has come to its end and is not given back.
+func over(e *entry, now time.Time) bool {
+	until, err := time.Parse(time.RFC3339, e.Until)
+	return e.Until != "" && e.Undoes == "" && e.State != Undone && err == nil && !until.After(now)
+}
+
+// ended names the orders whose end is to be tried now.
+func (b *Broker) ended() (ids []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.o.Now()
-	for _, e := range b.last {
-		until, err := time.Parse(time.RFC3339, e.Until)
-		if e.Until == "" || e.Undoes != "" || e.State == Undone || err != nil || until.After(now) {
-			continue
+	for id, e := range b.last {
+		if over(&e, now) && !b.late[id].next.After(now) {
+			ids = append(ids, id)
 		}
-		tried++
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// expire takes one order back. An error is one of the journal.
+func (b *Broker) expire(ctx context.Context, id string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now, e := b.o.Now(), b.last[id]
+	if !over(&e, now) { // somebody took it back by now
+		return nil
+	}
+	again := func(what string, args ...any) error {
+		wait := min(max(2*b.late[id].wait, minRetry), maxRetry)
+		b.late[id] = retry{now.Add(wait), wait}
+		b.o.Log.Error(what, append([]any{"id", id, "act", e.Act}, args...)...)
+		return nil
+	}
+	if b.held(&e, now) {
+		b.o.Log.Info("at its end, and another order holds it still", "id", id, "act", e.Act)
+	} else {
 		t := Task{Act: e.Act, ID: e.ID, Undo: true}
 		if event.IsToken([]byte(e.Target)) {
 			var ok bool
 			if t.Account, ok = b.o.Resolve(event.Token(e.Target)); !ok {
-				b.o.Log.Error("nobody knows whom to give an account back to", "id", e.ID, "act", e.Act)
-				continue
+				return again("nobody knows whom to give an account back to")
 			}
 		} else {
 			t.Account.Host = e.Target
 		}
 		if err := b.o.Do(ctx, t); err != nil {
-			b.o.Log.Error("an act cannot be taken back at its end", "id", e.ID, "act", e.Act, "err", err)
-			continue
-		}
-		e.State, e.At = Undone, now.UTC().Format(time.RFC3339)
-		if err := b.write(e); err != nil {
-			return tried, err
+			return again("an act cannot be taken back at its end", "err", err)
 		}
 	}
-	return tried, nil
+	e.State, e.At = Undone, now.UTC().Format(time.RFC3339)
+	delete(b.late, id)
+	return b.write(e)
 }

@@ -39,6 +39,9 @@ var org = uuid.MustParse("01900000-0000-7000-8000-000000000001")
 
 func who() event.Token { return event.NewToken(event.Person, 1, [16]byte{1}) }
 
+// laptop is the token of her device.
+func laptop() event.Token { return event.NewToken(event.Device, 1, [16]byte{2}) }
+
 func newHouse(t *testing.T) *house {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(nil)
@@ -64,9 +67,9 @@ func newHouse(t *testing.T) *house {
 		t.Fatal(err)
 	}
 	h.o = Options{
-		Dir: filepath.Join(t.TempDir(), "broker"), Org: org.String(), Ledger: ledger.Verifiers{Log: []string{vkey}}, MaxDay: 5, MaxAlone: 2,
+		Dir: filepath.Join(t.TempDir(), "broker"), Org: org.String(), Ledger: ledger.Verifiers{Log: []string{vkey}}, MaxDay: 5, MaxAlone: 2, MaxNotices: 3,
 		Resolve: func(tok event.Token) (Account, bool) {
-			return Account{Names: []string{"alice"}, Mails: []string{alice}}, tok == who()
+			return Account{Names: []string{"alice"}, Mails: []string{alice}}, tok == who() || tok == laptop()
 		},
 		Do: way.Do, Can: func(act string) bool { return act != Contact }, Now: func() time.Time { return h.now },
 		Log: slog.New(slog.DiscardHandler),
@@ -200,6 +203,7 @@ func TestTwoPeople(t *testing.T) {
 	if err := os.Remove(h.out + ".fail"); err != nil {
 		t.Fatal(err)
 	}
+	h.now = h.now.Add(minRetry)
 	if n, err := h.b.Expire(t.Context()); n != 1 || err != nil || h.b.State(o.ID) != Undone {
 		t.Fatalf("again: %d, %v, %s", n, err, h.b.State(o.ID))
 	}
