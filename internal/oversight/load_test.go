@@ -152,7 +152,7 @@ func TestStartReadsWhatCounts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if waiting < 100 || settled < 100 || gone < 100 {
+	if waiting < 60 || settled < 60 || gone < 60 {
 		t.Fatalf("%d wait, %d are settled, %d are not read: the histories try too little", waiting, settled, gone)
 	}
 }
