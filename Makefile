@@ -37,8 +37,10 @@ test:
 # The race detector needs a C compiler.
 # What plays whole processes is left out: its code runs in this process in the others.
 SLOW = TestScript|TestDemo|TestNoNamesAnywhere|TestNonInterference|TestPackageOfTheDemo|TestCanar|TestRemote|TestUnmaskByCommands|TestCeremony|TestStolenServer|TestLiveAttempt|TestKill|TestPastRetention|TestFullDisk|TestGrantByCorrelation|TestChosenEvent|TestClockJumps|TestDirectoryFromBefore|TestAnOldBackup|TestReplayOfOriginals|TestSBOM|TestLongSyslogLine
+# So are long tests of one goroutine, in which there is no race to find.
+ALONE = TestOneChangedLiteral|TestPublicRulesLint|TestHostileValues|TestManyFields|TestLintIsSound
 race:
-	CGO_ENABLED=1 $(GO) test -race -short $$($(GO) list $(PKGS) | grep -v /cmd/counterseal$$)
+	CGO_ENABLED=1 $(GO) test -race -short -skip '$(ALONE)' $$($(GO) list $(PKGS) | grep -v /cmd/counterseal$$)
 	CGO_ENABLED=1 $(GO) test -race -short -skip '$(SLOW)' ./cmd/counterseal
 
 # Everything with the certified module, and anything not approved fails. A test that
