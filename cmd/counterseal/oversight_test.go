@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/counterseal/counterseal/internal/approval"
+	"github.com/counterseal/counterseal/internal/officer"
 	"github.com/counterseal/counterseal/internal/oversight"
 	"github.com/counterseal/counterseal/internal/web"
 )
@@ -281,4 +283,57 @@ func TestIndependence(t *testing.T) {
 			t.Errorf("the ledger does not say %s", want)
 		}
 	}
+}
+
+// TestSignedHeartbeat: where officers are enrolled, a heartbeat counts with the signature of
+// one of oversight over exactly it, once, and while it is fresh.
+func TestSignedHeartbeat(t *testing.T) {
+	b := openWatched(t, "{}")
+	defer b.stop()
+	keys := layInspectorKeys(t, b.dir)
+	b.s.cfg.Officers = filepath.Join(b.dir, "officers.yaml")
+	var st oversightState
+	b.does(overseer, "oversight.status", struct{}{}, &st, 200, `"signed":true`)
+	made := func(office string, at time.Time) []byte {
+		raw, err := oversight.NewHeartbeat(office, b.s.pipe.Org(), at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw
+	}
+	sign := func(k *officer.Key, over []byte) *approval.Signed {
+		s, err := k.Sign(approval.Approve, over)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &s
+	}
+	now := b.now()
+	raw, old := made(st.Office, now), made(st.Office, now.Add(-25*time.Hour))
+	forged := sign(keys[1], raw)
+	forged.Signature = sign(keys[0], raw).Signature
+	for name, c := range map[string]struct {
+		raw    []byte
+		signed *approval.Signed
+		status int
+		says   string
+	}{
+		"not signed":               {raw, nil, 403, "not signed by an officer of oversight"},
+		"by investigation":         {raw, sign(keys[0], raw), 403, "not signed by an officer of oversight"},
+		"by a key of nobody":       {raw, forged, 403, "not signed by an officer of oversight"},
+		"over another one":         {raw, sign(keys[1], old), 403, "not signed by an officer of oversight"},
+		"of another office":        {made("privacy", now), sign(keys[1], made("privacy", now)), 400, "of another office"},
+		"old":                      {old, sign(keys[1], old), 400, "older than a day"},
+		"by an inspector's office": {raw, sign(keys[5], raw), 403, "not signed by an officer of oversight"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b.does(overseer, "oversight.heartbeat", heartbeatSent{Statement: c.raw, Signed: c.signed}, nil, c.status, c.says)
+		})
+	}
+	good := heartbeatSent{Statement: raw, Signed: sign(keys[1], raw)}
+	b.does(0, "oversight.heartbeat", good, nil, 403, "")
+	b.does(overseer, "oversight.heartbeat", good, nil, 200, `"heard"`)
+	b.does(overseer, "oversight.heartbeat", good, nil, 403, "heard already")
+	b.later(25 * time.Hour)
+	b.does(overseer, "oversight.heartbeat", good, nil, 400, "older than a day")
 }

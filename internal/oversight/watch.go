@@ -286,7 +286,7 @@ func (b *Book) signer(raw []byte, signed *approval.Signed) (key string, err erro
 		return "", bad
 	}
 	who := roster.Find(signed.Key)
-	if who == nil || who.Office != officer.Oversight {
+	if who == nil || who.Office != officer.Oversight || who.Inspector {
 		return "", bad
 	}
 	sig, err := base64.RawURLEncoding.Strict().DecodeString(signed.Signature)
