@@ -23,7 +23,8 @@ import (
 // A canary is a random word that an overseer sent from outside. The server is told salted
 // digests of the words and the time of sending; it looks through what it has of that time
 // and answers in counts. So the words stay on the overseer's machine, and the answer tells
-// nothing of anybody: a digest fits a word of markLen random letters alone.
+// nothing of anybody: a digest fits a word of markLen letters alone, and what stands in
+// tokens is not looked at, or who has a token could ask when it was seen.
 
 // The classes of what is planted.
 const (
@@ -88,9 +89,17 @@ type seeker struct {
 	hits map[int]bool // of the text that is looked at
 }
 
-// look finds every word of the form in a text, also inside of a longer one.
+// look finds every word of the form in a text, also inside of a longer one, a token apart.
 func (k *seeker) look(text string) {
 	b := bytes.ToLower([]byte(text))
+	for rest := b; ; {
+		from, to := event.NextToken(rest)
+		if from < 0 {
+			break
+		}
+		clear(rest[from:to])
+		rest = rest[to:]
+	}
 	run := 0
 	for i := range b {
 		if c := b[i]; c >= 'a' && c <= 'z' || c >= '2' && c <= '7' {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/index"
 )
 
@@ -291,6 +292,22 @@ func FuzzCanaryKept(f *testing.F) {
 		}
 		_ = printCanaries(io.Discard, &r)
 	})
+}
+
+// A token is no canary: who has one does not learn by it when somebody was seen.
+func TestSeekerLeavesTokens(t *testing.T) {
+	token := string(event.NewToken(event.Person, 1, [16]byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}))
+	body := token[len(token)-26:]
+	salt := []byte("salt")
+	for _, text := range []string{token, strings.ToUpper(token), "by " + token + ", from " + token, "x" + token} {
+		for at := range 3 {
+			k := &seeker{salt: salt, at: map[[32]byte]int{markDigest(salt, []byte(body[at:at+markLen])): 0}, hits: map[int]bool{}}
+			k.row(&index.Row{OCSF: []index.Attr{{Name: "user.uid", Value: text}}})
+			if k.hits[0] {
+				t.Errorf("a part of a token was found in %q", text)
+			}
+		}
+	}
 }
 
 // A word is found inside of a longer one and in capitals; a shorter one is none.

@@ -22,6 +22,7 @@ import (
 	"github.com/counterseal/counterseal/internal/attest"
 	"github.com/counterseal/counterseal/internal/cases"
 	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/oversight"
 	"github.com/counterseal/counterseal/internal/pipeline"
 	"github.com/counterseal/counterseal/internal/policy"
 	"github.com/counterseal/counterseal/internal/web"
@@ -215,6 +216,10 @@ func (s *server) channelsRemove(ctx context.Context, _ string, body []byte) (any
 	defer s.approving.Unlock()
 	if err := s.inOffice(a); err != nil {
 		return nil, err
+	}
+	// An overseer whom the house appointed over those it watches would be no second owner.
+	if !slices.Contains(oversight.Independent(s.force.Load().offices), a.Person.Office) {
+		return nil, &web.Refused{Reason: "only an independent office of an overseer takes a channel off: held by nobody who reads events or runs the machines, of another chain of command and appointing authority", Hint: "counterseal oversight status tells which are"}
 	}
 	if !a.Fresh {
 		return nil, &web.Refused{Reason: "the login is too old to decide", Hint: "log in again: counterseal login"}

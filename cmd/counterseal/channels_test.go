@@ -125,6 +125,24 @@ func TestTwoOwnersOfChannels(t *testing.T) {
 	if strings.Contains(b.page(), "taken off the list") {
 		t.Error("the page tells of a removal before there is one")
 	}
+	// An overseer of the authority of those who look is none who could take one off.
+	record := filepath.Join(b.dir, "offices.yaml")
+	held, err := os.ReadFile(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inForce := func(text []byte) {
+		t.Helper()
+		if err := os.WriteFile(record, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.s.reloadForce(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inForce([]byte(strings.Replace(string(held), "authority: parliament", "authority: ciso", 1)))
+	b.does(overseer, "channels.remove", gone, nil, 403, "independent office")
+	inForce(held)
 	b.does(overseer, "channels.remove", gone, nil, 200, `"removed":[{`)
 	b.wantChannels("removed", map[string]string{"union.example": channelIs})
 	page := b.page()

@@ -88,7 +88,7 @@ type (
 
 // oversightConfig is what overseers can do and when people work.
 type oversightConfig struct {
-	// Reviews is how many looks overseers review in two weeks, if fewer were of late.
+	// Reviews is how many looks overseers review in two weeks, if fewer were of late; up to 500.
 	Reviews int `yaml:"reviews"`
 	// Hours are those of a working day, Monday to Friday, such as 7-19; looks at other
 	// hours are marked. Without it none is.
@@ -97,10 +97,14 @@ type oversightConfig struct {
 	Zone string `yaml:"zone"`
 }
 
+// maxReviews bounds what a configuration may claim. Who runs the machine writes it, and a
+// large number would end the pace of looking; reviews that were made raise it beyond.
+const maxReviews = 500
+
 // settings reads it, naming the key that is wrong.
 func (c *oversightConfig) settings() (s oversight.Settings, err error) {
-	if c.Reviews < 0 {
-		return s, errors.New("reviews: a number from 0")
+	if c.Reviews < 0 || c.Reviews > maxReviews {
+		return s, fmt.Errorf("reviews: a number from 0 to %d; what overseers have reviewed counts by itself", maxReviews)
 	}
 	s.Floor = c.Reviews
 	if c.Zone != "" {

@@ -70,6 +70,15 @@ func (b *bureau) queue() (q queueAnswer) {
 	return q
 }
 
+// TestNoPaceByConfiguration: who runs the machine cannot end the pace by a large number.
+func TestNoPaceByConfiguration(t *testing.T) {
+	for n, ok := range map[int]bool{-1: false, 0: true, maxReviews: true, maxReviews + 1: false, 1_000_000_000: false} {
+		if _, err := (&oversightConfig{Reviews: n}).settings(); (err == nil) != ok {
+			t.Errorf("%d: %v", n, err)
+		}
+	}
+}
+
 // TestPace: a flood of looks stops the next authorisation, what runs goes on, and reviews
 // by an overseer open it again.
 func TestPace(t *testing.T) {

@@ -310,6 +310,18 @@ func TestWholeWay(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	// One person makes accounts: that puts nobody into a seat.
+	invited, err = act[accountSecret](t, b.s.signin.accountInvite, accountInvite{[]string{"overseer", "privacy_officer", "investigator"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	crony := newBrowser()
+	newPerson(t, crony.c, invited.Secret)
+	crony.want(200, "Your account", http.MethodGet, "/login/account", "")
+	for _, name := range []string{"notice.list", "oversight.queue", "unmask.check", "channels.remove", "authorise.list"} {
+		crony.does(403, `"code":"refused"`, name, struct{}{}, nil)
+	}
+
 	// Why is asked first. The answer shows aliases.
 	analyst.search(403, "the purposes are: fraud, intrusion-detection", "source = idp", "purpose", "")
 	analyst.search(400, "the purposes are: fraud, intrusion-detection", "source = idp", "purpose", "curiosity")

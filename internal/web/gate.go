@@ -132,6 +132,7 @@ func (s *Server) asks(r *http.Request) (*permit, error) {
 		}
 		return p, nil
 	}
+	roles = outOfOffice(roles)
 	p.person = policy.Person{ID: id, Roles: roles}
 	all := offices.Held(id)
 	held := named // the one that they name, or the first of theirs
@@ -160,6 +161,20 @@ func (s *Server) asks(r *http.Request) (*permit, error) {
 		p.person.Roles = []string{"operator"} // who runs the machine keeps it running
 	}
 	return p, nil
+}
+
+// seats are the roles that watch, decide, or ask for names. Where there is a record of
+// offices it alone gives them: an account is made by one person, or by a provider.
+var seats = []string{"overseer", "privacy_officer", "investigator"}
+
+// outOfOffice gives the roles of an account that it has by itself.
+func outOfOffice(roles []string) (out []string) {
+	for _, r := range roles {
+		if !slices.Contains(seats, r) {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 // unheld is what the ledger has of somebody who names an office that they do not hold.
