@@ -136,6 +136,10 @@ func (s *server) openOversight(ctx context.Context) error {
 		Policy:  web.DecideBy(func() *policy.Set { return s.force.Load().policy }),
 		Offices: func() *policy.Offices { return s.force.Load().offices },
 		Roster:  func() (*officer.Roster, error) { return s.cfg.roster() },
+		Witnessed: func() time.Time {
+			_, at := s.pipe.Recorder().Witnessed()
+			return at
+		},
 	})
 	return err
 }

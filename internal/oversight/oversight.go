@@ -121,6 +121,9 @@ type Options struct {
 	Actor    func(context.Context, policy.Person) string
 	Settings Settings
 	Now      func() time.Time // nil: time.Now
+	// Witnessed is when witnesses last cosigned the ledger, by their clocks: a server whose
+	// clock stands still or was put back waits no longer for an overseer. nil: there are none.
+	Witnessed func() time.Time
 }
 
 // Book knows the looks, their reviews, and whether somebody watches. It is safe for
@@ -173,6 +176,9 @@ func Open(ctx context.Context, o Options) (*Book, error) {
 	}
 	if o.Settings.Zone == nil {
 		o.Settings.Zone = time.UTC
+	}
+	if o.Witnessed == nil {
+		o.Witnessed = func() time.Time { return time.Time{} }
 	}
 	b := &Book{o: o}
 	return b, b.load(ctx)

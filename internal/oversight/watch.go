@@ -65,12 +65,13 @@ func Independent(o *policy.Offices) []string {
 	return out
 }
 
-// silence judges by the clock and the record of offices; nil: somebody watches.
+// silence judges by the clocks and the record of offices; nil: somebody watches.
 func (b *Book) silence(now time.Time) *Silence {
 	o := b.o.Offices()
 	if o == nil {
 		return nil
 	}
+	now = later(now, b.o.Witnessed().UTC())
 	offices := Independent(o)
 	if len(offices) == 0 {
 		return &Silence{Vacant, now}

@@ -388,6 +388,30 @@ func (h *house) stopped() string {
 	return s.Reason
 }
 
+// TestClockPutBack: a clock that stands still, or was put back, does not keep looking alive
+// where witnesses say what time it is; one of theirs that is behind changes nothing.
+func TestClockPutBack(t *testing.T) {
+	h := newHouse(t)
+	witnessed := h.clock
+	h.o.Witnessed = func() time.Time { return witnessed }
+	h.open()
+	if h.stopped() != "" {
+		t.Fatal("it stops at once")
+	}
+	h.clock = h.clock.Add(10 * 24 * time.Hour)
+	if err := h.beat("olga"); err != nil || h.stopped() != "" {
+		t.Fatalf("%v: a witness behind stops it", err)
+	}
+	witnessed = h.clock.Add(SilentAfter - time.Second) // four days of ours, put back each day
+	if h.stopped() != "" {
+		t.Error("it stops too soon")
+	}
+	witnessed = witnessed.Add(time.Second)
+	if h.stopped() != Unheard {
+		t.Error("it goes on by a clock that stands still")
+	}
+}
+
 // TestSilence: looking stops 14 days after the last heartbeat, and at once where no
 // independent office is held; a statement says so once, and another that it goes on.
 func TestSilence(t *testing.T) {
