@@ -28,7 +28,7 @@ func (s *server) openLife(ctx context.Context) error {
 	}
 	s.life, err = lifecycle.New(lifecycle.Options{
 		Evidence: s.pipe.Evidence(), Index: s.pipe.Index, State: s.pipe.State(), Statements: s.pipe.Recorder(), Ledger: s.pipe.Recorder(),
-		Rules: s.pipe.InForce, Past: s.pipe.Past, Agree: s.pipe.Agree, Roster: roster, Org: s.pipe.Org(), Wrap: s.pipe.WrapHold, Unwrap: s.pipe.UnwrapHold, Grace: grace, Now: s.now, Log: s.log,
+		Rules: s.pipe.InForce, Past: s.pipe.Past, Agree: s.pipe.Agree, Roster: roster, Org: s.pipe.Org(), Vault: s.pipe.Vault(), Wrap: s.pipe.WrapHold, Unwrap: s.pipe.UnwrapHold, Grace: grace, Now: s.now, Log: s.log,
 	})
 	if err != nil {
 		return err
@@ -180,6 +180,9 @@ func newRetentionRun(env *environment) *cobra.Command {
 				return printLines(env, []lifecycle.Report{r})
 			}
 			fmt.Fprintf(env.stdout, "announced  %d segments\ndestroyed  %d segments\nheld       %d segments whose time is over\n", r.Announced, r.Destroyed, r.Held)
+			if r.Names > 0 {
+				fmt.Fprintf(env.stdout, "names      %d sealed names were erased\n", r.Names)
+			}
 			if len(r.Weeks) > 0 {
 				fmt.Fprintf(env.stdout, "index      %s\n", strings.Join(r.Weeks, " "))
 			}

@@ -270,23 +270,9 @@ type unmaskApproved struct {
 
 // askedFor gives what a request that was approved is about.
 func (s *server) askedFor(ctx context.Context, d *unmaskApproved) (*unmaskObjects, error) {
-	rec := s.pipe.Recorder()
-	f, ok, err := rec.Fact(ctx, "approval.requested", d.Request)
-	if err != nil || !ok {
-		return nil, errors.Join(err, errors.New("the ledger does not know the request"))
-	}
-	var in struct{ Payload ledger.Digest }
-	if err := json.Unmarshal(f.Detail, &in); err != nil {
-		return nil, fmt.Errorf("statement %d: %w", f.Index, err)
-	}
-	statement, err := rec.Payload(in.Payload)
+	st, err := attest.Requested(ctx, s.pipe.Recorder(), d.Request, d.Statement)
 	if err != nil {
 		return nil, err
-	}
-	digest := approval.Digest(statement)
-	st, err := approval.Parse(statement)
-	if err != nil || d.Statement != hex.EncodeToString(digest[:]) {
-		return nil, errors.New("the payload of the request is another statement than the one that was approved")
 	}
 	return parseUnmaskObjects(st.Objects)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/counterseal/counterseal/internal/attest"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/ledger"
+	"github.com/counterseal/counterseal/internal/vault"
 )
 
 // trustFlags are the keys that a verifier trusts, which came by another way than what
@@ -64,7 +65,7 @@ func newVerify(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify [DATA]",
 		Short: "Prove from the files alone that nothing was altered",
-		Long: "Verify reads evidence, ledger and state: it needs no key, takes no lock and works beside\n" +
+		Long: "Verify reads evidence, ledger, state and the sealed names: it needs no key, takes no lock and works beside\n" +
 			"a running server. It names the segment and block, the statement or the file of whatever\n" +
 			"is wrong. The key of the log comes from the directory unless --log gives one: then it\n" +
 			"also shows that nobody wrote the whole anew. A checkpoint that was kept elsewhere, or\n" +
@@ -196,6 +197,9 @@ func linesOfVerify(w io.Writer, r *attest.Report) error {
 	}
 	if r.HasLedger {
 		l := &r.Ledger
+		if err := enc.Encode(map[string]any{"vault": vault.File, "windows": r.Vault.Windows, "rows": r.Vault.Rows, "erased": r.Vault.Erased}); err != nil {
+			return err
+		}
 		return enc.Encode(map[string]any{"ledger": l.Origin, "statements": l.Size, "published": l.Published, "witnessed": l.Witnessed, "pending": l.Pending, "own_key": r.OwnKey})
 	}
 	return nil
@@ -226,6 +230,9 @@ func printVerify(w io.Writer, r *attest.Report) {
 	for _, d := range r.Destroyed {
 		fmt.Fprintf(w, "note    %s\n", event.Printable(d.String()))
 	}
+	for _, n := range r.Vault.Notes {
+		fmt.Fprintf(w, "note    %s\n", event.Printable(n))
+	}
 	if r.HasLedger {
 		l := &r.Ledger
 		switch {
@@ -249,6 +256,12 @@ func printVerify(w io.Writer, r *attest.Report) {
 	fmt.Fprintf(w, "%d segments, %d blocks, %d records, %d bytes", len(e.Segments), e.Blocks, e.Records, e.Bytes)
 	if r.HasLedger {
 		fmt.Fprintf(w, ", %d statements", r.Ledger.Size)
+	}
+	if r.Vault.Rows > 0 || r.Vault.Erased > 0 {
+		fmt.Fprintf(w, ", %d sealed names", r.Vault.Rows)
+	}
+	if r.Vault.Erased > 0 {
+		fmt.Fprintf(w, " and %d erased", r.Vault.Erased)
 	}
 	if r.OK() {
 		fmt.Fprint(w, ": nothing altered")

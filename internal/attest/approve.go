@@ -126,6 +126,28 @@ func Approve(ctx context.Context, s Statements, a Approval) (*approval.Statement
 	return st, nil
 }
 
+// Requested gives the statement that a request was about, whose digest a later statement has.
+func Requested(ctx context.Context, s Statements, request, digest string) (*approval.Statement, error) {
+	f, ok, err := s.Fact(ctx, "approval.requested", request)
+	if err != nil || !ok {
+		return nil, errors.Join(err, errors.New("the ledger does not know the request"))
+	}
+	var in struct{ Payload ledger.Digest }
+	if err := decode(f, &in); err != nil {
+		return nil, err
+	}
+	statement, err := s.Payload(in.Payload)
+	if err != nil {
+		return nil, err
+	}
+	sum := approval.Digest(statement)
+	st, err := approval.Parse(statement)
+	if err != nil || digest != hex.EncodeToString(sum[:]) {
+		return nil, errors.New("the payload of the request is another statement than the one that was approved")
+	}
+	return st, nil
+}
+
 // Use states that an approval was used, once.
 func Use(ctx context.Context, s Statements, actor, request string) error {
 	if _, ok, err := s.Fact(ctx, "approval.used", request); err != nil || ok {

@@ -14,6 +14,7 @@ import (
 	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/state"
+	"github.com/counterseal/counterseal/internal/vault"
 )
 
 // VerifyOptions are what a verifier of a data directory trusts.
@@ -35,7 +36,8 @@ type Report struct {
 	OwnKey    bool            // the key of the log was taken from the directory
 	Earlier   []ledger.Report // of the logs that it succeeds, oldest first
 	Problems  []Problem
-	Destroyed []Destroyed // segments that nobody reads again, by statement
+	Destroyed []Destroyed  // segments that nobody reads again, by statement
+	Vault     vault.Report // rows and windows of sealed names; what is wrong is in Problems
 }
 
 // OK reports whether nothing is wrong.
@@ -44,13 +46,17 @@ func (r *Report) OK() bool {
 }
 
 // Verify checks a data directory by its files alone, also beside a running server:
-// evidence, ledger, what one says of the other, and the facts in the state file. The
-// state is read before the ledger and the ledger before evidence, since each may grow
-// meanwhile and knows of the next only what is older.
+// evidence, ledger, what one says of the other, the facts in the state file, and the vault.
+// State and vault are read before the ledger and the ledger before evidence, since each may
+// grow meanwhile and knows of the next only what is older.
 func Verify(ctx context.Context, dir string, o VerifyOptions) (Report, error) {
 	var r Report
 	known := NewFolded()
 	told, facts, stateErr := state.ReadFacts(ctx, filepath.Join(dir, "state"))
+	names, vaultErr := vault.Look(ctx, dir)
+	if names != nil {
+		defer names.Close()
+	}
 	then := NewFolded() // when the state had read so far
 	base := uint64(0)
 	var first *ledger.Statement  // of the log that is read
@@ -117,6 +123,9 @@ func Verify(ctx context.Context, dir string, o VerifyOptions) (Report, error) {
 			if !rep.OK() {
 				since, r.Ledger = NewFolded(), rep
 			}
+		}
+		if err := r.vault(ctx, dir, known, names, vaultErr); err != nil {
+			return r, err
 		}
 		r.Problems = append(r.Problems, known.Segments(r.Evidence.Segments, since)...)
 		r.Destroyed = known.Destroyed(r.Evidence.Segments)

@@ -2,6 +2,7 @@ package event
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 	"time"
 
@@ -159,4 +160,43 @@ func TestClamp(t *testing.T) {
 			t.Errorf("%v: %v", c.t, ok)
 		}
 	}
+}
+
+// nextToken is the plain way to look for a token: at each byte.
+func nextToken(b []byte) (start, end int) {
+	for i := range b {
+		for digits := 1; digits <= 4; digits++ {
+			j := i + 1 + digits
+			if j+1+tokenBody > len(b) || !strings.ContainsRune("pmda", rune(b[i])) || b[j] != '_' {
+				continue
+			}
+			ok := true
+			for k, c := range b[i+1 : j+1+tokenBody] {
+				switch {
+				case k < digits:
+					ok = ok && c >= '0' && c <= '9'
+				case k > digits:
+					ok = ok && isTokenChar(c)
+				}
+			}
+			if ok {
+				return i, j + 1 + tokenBody
+			}
+		}
+	}
+	return -1, -1
+}
+
+// FuzzNextToken: looking for underscores finds what looking everywhere finds.
+func FuzzNextToken(f *testing.F) {
+	whole := string(NewToken(Mail, 12, [16]byte{1, 2, 3}))
+	for _, s := range []string{"", "_", "p1_", whole, "pp" + whole, "1" + whole + whole, "m12345" + whole[3:], whole[1:], whole[:len(whole)-1], "a_p1_" + whole, "_" + whole + "_"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, e := NextToken(b)
+		if ws, we := nextToken(b); s != ws || e != we {
+			t.Errorf("%q: %d to %d, want %d to %d", b, s, e, ws, we)
+		}
+	})
 }

@@ -1,6 +1,7 @@
 package event
 
 import (
+	"bytes"
 	"encoding/base32"
 	"strconv"
 )
@@ -38,29 +39,33 @@ func NewToken(kind TokenKind, epoch int, bits [16]byte) Token {
 // -1, -1. Text of a source that has the shape of a token never passes the door
 // unchanged, so what is found in an Event is a token.
 func NextToken(b []byte) (start, end int) {
-	for i := 0; i+2+1+tokenBody <= len(b); i++ {
-		switch TokenKind(b[i]) {
+	for from := 0; ; { // behind the last underscore: text has few of them
+		k := bytes.IndexByte(b[from:], '_')
+		if k < 0 || len(b)-from-k-1 < tokenBody {
+			return -1, -1
+		}
+		k += from
+		from = k + 1
+		i := k
+		for i > 0 && k-i < 4 && b[i-1] >= '0' && b[i-1] <= '9' {
+			i--
+		}
+		if i == k || i == 0 {
+			continue
+		}
+		switch TokenKind(b[i-1]) {
 		case Person, Mail, Device, Address:
 		default:
 			continue
 		}
-		j := i + 1
-		for j < len(b) && j < i+5 && b[j] >= '0' && b[j] <= '9' {
-			j++
+		n := 0
+		for n < tokenBody && isTokenChar(b[from+n]) {
+			n++
 		}
-		if j == i+1 || j+1+tokenBody > len(b) || b[j] != '_' {
-			continue
-		}
-		j++
-		k := 0
-		for k < tokenBody && isTokenChar(b[j+k]) {
-			k++
-		}
-		if k == tokenBody {
-			return i, j + k
+		if n == tokenBody {
+			return i - 1, from + n
 		}
 	}
-	return -1, -1
 }
 
 // IsToken reports whether the whole text is one token.

@@ -62,6 +62,8 @@ func Kinds() []Kind {
 		{"approval.used", "the act was done, once", []string{"request"}},
 
 		{"vault.sealed", "names were sealed to two officers; the root of a window of them", []string{"window", "n", "root"}},
+		{"erasure.approved", "two officers agreed that the sealed names of somebody are erased, as soon as nothing keeps them", []string{"request", "statement", "case"}},
+		{"vault.erased", "rows of sealed names are erased; which ones is a payload", []string{"reason", "rows", "windows", "list"}},
 		{"unmask.approved", "two officers let a name be opened", []string{"request", "statement", "case"}},
 		{"unmask.opened", "a name was shown", []string{"request"}},
 		{"unmask.mismatch", "the opened name does not give its token", []string{"request"}},
@@ -80,6 +82,7 @@ func Kinds() []Kind {
 		{"key.sealed", "keys were put under another passphrase", []string{"purpose", "key"}},
 		{"key.backed_up", "a copy of keys left the server, sealed", []string{"recipients"}},
 		{"key.rehearsed", "recovery was rehearsed", []string{"result"}},
+		{"tokenkey.approved", "two officers agreed that the key of an epoch of tokens is destroyed", []string{"request", "statement", "epoch", "check", "records"}},
 		{"key.destroyed", "a key is gone", []string{"purpose", "key"}},
 		{"officer.enrolled", "a public key of an officer", []string{"office", "key"}},
 		{"officer.retired", "an officer or a key left office", []string{"office", "key"}},

@@ -26,6 +26,7 @@ type Report struct {
 	Missing     int       `json:"missing"`     // under a hold, and the card is gone
 	Weeks       []string  `json:"weeks,omitempty"`
 	Mixed       []string  `json:"mixed,omitempty"` // compartments of several retentions
+	Names       int64     `json:"names"`           // sealed names that were erased
 	Next        time.Time `json:"next"`            // when something is due next; zero: nothing is known
 }
 
@@ -96,6 +97,9 @@ func (l *Lifecycle) pass(ctx context.Context) (Report, error) {
 		}
 	}
 	if err := l.sweep(ctx, w, &r.Weeks); err != nil {
+		return r, err
+	}
+	if r.Names, err = l.sealedNames(ctx, w); err != nil {
 		return r, err
 	}
 	for _, u := range w.units {
@@ -261,6 +265,7 @@ func (l *Lifecycle) derived(ctx context.Context, w *world, u *unit, v verdict, r
 			return fmt.Errorf("stating a destruction: %w", err)
 		}
 		r.Destroyed += len(part)
+		l.names = true
 		weeks, rows = []string{}, 0 // counted once
 	}
 	return l.words(ctx, w)
@@ -324,10 +329,14 @@ func (l *Lifecycle) sweep(_ context.Context, w *world, dropped *[]string) error 
 }
 
 // finish ends what an earlier process began: a unit whose cards are gone, in part or
-// whole, after its announcement ran out, is stated. Cards that are there again though
+// whole, after its announcement ran out, is stated; rows of the vault that were stated as
+// erased are erased. Cards that are there again though
 // their destruction was stated are destroyed again, unless a hold keeps them. It says
 // how many came back. The caller holds mu.
 func (l *Lifecycle) finish(ctx context.Context) (back int, err error) {
+	if _, err := l.eraseStated(ctx); err != nil {
+		return 0, err
+	}
 	if begun, err := l.begun(ctx); err != nil || !begun {
 		return 0, err
 	}

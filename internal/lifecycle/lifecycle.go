@@ -32,6 +32,7 @@ import (
 	"github.com/counterseal/counterseal/internal/officer"
 	"github.com/counterseal/counterseal/internal/pia"
 	"github.com/counterseal/counterseal/internal/state"
+	"github.com/counterseal/counterseal/internal/vault"
 )
 
 // DefaultGrace lies between the announcement of a destruction and the destruction.
@@ -79,9 +80,11 @@ type Options struct {
 	// server, bound to its id: the retention has to know it. nil: there are no such holds.
 	Wrap   func(plain, id []byte) ([]byte, error)
 	Unwrap func(box, id []byte) ([]byte, error)
-	Grace  time.Duration // from announcing to destroying; 0 is none, see DefaultGrace
-	Now    func() time.Time
-	Log    *slog.Logger
+	// Vault has the sealed names; nil: there are none.
+	Vault *vault.Vault
+	Grace time.Duration // from announcing to destroying; 0 is none, see DefaultGrace
+	Now   func() time.Time
+	Log   *slog.Logger
 }
 
 // Lifecycle plans and destroys. It is safe for concurrent use.
@@ -97,6 +100,10 @@ type Lifecycle struct {
 	lastMu sync.Mutex
 	last   Report // of the newest pass
 	failed error  // why it did not end
+
+	// names tells that sealed names may outlive their records: something was destroyed, or
+	// nobody looked since the start. Guarded by mu.
+	names bool
 }
 
 // New makes a lifecycle.
@@ -107,7 +114,7 @@ func New(o Options) (*Lifecycle, error) {
 	if o.Grace < 0 {
 		return nil, errors.New("the grace before a destruction cannot be negative")
 	}
-	l := &Lifecycle{o: o, log: o.Log, now: o.Now}
+	l := &Lifecycle{o: o, log: o.Log, now: o.Now, names: true}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/counterseal/counterseal/internal/officer"
 	"github.com/counterseal/counterseal/internal/pia"
 	"github.com/counterseal/counterseal/internal/state"
+	"github.com/counterseal/counterseal/internal/vault"
 )
 
 // book is a ledger in memory with one witness: it keeps what was added, whatever else
@@ -212,6 +213,7 @@ type site struct {
 
 	closed bool
 	agree  func(context.Context) error
+	vault  *vault.Vault
 }
 
 // monday is a quiet Monday noon.
@@ -263,7 +265,7 @@ func (s *site) tryOpen() (err error) {
 	}
 	s.l, err = New(Options{
 		Evidence: s.ev, Index: func() *index.Index { return s.idx }, State: s.st, Statements: s.book, Ledger: s.book,
-		Rules: func() []*pia.Rule { return s.rules }, Grace: s.grace, Now: s.now, Past: s.past, Agree: s.agree, Roster: s.roll, Org: s.keys.ID(),
+		Rules: func() []*pia.Rule { return s.rules }, Grace: s.grace, Now: s.now, Past: s.past, Agree: s.agree, Vault: s.vault, Roster: s.roll, Org: s.keys.ID(),
 		Wrap:   func(plain, id []byte) ([]byte, error) { return s.keys.Wrap("hold/inspector", plain, id) },
 		Unwrap: func(box, id []byte) ([]byte, error) { return s.keys.Unwrap("hold/inspector", box, id) },
 	})

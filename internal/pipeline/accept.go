@@ -521,18 +521,6 @@ func (p *Pipeline) append(ctx context.Context, pol *policy, w *work, compartment
 			}
 		}
 	}()
-	if err := p.vault.Keep(ctx); err != nil { // before the first event that a name belongs to
-		return nil, err
-	}
-	if len(t.originals) > 0 {
-		first, err := p.evidence.Append(ctx, evidence.Originals, compartment, t.originals)
-		if err != nil {
-			return nil, err
-		}
-		for i, at := range t.wants {
-			t.events[at].Original = first.Next(uint64(i))
-		}
-	}
 	card := &event.Card{
 		Source: w.batch.Source, Key: key, Body: body, N: len(t.events),
 		Received: w.batch.Received.UTC(), Errors: w.shown(), PIA: t.pias, Repeats: t.repeats,
@@ -553,6 +541,22 @@ func (p *Pipeline) append(ctx context.Context, pol *policy, w *work, compartment
 	}
 	for _, name := range sortedKeys(t.counts) {
 		card.Counts = append(card.Counts, *t.counts[name])
+	}
+	texts, err := mayName(t.events, card)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.vault.Keep(ctx, compartment, p.now(), texts...); err != nil { // before the first event that a name belongs to
+		return nil, err
+	}
+	if len(t.originals) > 0 {
+		first, err := p.evidence.Append(ctx, evidence.Originals, compartment, t.originals)
+		if err != nil {
+			return nil, err
+		}
+		for i, at := range t.wants {
+			t.events[at].Original = first.Next(uint64(i))
+		}
 	}
 	events := make([][]byte, len(t.events), len(t.events)+3)
 	for i, e := range t.events {
@@ -596,6 +600,35 @@ func (p *Pipeline) append(ctx context.Context, pol *policy, w *work, compartment
 		p.today.add(rule, n, w.batch.Received)
 	}
 	return card, nil
+}
+
+// shortestToken is the length of one of epoch 1.
+const shortestToken = 29
+
+// mayName gives every text of events and card in which a token may stand.
+func mayName(events []*event.Event, card *event.Card) ([][]byte, error) {
+	b, err := event.EncodeCard(card)
+	if err != nil {
+		return nil, err
+	}
+	texts := [][]byte{b}
+	for _, e := range events {
+		for _, word := range [...]string{e.Source, e.Dataset, e.Peer, e.Conn} {
+			if len(word) >= shortestToken {
+				texts = append(texts, []byte(word))
+			}
+		}
+		for i := range e.Fields {
+			f := &e.Fields[i]
+			if len(f.Value) >= shortestToken {
+				texts = append(texts, f.Value)
+			}
+			if len(f.Name) >= shortestToken { // a path may hold a name
+				texts = append(texts, []byte(f.Name))
+			}
+		}
+	}
+	return texts, nil
 }
 
 // ensureContext writes the context record that a compartment's stream needs before

@@ -575,7 +575,7 @@ func (p *Pipeline) sealGap(ctx context.Context, comp, source string, gaps []even
 	if err != nil {
 		return err
 	}
-	if err := p.vault.Keep(ctx); err != nil { // whose machine it is may be a token
+	if err := p.vault.Keep(ctx, comp, p.now(), rec); err != nil { // whose machine it is may be a token
 		return err
 	}
 	ref, err := p.evidence.Append(ctx, evidence.Events, comp, [][]byte{rec})

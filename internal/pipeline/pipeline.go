@@ -337,6 +337,8 @@ func (p *Pipeline) zone(name string) (*time.Location, error) {
 // disk is full the source is told to wait.
 func (p *Pipeline) storageError(err error) error {
 	switch {
+	case errors.Is(err, vault.ErrAgain):
+		return &event.Refusal{Code: codeBusy, Reason: "a name of this request was erased at this moment", Hint: "send it again", After: time.Second}
 	case errors.Is(err, evidence.ErrTooLarge):
 		return &event.Refusal{Code: codeLarge, Reason: "the request is larger than one durable unit", Hint: "send fewer lines at once"}
 	case durable.IsFull(err):

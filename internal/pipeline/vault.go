@@ -21,7 +21,7 @@ const sealEvery = 10 * time.Second
 // openVault opens the vault. The ledger is open.
 func (p *Pipeline) openVault(ctx context.Context, escrow *keyring.Escrow) error {
 	var err error
-	p.vault, err = vault.Open(ctx, vault.Options{Dir: p.dir, Org: p.keyring.ID(), Escrow: escrow, State: p.stateSealed})
+	p.vault, err = vault.Open(ctx, vault.Options{Dir: p.dir, Org: p.keyring.ID(), Escrow: escrow, State: p.stateSealed, Now: p.now})
 	if err != nil {
 		return err
 	}

@@ -71,6 +71,9 @@ func TestEveryTokenIsSealed(t *testing.T) {
 		t.Fatalf("%d tokens: the test looks at nothing", len(tokens))
 	}
 	for token := range tokens {
+		if seen, err := s.vault.Seen(t.Context(), token); err != nil || len(seen) == 0 || seen[0].Compartment == "" {
+			t.Fatalf("when a token of an accepted event was seen: %v %v", seen, err)
+		}
 		if _, p, err := s.vault.Find(t.Context(), token); err != nil {
 			t.Fatalf("a token of an accepted event: %v", err)
 		} else if _, ok, err := s.recorder.Fact(t.Context(), "vault.sealed", p.Window.ID); !ok || err != nil {
@@ -89,7 +92,7 @@ func TestEveryTokenIsSealed(t *testing.T) {
 	if _, err := s.Accept(t.Context(), b); err == nil {
 		t.Fatal("a source that no assessment names is accepted")
 	}
-	if err := s.vault.Keep(t.Context()); err != nil {
+	if err := s.vault.Keep(t.Context(), "default", s.now()); err != nil {
 		t.Fatal(err)
 	}
 	windows, err := s.recorder.Facts(t.Context(), "vault.sealed")
@@ -168,7 +171,7 @@ func TestVaultFirst(t *testing.T) {
 				if p.Accepted() != before {
 					t.Fatal("a batch was refused, and its events were sealed")
 				}
-			} else if p.vault.Keep(t.Context()) != nil {
+			} else if p.vault.Keep(t.Context(), "default", p.now()) != nil {
 				t.Fatal("a batch was accepted while names wait")
 			}
 		}

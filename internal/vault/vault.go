@@ -8,7 +8,9 @@
 // inner layer to investigation and the outer one to oversight, and again to their spares;
 // a row never changes; each row stands at one place of one window, and a window that was
 // stated grows no more; no name lies in the file, in an error or in a log. Names wait in
-// memory from their token to Keep, no longer.
+// memory from their token to Keep, no longer. It knows in which weeks records with a token
+// were sealed, so that a name does not outlive the last of them, and a row that was erased
+// was stated before: Check shows it from the file and the ledger.
 //
 // Without officers nothing is sealed: it is only noted which tokens have no seal. A lost
 // file is lost names and nothing else; who is seen again is sealed again.
@@ -31,6 +33,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
@@ -45,7 +48,7 @@ import (
 // File is the place of the vault in a data directory.
 const File = "vault/vault.db"
 
-const version = 1
+const version = 2
 
 const schema = `
 CREATE TABLE windows (
@@ -60,6 +63,14 @@ CREATE TABLE seals (
 	UNIQUE (token, epoch), UNIQUE (win, idx)) STRICT;
 CREATE INDEX windows_todo ON windows (seq) WHERE stated = 0;
 CREATE TABLE unsealed (token TEXT PRIMARY KEY NOT NULL) STRICT, WITHOUT ROWID;
+` + schemaOf2
+
+// schemaOf2 is what version 2 added.
+const schemaOf2 = `
+CREATE TABLE seen (
+	token TEXT NOT NULL, compartment TEXT NOT NULL, weeks BLOB NOT NULL,
+	PRIMARY KEY (token, compartment)) STRICT, WITHOUT ROWID;
+CREATE TABLE erased (statement TEXT PRIMARY KEY NOT NULL) STRICT, WITHOUT ROWID;
 `
 
 // Bounds of memory. A known token takes some 80 bytes.
@@ -76,6 +87,9 @@ var (
 	ErrNoSeal = errors.New("nothing is sealed of this identity")
 	// ErrOpen: the row stands in a window that the ledger does not know yet.
 	ErrOpen = errors.New("the window of this seal is not stated yet")
+	// ErrAgain: a row was erased while a batch with its token was on its way. The batch is
+	// taken when it comes again.
+	ErrAgain = errors.New("a name of this batch was erased at this moment; send it again")
 
 	errOther = errors.New("vault/vault.db is damaged or of another version: put a copy in its place, or move it aside, which loses the names that it holds and nothing else")
 )
@@ -88,6 +102,7 @@ type Options struct {
 	// State states a window. It is called again with the same window until it answers nil,
 	// also after a crash, so it looks first whether the ledger has it.
 	State func(context.Context, Window) error
+	Now   func() time.Time // nil: time.Now
 	// Fault, in tests, is asked at named places and fails there.
 	Fault func(place string) error
 }
@@ -104,11 +119,14 @@ type Vault struct {
 	workers int
 
 	pending atomic.Int64 // identities that wait; Keep has nothing to do at 0
+	rows    atomic.Bool  // there may be rows
 
 	mu         sync.RWMutex // guards what follows
 	young, old map[event.Token]struct{}
 	waiting    map[event.Token]Identity
 	bytes      int
+	noted      map[string]*noted        // by compartment
+	gone       map[event.Token]struct{} // rows that were erased and not sealed anew
 
 	writing sync.Mutex // one writes at a time; guards what follows
 	open    openWindow
@@ -141,18 +159,27 @@ func Open(ctx context.Context, o Options) (*Vault, error) {
 	if err := disk.WriteNew(path, nil, 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("making vault/vault.db: %w", err)
 	}
-	db, err := openFile(path)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	db, err := openFile(path, o.Now())
 	if err != nil {
 		return nil, err
 	}
-	v := &Vault{o: o, db: db, workers: runtime.GOMAXPROCS(0), young: map[event.Token]struct{}{}, waiting: map[event.Token]Identity{}, stale: true}
+	v := &Vault{o: o, db: db, workers: runtime.GOMAXPROCS(0), young: map[event.Token]struct{}{}, waiting: map[event.Token]Identity{},
+		noted: map[string]*noted{}, gone: map[event.Token]struct{}{}, stale: true}
+	var have bool
+	if err := db.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM seals)").Scan(&have); err != nil {
+		return nil, errors.Join(whatIs("reading", err), db.Close())
+	}
+	v.rows.Store(have || o.Escrow != nil)
 	if err := v.CloseWindow(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return v, nil
 }
 
-func openFile(path string) (*sql.DB, error) {
+func openFile(path string, now time.Time) (*sql.DB, error) {
 	// Full: a commit is on the disk when it returns. What is deleted is overwritten.
 	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(5000)&_pragma=secure_delete(on)&_txlock=immediate")
 	if err != nil {
@@ -165,6 +192,10 @@ func openFile(path string) (*sql.DB, error) {
 		_, err = db.Exec("BEGIN;" + schema + fmt.Sprintf("PRAGMA user_version = %d; COMMIT;", version))
 		have = version
 	}
+	if err == nil && have == 1 {
+		err = toVersion2(db, now)
+		have = version
+	}
 	if err == nil && have != version {
 		err = errOther
 	}
@@ -172,6 +203,26 @@ func openFile(path string) (*sql.DB, error) {
 		return nil, errors.Join(whatIs("opening", err), db.Close())
 	}
 	return db, nil
+}
+
+// toVersion2 brings a file of version 1 up: nobody noted when its tokens were seen, so they
+// count as seen until now, wherever records are.
+func toVersion2(db *sql.DB, now time.Time) error {
+	tx, err := db.Begin()
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() // no effect after Commit
+	if _, err := tx.Exec(schemaOf2); err != nil {
+		return err
+	}
+	if _, err := tx.Exec("INSERT INTO seen SELECT DISTINCT token, ?, ? FROM seals", unknown, encodeWeeks([]int{Week(now)})); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(fmt.Sprintf("PRAGMA user_version = %d", version)); err != nil {
+		return err
+	}
+	return tx.Commit()
 }
 
 // whatIs says what a failure of the file is, in words that a person can act on.
@@ -241,7 +292,7 @@ func (v *Vault) see(t event.Token, kind event.TokenKind, canonical []byte) error
 	}
 	v.writing.Lock()
 	defer v.writing.Unlock()
-	return v.write(context.Background())
+	return v.write(context.Background(), notes{})
 }
 
 // knows notes a token that has a row. The caller holds mu.
@@ -252,16 +303,22 @@ func (v *Vault) knows(t event.Token) {
 	v.young[t] = struct{}{}
 }
 
-// Keep answers nil when every identity that was seen before the call has its row, durably.
-// On an error what waits goes on waiting. Where nobody is in office nothing is sealed, and
-// it has nothing to do.
-func (v *Vault) Keep(ctx context.Context) error {
-	if v.o.Escrow == nil || v.pending.Load() == 0 {
+// Keep answers nil when every identity that was seen before the call has its row, durably,
+// and the file has noted that these records, which are about to be sealed in a compartment,
+// hold their tokens. On an error what waits goes on waiting; ErrAgain says that the batch
+// must come again. Where nobody is in office nothing is sealed, and where nothing was ever
+// sealed it has nothing to do.
+func (v *Vault) Keep(ctx context.Context, compartment string, at time.Time, records ...[]byte) error {
+	if !v.rows.Load() {
+		return nil
+	}
+	n := v.unnoted(compartment, at, records)
+	if len(n.tokens) == 0 && v.pending.Load() == 0 {
 		return nil
 	}
 	v.writing.Lock()
 	defer v.writing.Unlock()
-	return v.write(ctx)
+	return v.write(ctx, n)
 }
 
 // sealed is a row on its way into the file.
@@ -271,32 +328,39 @@ type sealed struct {
 	row   *Row
 }
 
-// write seals what waits and commits it in one transaction. The caller holds writing.
-func (v *Vault) write(ctx context.Context) error {
+// write seals what waits and commits it, with what is to be noted, in one transaction. The
+// caller holds writing.
+func (v *Vault) write(ctx context.Context, n notes) error {
 	v.mu.RLock()
 	batch := maps.Clone(v.waiting)
 	v.mu.RUnlock()
-	if len(batch) == 0 {
+	if len(batch) == 0 && len(n.tokens) == 0 {
 		return nil
 	}
-	err := v.writeBatch(ctx, batch)
+	err := v.writeBatch(ctx, batch, n)
+	if errors.Is(err, ErrAgain) {
+		v.stale = true
+		return err
+	}
 	if err != nil {
 		v.stale = true
 		return whatIs("writing", err)
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.remember(n)
 	for t, id := range batch {
 		v.bytes -= len(id.Canonical)
 		clear(id.Canonical)
 		delete(v.waiting, t)
+		delete(v.gone, t)
 		v.knows(t)
 	}
 	v.pending.Store(int64(len(v.waiting)))
 	return nil
 }
 
-func (v *Vault) writeBatch(ctx context.Context, batch map[event.Token]Identity) error {
+func (v *Vault) writeBatch(ctx context.Context, batch map[event.Token]Identity, n notes) error {
 	var todo []sealed
 	var none []event.Token
 	epoch := 0
@@ -337,7 +401,7 @@ func (v *Vault) writeBatch(ctx context.Context, batch map[event.Token]Identity) 
 			}
 		}
 		if len(todo) == 0 {
-			return nil
+			return v.note(ctx, tx, n)
 		}
 		leaf, err := tx.PrepareContext(ctx, "INSERT INTO leaves VALUES (?, ?, ?)")
 		if err != nil {
@@ -358,10 +422,21 @@ func (v *Vault) writeBatch(ctx context.Context, batch map[event.Token]Identity) 
 			if _, err := seal.ExecContext(ctx, string(todo[i].token), epoch, v.open.seq, at, todo[i].row.Bytes); err != nil {
 				return err
 			}
-			if _, err := tx.ExecContext(ctx, "DELETE FROM unsealed WHERE token = ?", string(todo[i].token)); err != nil {
+			res, err := tx.ExecContext(ctx, "DELETE FROM unsealed WHERE token = ?", string(todo[i].token))
+			if err != nil {
 				return err
 			}
+			if had, err := res.RowsAffected(); err != nil {
+				return err
+			} else if had > 0 { // it was seen before, and nobody noted when
+				if err := noteWeeks(ctx, tx, todo[i].token, unknown, []int{Week(v.o.Now())}); err != nil {
+					return err
+				}
+			}
 			leaves = append(leaves, c)
+		}
+		if err := v.note(ctx, tx, n); err != nil {
+			return err
 		}
 		return v.fault("written")
 	})
@@ -490,7 +565,7 @@ func (v *Vault) CloseWindow(ctx context.Context) error {
 	v.writing.Lock()
 	defer v.writing.Unlock()
 	if v.o.Escrow == nil { // the note of what has no seal waits for this
-		if err := v.write(ctx); err != nil {
+		if err := v.write(ctx, notes{}); err != nil {
 			return err
 		}
 	}
@@ -596,31 +671,6 @@ func (v *Vault) find(ctx context.Context, where string, args ...any) (*Row, *Pro
 		return nil, nil, fmt.Errorf("reading the vault: %w", err)
 	}
 	return row, &p, nil
-}
-
-// Erase deletes the rows of a token, of every epoch, for good. Their commitments stay, so
-// that the windows of others can be proved. It answers how many rows there were.
-func (v *Vault) Erase(ctx context.Context, t event.Token) (int64, error) {
-	v.writing.Lock()
-	defer v.writing.Unlock()
-	ctx = context.WithoutCancel(ctx)
-	res, err := v.db.ExecContext(ctx, "DELETE FROM seals WHERE token = ?", string(t))
-	if err != nil {
-		return 0, whatIs("writing", err)
-	}
-	// The log before the file goes too.
-	var busy, log, moved int
-	if err := v.db.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &log, &moved); err != nil {
-		return 0, whatIs("writing", err)
-	}
-	if busy != 0 {
-		return 0, errors.New("the vault is read at this moment, and the log beside it still holds what was deleted: try again")
-	}
-	v.mu.Lock()
-	delete(v.young, t) // seen again, it is sealed again
-	delete(v.old, t)
-	v.mu.Unlock()
-	return res.RowsAffected()
 }
 
 // Counts says how much there is.

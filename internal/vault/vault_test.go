@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
@@ -20,6 +21,9 @@ import (
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/keyring"
 )
+
+// now is when records are sealed, a Wednesday.
+var now = time.Date(2027, 3, 3, 12, 0, 0, 0, time.UTC)
 
 // plainTokens makes tokens that nobody could undo only because the test is short.
 type plainTokens struct{}
@@ -120,9 +124,23 @@ func (h *house) sees(names ...string) {
 
 func (h *house) keeps() {
 	h.t.Helper()
-	if err := h.v.Keep(context.Background()); err != nil {
+	if err := h.v.Keep(context.Background(), "a", now); err != nil {
 		h.t.Fatal(err)
 	}
+}
+
+// erases erases the rows of somebody.
+func (h *house) erases(statement string, names ...string) (int64, error) {
+	h.t.Helper()
+	var tokens []event.Token
+	for _, n := range names {
+		tokens = append(tokens, tokenOf(n))
+	}
+	places, err := h.v.Places(context.Background(), tokens)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return h.v.Erase(context.Background(), statement, places)
 }
 
 func (h *house) closes() {
@@ -309,7 +327,7 @@ func TestFaults(t *testing.T) {
 					}
 					name := fmt.Sprintf("name %d", round)
 					h.sees(name)
-					if err := h.v.Keep(t.Context()); err == nil {
+					if err := h.v.Keep(t.Context(), "a", now); err == nil {
 						kept = append(kept, name)
 					} else if place == "stated" {
 						t.Fatal(err)
@@ -384,7 +402,7 @@ func TestKeepTogether(t *testing.T) {
 			for i := range 12 {
 				name := fmt.Sprint("name ", (i*7+g)%20)
 				h.sees(name)
-				if err := h.v.Keep(context.Background()); err != nil {
+				if err := h.v.Keep(context.Background(), "a", now); err != nil {
 					t.Error(err)
 				}
 				var n int
@@ -436,7 +454,7 @@ func TestErase(t *testing.T) {
 	if !lies() {
 		t.Fatal("the box of nobody is looked for")
 	}
-	if n, err := h.v.Erase(t.Context(), tokenOf("bob")); n != 1 || err != nil {
+	if n, err := h.erases("one", "bob"); n != 1 || err != nil {
 		t.Fatal(n, err)
 	}
 	if lies() {
@@ -447,7 +465,7 @@ func TestErase(t *testing.T) {
 	}
 	h.opens("alice")
 	h.opens("carol")
-	if n, err := h.v.Erase(t.Context(), tokenOf("bob")); n != 0 || err != nil {
+	if n, err := h.erases("one", "bob"); n != 0 || err != nil {
 		t.Error(n, err)
 	}
 	h.sees("bob") // who is seen again is sealed again
@@ -691,7 +709,7 @@ func BenchmarkKnown(b *testing.B) {
 		if err := h.v.see(t, event.Person, name); err != nil {
 			b.Fatal(err)
 		}
-		if err := h.v.Keep(context.Background()); err != nil {
+		if err := h.v.Keep(context.Background(), "a", now); err != nil {
 			b.Fatal(err)
 		}
 	}
