@@ -112,7 +112,7 @@ func (r *Report) vault(ctx context.Context, dir string, known *Folded, names *va
 		return nil
 	}
 	var err error
-	if r.Vault, err = names.Check(ctx, stated, nil); err != nil {
+	if r.Vault, err = names.Check(ctx, stated); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

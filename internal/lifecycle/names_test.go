@@ -126,7 +126,7 @@ func (n *named) sound(notes int) {
 	sealed, _ := n.book.Facts(ctx, "vault.sealed")
 	erased, _ := n.book.Facts(ctx, "vault.erased")
 	known, bad := attest.Stated(sealed, erased, n.book.Payload)
-	r, err := s.Check(ctx, known, nil)
+	r, err := s.Check(ctx, known)
 	if err != nil || len(bad) > 0 || len(r.Findings) > 0 || len(r.Notes) != notes {
 		n.t.Fatalf("%v %v %v %v", err, bad, r.Findings, r.Notes)
 	}

@@ -127,12 +127,51 @@ func (p *Pipeline) vaultChecks(ctx context.Context, thorough bool, add func(name
 		return
 	}
 	lost, err := p.lostWindows(ctx)
-	switch {
+	var r vault.Report
+	var bad []attest.Problem
+	if err == nil && lost == 0 { // else nearly all of it is about these
+		r, bad, err = p.checkVault(ctx)
+	}
+	switch wrong := len(r.Findings) + r.More + len(bad); {
+	case errors.Is(err, context.DeadlineExceeded):
+		add("names", "warn", "there are too many sealed names to compare with the ledger here", "counterseal verify")
 	case err != nil:
 		add("names", "fail", "the vault cannot be compared with the ledger", "counterseal verify")
 	case lost > 0:
 		add("names", "warn", fmt.Sprintf("%d windows of the ledger are not in the vault: the names that were sealed in them are lost until they are seen again", lost), "put a newer copy of vault/ in its place, if there is one")
+	case wrong > 0:
+		add("names", "fail", fmt.Sprintf("%d places of the vault are not as the ledger says: somebody changed the file, or it is damaged", wrong), "counterseal verify names them")
+	case len(r.Notes) > 0:
+		add("names", "warn", r.Notes[0], "counterseal doctor in a minute")
 	}
+}
+
+// checkFor is how long somebody who asks the doctor waits for the vault: some 400,000 rows.
+const checkFor = 20 * time.Second
+
+// checkVault holds each row of the vault against the ledger.
+func (p *Pipeline) checkVault(ctx context.Context) (r vault.Report, bad []attest.Problem, err error) {
+	ctx, cancel := context.WithTimeout(ctx, checkFor)
+	defer cancel()
+	s, err := vault.Look(ctx, p.dir)
+	if err != nil {
+		return r, nil, err
+	}
+	defer s.Close()
+	sealed, err := p.recorder.Facts(ctx, "vault.sealed")
+	if err != nil {
+		return r, nil, err
+	}
+	erased, err := p.recorder.Facts(ctx, "vault.erased")
+	if err != nil {
+		return r, nil, err
+	}
+	known, bad := attest.Stated(sealed, erased, p.recorder.Payload)
+	known.Org = p.keyring.ID()
+	if r, err = s.Check(ctx, known); err != nil && ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return r, bad, err
 }
 
 // lostWindows counts the windows that the ledger knows and the vault does not.

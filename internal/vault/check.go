@@ -125,8 +125,8 @@ type lookedAt struct {
 // taken: each window has the leaves, number and root that were stated; each row is the one
 // of its leaf and stands under its token and epoch; a leaf without a row was stated as
 // erased, and one that was is gone; nothing that was stated is missing, and nothing is there
-// that was not. progress may be nil.
-func (s *Snapshot) Check(ctx context.Context, known Stated, progress func(rows int64)) (Report, error) {
+// that was not.
+func (s *Snapshot) Check(ctx context.Context, known Stated) (Report, error) {
 	var r Report
 	fail := func(err error) (Report, error) { return r, whatIs("reading", err) }
 	done := map[string]bool{}
@@ -193,7 +193,7 @@ func (s *Snapshot) Check(ctx context.Context, known Stated, progress func(rows i
 	if err := s.missing(ctx, known, there, &r); err != nil {
 		return fail(err)
 	}
-	if err := s.rows(ctx, known, windows, order, erased, done, &r, progress); err != nil {
+	if err := s.rows(ctx, known, windows, order, erased, done, &r); err != nil {
 		return fail(err)
 	}
 	return r, nil
@@ -231,7 +231,7 @@ func (s *Snapshot) missing(ctx context.Context, known Stated, there map[string]b
 }
 
 // rows reads leaves and rows of all windows together.
-func (s *Snapshot) rows(ctx context.Context, known Stated, windows map[int64]*lookedAt, order []int64, erased map[Place]*StatedErasure, done map[string]bool, r *Report, progress func(int64)) error {
+func (s *Snapshot) rows(ctx context.Context, known Stated, windows map[int64]*lookedAt, order []int64, erased map[Place]*StatedErasure, done map[string]bool, r *Report) error {
 	leaves := make(map[int64][][32]byte, 1)
 	end := func(seq int64) { // all leaves of a window are known
 		w, got := windows[seq], leaves[seq]
@@ -293,9 +293,6 @@ func (s *Snapshot) rows(ctx context.Context, known Stated, windows map[int64]*lo
 			r.Rows++
 			if what := wrong(row, c, token.String, epoch.Int64, known.Org); what != "" {
 				r.add(-1, at, "%s", what)
-			}
-			if progress != nil && r.Rows%1000 == 0 {
-				progress(r.Rows)
 			}
 		}
 		return nil

@@ -45,7 +45,7 @@ func checkDir(dir string, k Stated) (Report, error) {
 		return Report{}, err
 	}
 	defer s.Close()
-	return s.Check(context.Background(), k, nil)
+	return s.Check(context.Background(), k)
 }
 
 // placesOf gives where the rows of people stand.
