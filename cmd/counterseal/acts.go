@@ -54,6 +54,10 @@ func (s *server) acts() map[string]web.Act {
 		"notice.send":     s.noticeSend,
 		"notice.postpone": s.noticePostpone,
 
+		"complaint.list":  s.complaintList,
+		"complaint.save":  s.complaintSave,
+		"complaint.close": s.complaintClose,
+
 		"oversight.queue":     s.oversightQueue,
 		"look.review":         s.lookReview,
 		"oversight.heartbeat": s.oversightHeartbeat,

@@ -27,6 +27,7 @@ type client struct {
 	http  *http.Client
 	base  url.URL // scheme and host; without a host this machine
 	local *server // nil while a server runs
+	quiet bool    // it says nothing of who asks
 	sign  string  // the Authorization header, of whoever is signed in at this terminal
 	stop  func() error
 }
@@ -93,6 +94,9 @@ func (c *client) close() error { return c.stop() }
 // do sends one request and turns a problem answer into an error.
 func (c *client) do(ctx context.Context, method, path string, query url.Values, body io.Reader) (*http.Response, error) {
 	office := os.Getenv("COUNTERSEAL_OFFICE")
+	if c.quiet {
+		office = ""
+	}
 	if query.Has(officeValue) {
 		office, query = query.Get(officeValue), maps.Clone(query)
 		query.Del(officeValue)

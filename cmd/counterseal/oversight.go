@@ -9,7 +9,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
+	"github.com/counterseal/counterseal/internal/access"
 	"github.com/counterseal/counterseal/internal/approval"
 	"github.com/counterseal/counterseal/internal/cases"
 	"github.com/counterseal/counterseal/internal/ledger"
@@ -76,6 +78,8 @@ type (
 		Unreviewed  int       `json:"unreviewed"`
 		Capacity    int       `json:"capacity"`
 		Oldest      time.Time `json:"oldest,omitzero"`
+		// Complaints are for the eyes of overseers; nil to others.
+		Complaints *complaintCounts `json:"complaints,omitempty"`
 	}
 	reportAsk struct {
 		Public   bool      `json:"public"`
@@ -95,6 +99,8 @@ type oversightConfig struct {
 	Hours string `yaml:"hours"`
 	// Zone is the time zone of hours, such as Europe/Berlin; UTC without it.
 	Zone string `yaml:"zone"`
+	// Contact is another way to the overseers, for everybody to read: an address, a room.
+	Contact string `yaml:"contact"`
 }
 
 // maxReviews bounds what a configuration may claim. Who runs the machine writes it, and a
@@ -105,6 +111,9 @@ const maxReviews = 500
 func (c *oversightConfig) settings() (s oversight.Settings, err error) {
 	if c.Reviews < 0 || c.Reviews > maxReviews {
 		return s, fmt.Errorf("reviews: a number from 0 to %d; what overseers have reviewed counts by itself", maxReviews)
+	}
+	if len(c.Contact) > 500 || strings.ContainsFunc(c.Contact, func(r rune) bool { return !unicode.IsGraphic(r) }) {
+		return s, errors.New("contact: a line of up to 500 bytes")
 	}
 	s.Floor = c.Reviews
 	if c.Zone != "" {
@@ -280,6 +289,12 @@ func (s *server) oversightNow(ctx context.Context) (oversightState, error) {
 	if st.Stopped != nil {
 		out.Stopped, out.Since = st.Stopped.Text(), st.Stopped.Since
 	}
+	if err != nil || !s.may(web.AskerOf(ctx).Person, "complaint.list", policy.Resource{}, policy.Context{Crowd: string(access.CrowdNone)}) {
+		return out, err
+	}
+	rows, err := s.complaintRows(ctx)
+	counts := countComplaints(rows)
+	out.Complaints = &counts
 	return out, err
 }
 

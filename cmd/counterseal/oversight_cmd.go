@@ -23,7 +23,7 @@ func newOversight(env *environment) *cobra.Command {
 			"new authorisations wait; where no independent overseer is heard for 14 days, looking at\n" +
 			"people stops. docs/for-overseers.md tells more.",
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(newOversightStatus(env), newOversightHeartbeat(env), newOversightQueue(env), newOversightReview(env), newOversightReport(env), newNotices(env), newOversightVerify(env))
+	cmd.AddCommand(newOversightStatus(env), newOversightHeartbeat(env), newOversightQueue(env), newOversightReview(env), newOversightReport(env), newNotices(env), newComplaints(env), newOversightVerify(env))
 	return cmd
 }
 
@@ -67,6 +67,16 @@ func printOversight(w io.Writer, st *oversightState) error {
 		text += "; the oldest of " + st.Oldest.UTC().Format(time.RFC3339)
 	}
 	line("looks", text)
+	if c := st.Complaints; c != nil && c.Waiting+c.Missing > 0 {
+		text := fmt.Sprintf("%d wait", c.Waiting)
+		if c.Late > 0 {
+			text += fmt.Sprintf("; %d LONGER THAN 30 DAYS", c.Late)
+		}
+		if c.Missing > 0 {
+			text += fmt.Sprintf("; %d NOT THERE ANY MORE", c.Missing)
+		}
+		line("complaint", text+": counterseal oversight complaints")
+	}
 	if st.Stopped == "" && st.Waits {
 		line("requests", "new authorisations WAIT until looks are reviewed: counterseal oversight queue")
 	}

@@ -653,6 +653,10 @@ func (s *server) checks(ctx context.Context) ([]pipeline.Check, error) {
 		return nil, err
 	}
 	out = append(out, more...)
+	if more, err = s.complaintChecks(ctx); err != nil {
+		return nil, err
+	}
+	out = append(out, more...)
 	out = append(out, s.tokenChecks(ctx)...)
 	out = append(out, s.channelChecks()...)
 	all, err := report.Packages(ctx, s.pipe.Recorder(), s.now())

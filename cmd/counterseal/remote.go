@@ -16,7 +16,7 @@ import (
 // remote are the commands, or groups of them, that ask a server on another machine as
 // well as one on this. The others read or write files of the server's machine.
 var remote = []string{
-	"search", "timeline", "doctor", "prove", "replay", "authorise", "contain", "glass", "review", "inquiry", "hold", "retention", "account", "token", "oversight",
+	"search", "timeline", "doctor", "prove", "replay", "authorise", "contain", "glass", "review", "inquiry", "hold", "retention", "account", "token", "oversight", "me",
 	"rules list", "rules run", "rules activate", "rules approve", "channels", "package list", "package receive", "package return", "evidence unlock", "evidence approve", "unmask",
 }
 

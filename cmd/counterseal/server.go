@@ -55,7 +55,8 @@ type server struct {
 	aliases   *alias.Book
 	signin    *signIn // nil: nobody can log in
 
-	approving sync.Mutex // one act of approval at a time
+	approving   sync.Mutex // one act of approval at a time
+	complaining sync.Mutex // one complaint at a time
 
 	counting   sync.Mutex                // one reads the whole ledger at a time
 	publishing sync.Mutex                // one counts for the public page at a time
@@ -172,7 +173,7 @@ func (s *server) open(ctx context.Context, o serverOptions) error {
 	}
 	s.web, err = web.New(web.Options{
 		Pipeline: s.pipe, Gate: s.gate(), Ingest: s.http.Ingest(), Bulk: s.http.Bulk(), Import: s.importFiles, Log: s.log,
-		Acts: s.acts(), Checks: s.checks, Public: s.publicFacts,
+		Acts: s.acts(), Checks: s.checks, Public: s.publicFacts, People: s.people(),
 		Version: version(), Demo: o.demo, Story: o.story, Now: s.now, Collectors: []prometheus.Collector{wayMetrics{s}},
 	})
 	if err != nil {

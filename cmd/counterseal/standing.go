@@ -183,7 +183,7 @@ func (s *server) tendCases(ctx context.Context) error {
 
 // tend does it once. over has the cases whose aliases are forgotten.
 func (s *server) tend(ctx context.Context, over map[string]uint64) error {
-	if err := s.tendOversight(ctx); err != nil {
+	if err := errors.Join(s.tendOversight(ctx), s.tendComplaints(ctx)); err != nil {
 		return err
 	}
 	if _, err := s.cases.Expire(ctx); err != nil {

@@ -40,6 +40,12 @@ const (
 	maxSealPlain = 1 << 20
 )
 
+// SealOverhead is by how many bytes a seal of one layer is longer than what it holds.
+const SealOverhead = sealHeadLen + sealEncLen + 12 + 16
+
+// PublicKeyLen is the length of PublicKey.Bytes.
+const PublicKeyLen = sealPublic
+
 // SealInfo is what a seal is bound to. Seal and Open add the role of the layer and
 // the id of the key. Its texts are 1 to 200 of a-z A-Z 0-9 and " ._:/@+-".
 type SealInfo struct {

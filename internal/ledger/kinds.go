@@ -100,6 +100,8 @@ func Kinds() []Kind {
 		{"containment.done", "what the broker says came of it", []string{"order", "state"}},
 		{"notice.sent", "the people of an authorisation that has ended were told; how many, and how many could not be", []string{"authorisation", "told", "left"}},
 		{"notice.postponed", "an overseer lets them be told later", []string{"authorisation", "until"}},
+		{"complaint.received", "somebody complained to the overseers; what and who is not in the ledger", []string{"sealed"}},
+		{"complaint.closed", "an overseer answered a complaint", []string{"complaint", "outcome", "sealed"}},
 		{"inquiry.received", "an investigating office asks for something", []string{"case", "due"}},
 		{"inquiry.answered", "its answer", []string{"inquiry", "outcome"}},
 		{"question.reported", "a refused question that overseers are told about", []string{"reason", "question"}},

@@ -358,7 +358,7 @@ func TestSource(t *testing.T) {
 		for _, h := range c.hops {
 			r.Header.Add("X-Forwarded-For", h)
 		}
-		if got := s.source(r); got != c.want {
+		if got := s.Source(r); got != c.want {
 			t.Errorf("%s %q: %s, want %s", c.peer, c.hops, got, c.want)
 		}
 	}

@@ -131,7 +131,7 @@ func (s *Service) cliStart(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest)
 		return
 	}
-	now, from := s.o.Now(), s.source(r)
+	now, from := s.o.Now(), s.Source(r)
 	busy := s.starts.locked(from, now)
 	s.starts.fail(from, now)
 	if !busy {

@@ -201,7 +201,7 @@ func (s *Service) Handler() http.Handler {
 
 func (s *Service) limited(h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if s.sources.locked(s.source(r), s.o.Now()) {
+		if s.sources.locked(s.Source(r), s.o.Now()) {
 			w.Header().Set("Retry-After", "300")
 			refuse(w, http.StatusTooManyRequests)
 			return
@@ -221,10 +221,10 @@ func (s *Service) known(h func(http.ResponseWriter, *http.Request, Who)) http.Ha
 	}
 }
 
-// source is the address that a request comes from, an IPv6 one by its /64: one host has a
+// Source is the address that a request comes from, an IPv6 one by its /64: one host has a
 // whole such net. Behind a proxy of the configuration it is the last hop of
 // X-Forwarded-For, which that proxy wrote; what stands before it anybody may have written.
-func (s *Service) source(r *http.Request) string {
+func (s *Service) Source(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		host = r.RemoteAddr
@@ -252,7 +252,7 @@ func (s *Service) source(r *http.Request) string {
 // to the client.
 func (s *Service) refused(w http.ResponseWriter, r *http.Request, way, account, reason string) {
 	now := s.o.Now()
-	s.sources.fail(s.source(r), now)
+	s.sources.fail(s.Source(r), now)
 	if account == "" {
 		account = Nobody
 	} else {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/counterseal/counterseal/internal/broker"
 	"github.com/counterseal/counterseal/internal/ledger"
 )
 
@@ -62,6 +63,7 @@ func NewTally(from, to time.Time) *Tally {
 var tallied = map[string]string{
 	"grant.opened": "grants", "glass.broken": "glasses", "unmask.approved": "names-opened", "hold.placed": "holds-placed",
 	"hold.released": "holds-released", "destruction.done": "destructions", "package.made": "packages", "containment.ordered": "containments", "question.reported": "reported",
+	"notice.postponed": "notices-postponed", "complaint.received": "complaints", "complaint.closed": "complaints-closed",
 }
 
 // insides are the families of what inspectors' offices did, by that of the organisation.
@@ -146,12 +148,20 @@ func (t *Tally) Add(index uint64, s ledger.Statement) {
 		}
 		var d struct {
 			Reason    string `json:"reason"`
+			Outcome   string `json:"outcome"`
+			Act       string `json:"act"`
 			Inspector bool   `json:"inspector"`
 		}
 		_ = json.Unmarshal(s.Detail, &d)
-		if name == "reported" {
+		switch {
+		case name == "reported":
 			t.count(name, "reason", d.Reason)
 			return
+		case name == "complaints-closed":
+			t.count(name, "outcome", d.Outcome)
+			return
+		case name == "containments" && d.Act == broker.Notify: // it contains nobody
+			name = "notices"
 		}
 		t.count(whose(name, d.Inspector))
 	}
@@ -282,6 +292,10 @@ var names = []struct {
 	{"packages", nil, nil},
 	{"containments", nil, nil},
 	{"reported", nil, []string{"reason"}},
+	{"notices", nil, nil},
+	{"notices-postponed", nil, nil},
+	{"complaints", nil, nil},
+	{"complaints-closed", []string{"outcome"}, nil},
 }
 
 // Report gives what may be told of the counts. The caller fills in of which log.

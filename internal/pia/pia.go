@@ -73,7 +73,9 @@ type PIA struct {
 	} `json:"authority"`
 	Purposes []Purpose `json:"purposes"`
 	Sources  []Source  `json:"sources"`
+	Subjects []Subject `json:"subjects"`
 	Sharing  []Sharing `json:"sharing"`
+	Notice   Notice    `json:"notice"`
 
 	Access struct {
 		Compartments []string `json:"compartments"`
@@ -113,6 +115,21 @@ type Purpose struct {
 	ID         string   `json:"id"`
 	Statement  string   `json:"statement"`
 	Prohibited []string `json:"prohibited"`
+}
+
+// Subject is a kind of people that the assessment is about.
+type Subject struct {
+	Category string `json:"category"` // employee, contractor, and so on: the schema has them
+	Estimate int    `json:"estimate"` // how many; 0: not said
+}
+
+// Notice is what those people are told, and whom they turn to.
+type Notice struct {
+	How                string `json:"how"`
+	URL                string `json:"url"`
+	Consent            string `json:"consent"` // not-applicable, opt-out, opt-in, or empty
+	DeclineConsequence string `json:"decline_consequence"`
+	Redress            string `json:"redress"`
 }
 
 // Sharing names a recipient outside and the fields it gets.

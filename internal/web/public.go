@@ -84,6 +84,10 @@ var totals = [][3]string{
 	{"destructions", "Destructions", "of keys whose time was over"},
 	{"packages", "Packages handed over", ""},
 	{"containments", "Containments", "such as a session that was ended, without a name"},
+	{"notices", "People told", "that they were looked at, or their name was opened"},
+	{"notices-postponed", "Notices put off", "by an overseer, 90 days each time"},
+	{"complaints", "Complaints", "to the overseers"},
+	{"complaints-closed", "Complaints answered", ""},
 	{"wide", "Counts of people", "questions that list people by what they did, answered in counts or by findings"},
 	{"free", "Questions about nobody", "about machines, programs and rules"},
 }
@@ -98,6 +102,7 @@ var divisions = [][3]string{
 	{"decisions", "speed", "Decisions, by how soon after the request"},
 	{"inspector-decisions", "decision", "Decisions of inspectors' offices"},
 	{"ended", "reason", "Authorisations that ended, by why"},
+	{"complaints-closed", "outcome", "Complaints, by what an overseer found"},
 }
 
 // valueWords says values in words.
@@ -105,6 +110,7 @@ var valueWords = map[string]string{
 	"*": "others, not told apart", "authorisation": "an authorisation", "grant": "a finding", "glass": "a broken glass",
 	"waiting": "not reviewed yet", "person": "somebody by name", "reverse": "people by what they did", "person+reverse": "both",
 	"approve": "approved", "refuse": "refused", "under-60-seconds": "under 60 seconds", "a-minute-or-more": "a minute or more",
+	"upheld": "right", "partly": "right in part", "unfounded": "nothing wrong", "elsewhere": "another office is competent",
 	"expired": "its time was over", "done": "it was done", "withdrawn": "taken back", "revoked": "revoked", "case_closed": "the case was closed", "no_oversight": "nobody independent watched",
 }
 

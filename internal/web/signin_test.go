@@ -258,17 +258,6 @@ func TestSignInInABrowser(t *testing.T) {
 			t.Fatalf("%s: %v\n%s", what, err, page)
 		}
 	}
-	see := func(text string) chromedp.Action { // waits until the page says it
-		return chromedp.ActionFunc(func(ctx context.Context) error {
-			for {
-				var ok bool
-				err := chromedp.Poll(`document.readyState === "complete" && document.body.innerText.includes(`+quoted(text)+`)`, &ok, chromedp.WithPollingTimeout(20*time.Second)).Do(ctx)
-				if err == nil || !regexp.MustCompile("context with specified id|context was destroyed|target navigated").MatchString(err.Error()) {
-					return err
-				} // the page that was asked gave way to the next one
-			}
-		})
-	}
 	var authenticator webauthn.AuthenticatorID
 	add := func(ctx context.Context) (err error) {
 		authenticator, err = webauthn.AddVirtualAuthenticator(&webauthn.VirtualAuthenticatorOptions{Protocol: webauthn.AuthenticatorProtocolCtap2, Transport: webauthn.AuthenticatorTransportInternal,
@@ -337,6 +326,19 @@ func TestSignInInABrowser(t *testing.T) {
 	}
 }
 
+// see waits until the page says a text.
+func see(text string) chromedp.Action {
+	return chromedp.ActionFunc(func(ctx context.Context) error {
+		for {
+			var ok bool
+			err := chromedp.Poll(`document.readyState === "complete" && document.body.innerText.includes(`+quoted(text)+`)`, &ok, chromedp.WithPollingTimeout(20*time.Second)).Do(ctx)
+			if err == nil || !regexp.MustCompile("context with specified id|context was destroyed|target navigated").MatchString(err.Error()) {
+				return err
+			} // the page that was asked gave way to the next one
+		}
+	})
+}
+
 func quoted(text string) string {
 	b, err := json.Marshal(text)
 	if err != nil {
@@ -366,7 +368,7 @@ const audit = `(() => {
   const out = [];
   const name = (e) => (e.getAttribute("aria-label") || e.innerText || e.textContent || "").trim();
   for (const e of document.querySelectorAll("button, a")) if (!name(e)) out.push("no name: " + e.outerHTML);
-  for (const e of document.querySelectorAll("input")) if (!e.labels.length) out.push("no label: " + e.outerHTML);
+  for (const e of document.querySelectorAll("input, textarea")) if (!e.labels.length) out.push("no label: " + e.outerHTML);
   for (const e of document.querySelectorAll("[aria-describedby]")) if (!document.getElementById(e.getAttribute("aria-describedby"))) out.push("no description: " + e.outerHTML);
   for (const e of document.querySelectorAll("[aria-labelledby]")) if (!document.getElementById(e.getAttribute("aria-labelledby"))) out.push("no heading: " + e.className);
   for (const e of document.querySelectorAll("svg")) if (e.getAttribute("aria-hidden") !== "true") out.push("an image is read out");

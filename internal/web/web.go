@@ -55,6 +55,8 @@ type Options struct {
 	Checks func(context.Context) ([]pipeline.Check, error)
 	// Public tells what the page for everybody shows; nil: there is no such page.
 	Public func(context.Context) (*PublicFacts, error)
+	// People is the page of one's own, and complaints.
+	People People
 	// Acts are what a person may do beside asking, by name.
 	Acts map[string]Act
 	Log  *slog.Logger
@@ -80,6 +82,8 @@ type Server struct {
 	page     *template.Template
 	registry *prometheus.Registry
 	counts   access.Memory // that askers were shown
+
+	complaints hourly // how many came
 
 	listing sync.Mutex
 	listed  map[string]*access.Heads // guarded by listing: whom the rows of an authorisation have shown

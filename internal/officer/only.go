@@ -1,0 +1,24 @@
+package officer
+
+import "github.com/counterseal/counterseal/internal/keyring"
+
+// OpenOnly opens a seal of one layer, which is for this officer alone, such as a complaint to
+// the overseers. The layers of a seal for two are bound to other roles: this opens none.
+func (k *Key) OpenOnly(info keyring.SealInfo, box []byte) ([]byte, error) {
+	return keyring.OpenWith(k.seal, info, keyring.RoleOnly, box)
+}
+
+// SealKey names the key that opens what is sealed to this officer.
+func (k *Key) SealKey() keyring.KeyID { return k.card.Seal.ID() }
+
+// Overseers are the officers of oversight of the organisation, each of whom opens what is
+// sealed to the overseers; not those of an inspector's office.
+func (r *Roster) Overseers() []Appointed {
+	var out []Appointed
+	for _, a := range r.Officers {
+		if a.Office == Oversight && !a.Inspector {
+			out = append(out, a)
+		}
+	}
+	return out
+}
