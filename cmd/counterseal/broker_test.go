@@ -22,7 +22,7 @@ func TestBrokerKnowsWho(t *testing.T) {
 	dir := t.TempDir()
 	org := uuid.MustParse("01900000-0000-7000-8000-000000000001")
 	folder, socket := filepath.Join(dir, "holder"), filepath.Join(dir, "k.sock")
-	const directory = "apiVersion: directory/v1\ndomains: [corp]\npeople:\n  - {id: E-1, names: ['corp\\alice'], mails: [alice@agency.example], devices: [ALICE-LAPTOP]}\n"
+	const directory = "apiVersion: directory/v1\ndomains: [corp]\npeople:\n  - {id: E-1, names: ['corp\\alice'], mails: [alice@agency.example], devices: [ALICE-LAPTOP, KIOSK]}\n  - {id: E-2, names: ['corp\\bob'], mails: [bob@agency.example], devices: [kiosk, BOB-1]}\n"
 	if err := keyholder.Create(folder, keyholder.Setup{Org: org, Directory: []byte(directory)}); err != nil {
 		t.Fatal(err)
 	}
@@ -73,8 +73,14 @@ func TestBrokerKnowsWho(t *testing.T) {
 			}
 		}
 	}
-	if len(known) != 4 {
-		t.Errorf("%d are known, want 4", len(known))
+	if len(known) != 10 {
+		t.Errorf("%d are known, want 10", len(known))
+	}
+	if e := known[ask(2, event.Device, "alice-laptop")]; len(e.Devices) != 1 || e.Devices[0] != "ALICE-LAPTOP" {
+		t.Errorf("a device stands for %+v", e)
+	}
+	if e := known[ask(2, event.Device, "kiosk")]; len(e.Names)+len(e.Mails)+len(e.SIDs) > 0 || len(e.Devices) != 1 {
+		t.Errorf("a device of two people stands for the account of one: %+v", e)
 	}
 	c.Org = "01900000-0000-7000-8000-000000000002"
 	if _, err := c.people(ctx); err == nil || !strings.Contains(err.Error(), "another server") {

@@ -282,7 +282,7 @@ func (b *Broker) room(e entry, now time.Time) error {
 func (b *Broker) held(e *entry, now time.Time) bool {
 	for id, x := range b.last {
 		until, err := time.Parse(time.RFC3339, x.Until)
-		if id != e.ID && x.Act == e.Act && x.Undoes == "" && (x.State == Begun || x.State == Done) && err == nil && until.After(now) && b.same(x.Target, e.Target) {
+		if id != e.ID && x.Act == e.Act && x.Undoes == "" && (x.State == Begun || x.State == Done) && err == nil && until.After(now) && b.same(e.Act, x.Target, e.Target) {
 			return true
 		}
 	}
@@ -290,25 +290,37 @@ func (b *Broker) held(e *entry, now time.Time) bool {
 }
 
 // same reports two targets that are one: a person has a token in each epoch, and devices.
-func (b *Broker) same(x, y string) bool {
-	if x == y || !event.IsToken([]byte(x)) || !event.IsToken([]byte(y)) {
-		return x == y
+func (b *Broker) same(act, x, y string) bool {
+	if x == y {
+		return true
 	}
-	a, ok := b.o.Resolve(event.Token(x))
-	c, too := b.o.Resolve(event.Token(y))
-	return ok && too && slices.Equal(a.Names, c.Names) && slices.Equal(a.Mails, c.Mails) && slices.Equal(a.SIDs, c.SIDs) && slices.Equal(a.Devices, c.Devices)
+	a, ok := b.account(act, x)
+	c, too := b.account(act, y)
+	if act == Isolate {
+		return ok && too && a.Host == c.Host && slices.Equal(a.Devices, c.Devices)
+	}
+	return ok && too && slices.Equal(a.Names, c.Names) && slices.Equal(a.Mails, c.Mails) && slices.Equal(a.SIDs, c.SIDs)
+}
+
+// account finds whom an act is about. To isolate it, one machine and no name; for the other
+// acts somebody's account, which a device that several people have does not stand for.
+func (b *Broker) account(act, target string) (Account, bool) {
+	if !event.IsToken([]byte(target)) {
+		return Account{Host: target}, true
+	}
+	a, ok := b.o.Resolve(event.Token(target))
+	if act == Isolate {
+		return Account{Devices: a.Devices}, ok && len(a.Devices) == 1
+	}
+	return a, ok && len(a.Names)+len(a.Mails)+len(a.SIDs) > 0
 }
 
 // run does one act between two lines of the journal.
 func (b *Broker) run(ctx context.Context, e entry, undoes *entry) (string, error) {
 	t := Task{Act: e.Act, ID: e.ID, Undo: undoes != nil, Until: e.Until}
-	if event.IsToken([]byte(e.Target)) {
-		var ok bool
-		if t.Account, ok = b.o.Resolve(event.Token(e.Target)); !ok {
-			return "", &Refusal{"the directory of the broker does not know whom it is about", "somebody with the directory looks; a name is opened by two offices only"}
-		}
-	} else {
-		t.Account.Host = e.Target
+	var ok bool
+	if t.Account, ok = b.account(e.Act, e.Target); !ok {
+		return "", &Refusal{"the directory of the broker does not know whom it is about, or more than one", "name the person, or the one machine; else somebody with the directory looks: a name is opened by two offices only"}
 	}
 	e.At, e.State = b.o.Now().UTC().Format(time.RFC3339), Begun
 	if err := b.write(e); err != nil {
@@ -396,13 +408,9 @@ func (b *Broker) expire(ctx context.Context, id string) error {
 		b.o.Log.Info("at its end, and another order holds it still", "id", id, "act", e.Act)
 	} else {
 		t := Task{Act: e.Act, ID: e.ID, Undo: true}
-		if event.IsToken([]byte(e.Target)) {
-			var ok bool
-			if t.Account, ok = b.o.Resolve(event.Token(e.Target)); !ok {
-				return again("nobody knows whom to give an account back to")
-			}
-		} else {
-			t.Account.Host = e.Target
+		var ok bool
+		if t.Account, ok = b.account(e.Act, e.Target); !ok {
+			return again("nobody knows whom to give an account back to")
 		}
 		if err := b.o.Do(ctx, t); err != nil {
 			return again("an act cannot be taken back at its end", "err", err)

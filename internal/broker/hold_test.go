@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/counterseal/counterseal/internal/event"
 )
 
 func (h *house) does(a Asked, want string) {
@@ -117,4 +119,39 @@ func TestFailingEndsWait(t *testing.T) {
 	if n, err := h.b.Expire(t.Context()); n != 1 || err != nil || h.b.State(o.ID) != Undone {
 		t.Errorf("%d, %v, %s", n, err, h.b.State(o.ID))
 	}
+}
+
+// TestOneMachine: a token of a machine isolates that one and tells no name; where a machine
+// is that of several people, no account stands for it.
+func TestOneMachine(t *testing.T) {
+	h := newHouse(t)
+	shared, two := event.NewToken(event.Device, 1, [16]byte{3}), event.NewToken(event.Person, 1, [16]byte{4})
+	h.b.o.Resolve = func(tok event.Token) (Account, bool) {
+		a := Account{Names: []string{"alice"}, Mails: []string{alice}, Devices: []string{"ONE"}}
+		switch tok {
+		case laptop():
+		case shared:
+			a = Account{Devices: []string{"KIOSK"}}
+		case two:
+			a.Devices = []string{"ONE", "TWO"}
+		default:
+			return Account{}, false
+		}
+		return a, true
+	}
+	at := func(act string, target event.Token) Asked {
+		o := h.order(act)
+		o.Target = string(target)
+		return h.by(o, "", "os:1", "os:2")
+	}
+	h.does(at(Isolate, laptop()), Done)
+	h.does(at(Isolate, shared), Done)
+	h.does(at(Disable, laptop()), Done)
+	got := h.tasks()
+	if len(got) != 3 || len(got[0].Account.Names)+len(got[0].Account.Mails) > 0 || got[0].Account.Devices[0] != "ONE" || got[1].Account.Devices[0] != "KIOSK" || got[2].Account.Mails[0] != alice {
+		t.Errorf("got %+v", got)
+	}
+	h.refused(at(Isolate, two), "more than one")
+	h.refused(at(Disable, shared), "more than one")
+	h.refused(at(Sessions, shared), "more than one")
 }

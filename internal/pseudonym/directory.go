@@ -235,10 +235,12 @@ func (d *Directory) Len() int {
 	return len(d.people)
 }
 
-// Known gives whom the tokens of a directory stand for: each person, and the devices of
-// each. It is for a process that may know (internal/broker); the server is none.
+// Known gives whom the tokens of a directory stand for: each person, and each device, with
+// whose it is where it is that of one person. It is for a process that may know
+// (internal/broker); the server is none.
 func Known(t Tokenizer, d *Directory) (map[event.Token]Entry, error) {
 	out := make(map[event.Token]Entry, len(d.people))
+	owner := map[event.Token]*person{}
 	for _, who := range d.people {
 		token, err := t.Token(event.Person, []byte(who.canonical))
 		if err != nil {
@@ -249,7 +251,14 @@ func Known(t Tokenizer, d *Directory) (map[event.Token]Entry, error) {
 			if token, err = t.Token(event.Device, []byte(deviceName(admit.Fold(name)))); err != nil {
 				return nil, fmt.Errorf("tokens of the directory: %w", err)
 			}
-			out[token] = who.entry
+			e := who.entry
+			if first := owner[token]; first != nil && first != who {
+				e = Entry{} // nobody's account stands for a device that two people have
+			} else {
+				owner[token] = who
+			}
+			e.Devices = []string{name}
+			out[token] = e
 		}
 	}
 	return out, nil
