@@ -97,6 +97,13 @@ func brokered(t *testing.T) (b *bureau, tasks func() int) {
 			t.Fatal(err)
 		}
 	})
+	return b, b.broker()
+}
+
+// broker runs a broker at b.sock that writes down its tasks, and counts them.
+func (b *bureau) broker() (tasks func() int) {
+	t := b.t
+	t.Helper()
 	out := filepath.Join(b.dir, "out")
 	way := broker.Way{Command: []string{"/bin/sh", "-c", `cat >> "$0"; echo >> "$0"`, out}}
 	vkey, err := os.ReadFile(filepath.Join(b.dir, "data", "ledger", "log.vkey"))
@@ -129,7 +136,7 @@ func brokered(t *testing.T) (b *bureau, tasks func() int) {
 			t.Error(err)
 		}
 	})
-	return b, func() int {
+	return func() int {
 		raw, _ := os.ReadFile(out)
 		return strings.Count(string(raw), "\n")
 	}

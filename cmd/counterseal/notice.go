@@ -27,22 +27,85 @@ const noticeWithin = 90 * 24 * time.Hour
 
 type (
 	noticeRow struct {
-		Authorisation string    `json:"authorisation"`
+		Authorisation string    `json:"authorisation"` // or the request for a name
+		About         string    `json:"about"`         // authorisation, or name
 		Ended         time.Time `json:"ended"`
 		People        int       `json:"people"`
 		Told          int       `json:"told"`
 		Due           time.Time `json:"due"`
 		Postponed     int       `json:"postponed"` // how often
-		State         string    `json:"state"`     // due, overdue, told
+		State         string    `json:"state"`     // due, overdue, told, or gone: nobody can find them any more
 	}
 	noticeNamed struct {
 		Authorisation string `json:"authorisation"`
 	}
 )
 
-// notices lists the authorisations that have ended and were used: of each the people are
-// told.
-func (s *server) notices(ctx context.Context) ([]noticeRow, map[string][]string, error) {
+// noticeBook is what the ledger knows of notices: who was told, and what was put off.
+type noticeBook struct {
+	told      map[string]map[string]bool // by what it is about, by token
+	postponed map[string][]time.Time
+	now       time.Time
+}
+
+func (s *server) noticeBook(ctx context.Context) (*noticeBook, error) {
+	b := &noticeBook{postponed: map[string][]time.Time{}, now: s.now()}
+	var err error
+	if b.told, err = s.toldPeople(ctx); err != nil {
+		return nil, err
+	}
+	later, err := s.pipe.Recorder().Facts(ctx, "notice.postponed")
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range later {
+		var d struct{ Authorisation, Until string }
+		if json.Unmarshal(f.Detail, &d) != nil {
+			continue
+		}
+		if until, err := time.Parse(time.RFC3339, d.Until); err == nil {
+			b.postponed[d.Authorisation] = append(b.postponed[d.Authorisation], until)
+		}
+	}
+	return b, nil
+}
+
+// row is what is to be told about something that has ended, to whom, and who of them is left.
+func (b *noticeBook) row(id, about string, ended time.Time, people []string) (r noticeRow, left []string) {
+	r = noticeRow{Authorisation: id, About: about, Ended: ended.UTC().Truncate(time.Second), Due: ended.Add(noticeWithin).UTC().Truncate(time.Second), Postponed: len(b.postponed[id]), People: len(people), State: "due"}
+	for _, until := range b.postponed[id] {
+		if until.After(r.Due) {
+			r.Due = until.UTC()
+		}
+	}
+	for _, token := range people {
+		if b.told[id][token] {
+			r.Told++
+		} else {
+			left = append(left, token)
+		}
+	}
+	switch {
+	case r.Told == r.People:
+		r.State = "told"
+	case b.now.After(r.Due):
+		r.State = "overdue"
+	}
+	return r, left
+}
+
+// What a notice is about.
+const (
+	aboutAuthorisation = "authorisation"
+	aboutName          = "name"
+)
+
+// settled says that nothing is to be done about it.
+func (r *noticeRow) settled() bool { return r.State == "told" || r.State == "gone" }
+
+// notices lists the authorisations that have ended and were used, and the names that were
+// opened: of each the people are told. left has those who are not, by what it is about.
+func (s *server) notices(ctx context.Context) (rows []noticeRow, left map[string][]string, err error) {
 	rec := s.pipe.Recorder()
 	used := map[string]bool{}
 	covers, err := rec.Facts(ctx, attest.CoverUsed)
@@ -52,30 +115,15 @@ func (s *server) notices(ctx context.Context) ([]noticeRow, map[string][]string,
 	for _, f := range covers {
 		used[f.Key] = true
 	}
-	told, err := s.toldPeople(ctx)
+	book, err := s.noticeBook(ctx)
 	if err != nil {
 		return nil, nil, err
-	}
-	postponed := map[string][]time.Time{}
-	later, err := rec.Facts(ctx, "notice.postponed")
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, f := range later {
-		var d struct{ Authorisation, Until string }
-		if json.Unmarshal(f.Detail, &d) != nil {
-			continue
-		}
-		if until, err := time.Parse(time.RFC3339, d.Until); err == nil {
-			postponed[d.Authorisation] = append(postponed[d.Authorisation], until)
-		}
 	}
 	all, err := s.cases.Authorisations(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	now := s.now()
-	rows, left := []noticeRow{}, map[string][]string{}
+	rows, left = []noticeRow{}, map[string][]string{}
 	for _, a := range all {
 		if !used[a.ID] || a.State != cases.Ended && a.State != cases.Lapsed {
 			continue
@@ -86,36 +134,18 @@ func (s *server) notices(ctx context.Context) ([]noticeRow, map[string][]string,
 		} else if ok && f.Time.Before(ended) {
 			ended = f.Time
 		}
-		r := noticeRow{Authorisation: a.ID, Ended: ended.UTC().Truncate(time.Second), Due: ended.Add(noticeWithin).UTC().Truncate(time.Second), Postponed: len(postponed[a.ID]), State: "due"}
-		for _, until := range postponed[a.ID] {
-			if until.After(r.Due) {
-				r.Due = until.UTC()
-			}
-		}
-		for _, subject := range a.Scope.Subjects {
-			if !event.IsToken([]byte(subject)) { // a server is told nothing
-				continue
-			}
-			r.People++
-			if told[a.ID][subject] {
-				r.Told++
-			} else {
-				left[a.ID] = append(left[a.ID], subject)
-			}
-		}
-		if r.People == 0 { // it lists people, or is an inspector's: whom, nobody here knows
+		people := slices.DeleteFunc(slices.Clone(a.Scope.Subjects), func(subject string) bool { return !event.IsToken([]byte(subject)) }) // a server is told nothing
+		if len(people) == 0 {                                                                                                             // it lists people, or is an inspector's: whom, nobody here knows
 			continue
 		}
-		switch {
-		case r.Told == r.People:
-			r.State = "told"
-		case now.After(r.Due):
-			r.State = "overdue"
-		}
-		rows = append(rows, r)
+		r, who := book.row(a.ID, aboutAuthorisation, ended, people)
+		rows, left[a.ID] = append(rows, r), who
+	}
+	if err := s.namesOpened(ctx, book, all, &rows, left); err != nil {
+		return nil, nil, err
 	}
 	slices.SortFunc(rows, func(a, b noticeRow) int {
-		return cmp.Or(cmp.Compare(b2i(a.State == "told"), b2i(b.State == "told")), a.Due.Compare(b.Due))
+		return cmp.Or(cmp.Compare(b2i(a.settled()), b2i(b.settled())), a.Due.Compare(b.Due))
 	})
 	return rows, left, nil
 }
@@ -175,9 +205,11 @@ func (s *server) noticeOf(ctx context.Context, body []byte) (noticeRow, []string
 	i := slices.IndexFunc(rows, func(r noticeRow) bool { return r.Authorisation == in.Authorisation })
 	switch {
 	case i < 0:
-		return noticeRow{}, nil, web.BadRequest("nobody is to be told of this authorisation: it goes on, nobody used it, or there is none", "counterseal oversight notices")
+		return noticeRow{}, nil, web.BadRequest("nobody is to be told of this: it goes on, nobody used it, or there is none", "counterseal oversight notices")
 	case rows[i].State == "told":
 		return noticeRow{}, nil, &web.Refused{Reason: "everybody was told already", Hint: "counterseal oversight notices"}
+	case rows[i].State == "gone":
+		return noticeRow{}, nil, &web.Refused{Reason: "what was sealed of this person went with their last record, so nobody can find them", Hint: "counterseal oversight notices lists the others"}
 	}
 	return rows[i], left[in.Authorisation], nil
 }
@@ -258,9 +290,9 @@ func (s *server) noticeChecks(ctx context.Context) ([]pipeline.Check, error) {
 	}
 	switch {
 	case over > 0:
-		return []pipeline.Check{{Name: "notices", State: "warn", Text: fmt.Sprintf("the people of %d authorisations should have been told by now", over), Hint: "an overseer: counterseal oversight notices"}}, nil
+		return []pipeline.Check{{Name: "notices", State: "warn", Text: fmt.Sprintf("the people of %d authorisations and opened names should have been told by now", over), Hint: "an overseer: counterseal oversight notices"}}, nil
 	case due > 0:
-		return []pipeline.Check{{Name: "notices", State: "ok", Text: fmt.Sprintf("the people of %d authorisations wait to be told, none overdue", due)}}, nil
+		return []pipeline.Check{{Name: "notices", State: "ok", Text: fmt.Sprintf("the people of %d authorisations and opened names wait to be told, none overdue", due)}}, nil
 	}
 	return nil, nil
 }
@@ -269,9 +301,10 @@ func newNotices(env *environment) *cobra.Command {
 	var f configFlags
 	var l look
 	cmd := &cobra.Command{Use: "notices", Short: "Whose people are to be told that they were looked at", Args: cobra.NoArgs,
-		Long: "Notices lists the authorisations that were used and have ended. Their people are told\n" +
-			"within 90 days, by the broker, which alone knows who they are. The command that tells them\n" +
-			"says where to complain: to you.",
+		Long: "Notices lists the authorisations that were used and have ended, and the names that were\n" +
+			"opened. Their people are told within 90 days, by the broker, which alone knows who they are.\n" +
+			"The command that tells them says where to complain: to you. What an inspector's office did\n" +
+			"is not here: that office tells people itself.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var rows []noticeRow
 			if err := doActIn(cmd, env, &f, &l, "notice.list", struct{}{}, &rows); err != nil {
@@ -282,15 +315,15 @@ func newNotices(env *environment) *cobra.Command {
 				return err
 			}
 			w := tabwriter.NewWriter(env.stdout, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "STATE\tDUE\tTOLD\tPUT OFF\tENDED\tAUTHORISATION")
+			fmt.Fprintln(w, "STATE\tDUE\tTOLD\tPUT OFF\tENDED\tABOUT\tID")
 			for _, r := range rows {
-				fmt.Fprintf(w, "%s\t%s\t%d of %d\t%d\t%s\t%s\n", r.State, r.Due.Format(time.RFC3339), r.Told, r.People, r.Postponed, r.Ended.Format(time.RFC3339), r.Authorisation)
+				fmt.Fprintf(w, "%s\t%s\t%d of %d\t%d\t%s\t%s\t%s\n", r.State, r.Due.Format(time.RFC3339), r.Told, r.People, r.Postponed, r.Ended.Format(time.RFC3339), r.About, r.Authorisation)
 			}
 			return w.Flush()
 		}}
 	f.add(cmd)
 	l.add(cmd)
-	cmd.AddCommand(newNoticeAct(env, "send AUTHORISATION", "Have its people told", "notice.send"), newNoticeAct(env, "postpone AUTHORISATION", "Put it off by 90 days; that is counted, and stands in the ledger", "notice.postpone"))
+	cmd.AddCommand(newNoticeAct(env, "send ID", "Have its people told", "notice.send"), newNoticeAct(env, "postpone ID", "Put it off by 90 days; that is counted, and stands in the ledger", "notice.postpone"))
 	return cmd
 }
 
