@@ -99,7 +99,7 @@ type quota struct {
 	lastRefused           time.Time
 }
 
-// countsForm is counts.json: hour and day by class.
+// countsForm is counts.json: minute, hour and day by class.
 type countsForm struct {
 	Classes []classForm `json:"classes"`
 	V       int         `json:"v"`
@@ -112,6 +112,9 @@ type classForm struct {
 	DayN  int    `json:"day_n"`
 	Hour  string `json:"hour"`
 	HourN int    `json:"hour_n"`
+	// Of the minute too: whoever starts the holder anew gets no other one.
+	Minute  string `json:"minute"`
+	MinuteN int    `json:"minute_n"`
 }
 
 func openQuota(dir string, q Quota, now func() time.Time) (*quota, error) {
@@ -130,9 +133,11 @@ func openQuota(dir string, q Quota, now func() time.Time) (*quota, error) {
 	for i, c := range f.Classes {
 		hour, err := time.Parse(time.RFC3339, c.Hour)
 		day, derr := time.Parse(time.RFC3339, c.Day)
-		if c.Class != classWords[i] || err != nil || derr != nil || c.DayN < 0 || c.HourN < 0 || c.Burst < 0 {
+		minute, merr := time.Parse(time.RFC3339, c.Minute)
+		if c.Class != classWords[i] || err != nil || derr != nil || merr != nil || c.DayN < 0 || c.HourN < 0 || c.MinuteN < 0 || c.Burst < 0 {
 			return nil, fmt.Errorf("%s is damaged: remove it, and the counts of today begin anew", u.path)
 		}
+		u.used[i].windows[0] = window{minute, c.MinuteN}
 		u.used[i].windows[1] = window{hour, c.HourN}
 		u.used[i].windows[2] = window{day, c.DayN}
 		u.used[i].burst = c.Burst
@@ -227,7 +232,7 @@ func (u *used) add(n int, l Limits, now time.Time) (after time.Duration, ok bool
 
 // covers reports whether a file that says w is enough for what is used by u.
 func (w *used) covers(u *used) bool {
-	for i := 1; i < len(u.windows); i++ {
+	for i := range u.windows {
 		if n := u.windows[i]; n.n > 0 && (!n.from.Equal(w.windows[i].from) || n.n > w.windows[i].n) {
 			return false
 		}
@@ -244,7 +249,7 @@ func (q *quota) reserve(next *[classes]used, exact bool) error {
 		if exact {
 			continue
 		}
-		for i := 1; i < len(ahead[c].windows); i++ {
+		for i := range ahead[c].windows {
 			if ahead[c].windows[i].n > 0 {
 				ahead[c].windows[i].n += reserved
 			}
@@ -259,7 +264,7 @@ func (q *quota) reserve(next *[classes]used, exact bool) error {
 	f := countsForm{V: 1}
 	for c, w := range ahead {
 		f.Classes = append(f.Classes, classForm{Burst: w.burst, Class: classWords[c], Day: w.windows[2].from.Format(time.RFC3339), DayN: w.windows[2].n,
-			Hour: w.windows[1].from.Format(time.RFC3339), HourN: w.windows[1].n})
+			Hour: w.windows[1].from.Format(time.RFC3339), HourN: w.windows[1].n, Minute: w.windows[0].from.Format(time.RFC3339), MinuteN: w.windows[0].n})
 	}
 	b, err := approval.Canonical(f)
 	if err != nil {

@@ -165,3 +165,28 @@ func TestDirectoryOfNamesHitsTheQuota(t *testing.T) {
 		t.Errorf("the holder's own log says so %d times", n)
 	}
 }
+
+// TestStartingAnewGivesNoMinutes: a server that starts its holder anew again and again gets
+// no more at once than one that does not.
+func TestStartingAnewGivesNoMinutes(t *testing.T) {
+	now, dir := noon, t.TempDir()
+	l := DefaultQuota().Names
+	total := 0
+	for try := range 40 {
+		q := aQuota(t, dir, &now, l)
+		total += spend(t, q, event.Person, try*1000, 500)
+		if try%2 == 0 { // an orderly end, else killed
+			if err := q.close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if total > l.Minute+l.Burst {
+		t.Errorf("%d names in one minute, want at most %d", total, l.Minute+l.Burst)
+	}
+	now = now.Add(time.Minute)
+	q := aQuota(t, dir, &now, l)
+	if got := spend(t, q, event.Person, 1_000_000, 1000); got < l.Minute-reserved {
+		t.Errorf("the next minute gives %d", got)
+	}
+}
