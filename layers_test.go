@@ -21,7 +21,7 @@ var layers = [][]string{
 	{"rules", "sigma/sigmatest", "sigma/sigmajson", "internal/keyring", "internal/query", "internal/parse", "internal/pia", "internal/state", "internal/policy", "internal/passkey"},
 	{"internal/admit", "internal/ocsf", "internal/evidence", "internal/ledger", "internal/index", "internal/detect", "internal/collect", "internal/officer", "internal/vault"},
 	{"internal/pseudonym", "internal/access", "internal/alias", "internal/demo", "internal/attest", "internal/complaint"},
-	{"internal/scan", "internal/pipeline", "internal/report", "internal/lifecycle", "internal/cases", "internal/broker", "internal/keyholder"},
+	{"internal/scan", "internal/pipeline", "internal/report", "internal/lifecycle", "internal/cases", "internal/broker", "internal/keyholder", "internal/duty"},
 	{"internal/login", "internal/oversight"},
 	{"internal/web"},
 	{"cmd/counterseal"},

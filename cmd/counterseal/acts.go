@@ -16,6 +16,13 @@ func (s *server) acts() map[string]web.Act {
 		"unmask.approve": s.unmaskApprove,
 		"unmask.check":   s.unmaskCheck,
 
+		"duty.warrant": s.dutyWarrant,
+		"duty.approve": s.dutyApprove,
+		"duty.ask":     s.dutyAsk,
+		"duty.opened":  s.dutyOpened,
+		"duty.status":  s.dutyStatus,
+		"duty.end":     s.dutyEnd,
+
 		"account.list":    s.signin.accountList,
 		"account.setup":   s.signin.accountSetUp,
 		"account.invite":  s.signin.accountInvite,

@@ -153,17 +153,22 @@ func (s *server) containOrder(ctx context.Context, actor string, body []byte) (a
 // openedBy gives what had opened somebody to the asker before they asked, empty for
 // nothing.
 func (s *server) openedBy(ctx context.Context, a web.Asker, named []cases.Named) (string, error) {
-	field := "user.uid"
-	if named[0].Who != access.ByToken {
-		field = "device.hostname"
-	}
-	q := access.Search{Query: &query.Query{Where: query.Equal{Field: field, Pattern: query.Literal(named[0].Value)}}}
-	o := s.pipe.Asking()
-	c, err := s.cases.Covers(ctx, a.Person, a.Case, cases.Question{Named: access.Named(q, o), Verdict: access.Selects(q, o)})
+	c, err := s.cases.Covers(ctx, a.Person, a.Case, s.questionAbout(named[0]))
 	if err != nil || c.Grant != cases.Covers {
 		return "", err
 	}
 	return c.ID, nil
+}
+
+// questionAbout is the question about one person or one machine.
+func (s *server) questionAbout(n cases.Named) cases.Question {
+	field := "user.uid"
+	if n.Who != access.ByToken {
+		field = "device.hostname"
+	}
+	q := access.Search{Query: &query.Query{Where: query.Equal{Field: field, Pattern: query.Literal(n.Value)}}}
+	o := s.pipe.Asking()
+	return cases.Question{Named: access.Named(q, o), Verdict: access.Selects(q, o)}
 }
 
 // order states an order, and has it done where nobody else has to agree.

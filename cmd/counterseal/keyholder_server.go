@@ -204,29 +204,38 @@ func connectHolder(ctx context.Context, o keyholder.ClientOptions) (*keyholder.C
 
 // dial reaches a key holder on another host.
 func (k *keyholderConfig) dial() (keyholder.Dial, error) {
-	host, _, err := net.SplitHostPort(k.Address)
+	conf, err := mutualTLS("keyholder.", k.Address, k.Cert, k.Key, k.CA)
 	if err != nil {
-		return nil, fmt.Errorf("keyholder.address: %w", err)
+		return nil, err
 	}
-	pem, err := os.ReadFile(k.CA)
-	if err != nil {
-		return nil, fmt.Errorf("keyholder.ca: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, errors.New("keyholder.ca: no certificate in it")
-	}
-	if _, err := tls.LoadX509KeyPair(k.Cert, k.Key); err != nil {
-		return nil, fmt.Errorf("keyholder.cert: %w", err)
-	}
-	conf := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, ServerName: host,
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { // a renewed one is read again
-			pair, err := tls.LoadX509KeyPair(k.Cert, k.Key)
-			return &pair, err
-		}}
 	d := tls.Dialer{Config: conf}
 	address := k.Address
 	return func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) }, nil
+}
+
+// mutualTLS reaches a process on another host that wants a certificate and shows one. below
+// is what stands before the names of the settings in errors.
+func mutualTLS(below, address, cert, key, ca string) (*tls.Config, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, fmt.Errorf("%saddress: %w", below, err)
+	}
+	pem, err := os.ReadFile(ca)
+	if err != nil {
+		return nil, fmt.Errorf("%sca: %w", below, err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%sca: no certificate in it", below)
+	}
+	if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
+		return nil, fmt.Errorf("%scert: %w", below, err)
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, ServerName: host,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { // a renewed one is read again
+			pair, err := tls.LoadX509KeyPair(cert, key)
+			return &pair, err
+		}}, nil
 }
 
 // startHolder starts the key holder of a folder: a process of its own under serve, and

@@ -32,16 +32,22 @@ import (
 // tests that kill it.
 func TestMain(m *testing.M) {
 	ledger.RouteLibraryLog(slog.New(slog.DiscardHandler))
-	program := func() {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		code := run(ctx, &environment{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}, os.Args[1:])
-		os.Exit(code)
+	as := func(counted func()) func() {
+		return func() {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			code := run(ctx, &environment{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, counted: counted}, os.Args[1:])
+			os.Exit(code)
+		}
 	}
+	program := as(nil)
 	if len(os.Args) > 1 && os.Args[1] == "keyholder" { // serve starts its own binary, which is this one
 		program()
 	}
-	testscript.Main(m, map[string]func(){"counterseal": program})
+	testscript.Main(m, map[string]func(){
+		"counterseal":      program,
+		"counterseal-dies": as(func() { signalTo(os.Getpid(), os.Kill); select {} }), // a duty host between count and answer
+	})
 }
 
 // TestScript runs the command line as a person does: one script a behaviour.

@@ -64,7 +64,7 @@ func newOfficerInit(env *environment) *cobra.Command {
 			if !asJSON {
 				whole = "counterseal officer card " + out + " --json"
 			}
-			return printCard(env, k.Card(), "", false, whole)
+			return printCard(env, k.Card(), "", "", whole)
 		}}
 	cmd.Flags().StringVar(&office, "office", "", "investigation or oversight")
 	cmd.Flags().StringVar(&name, "name", "", "name of the officer")
@@ -75,13 +75,14 @@ func newOfficerInit(env *environment) *cobra.Command {
 	return cmd
 }
 
-// printCard prints a card and its id, or its place in officers.yaml. The card is long: on a
+// printCard prints a card and its id, or its place in officers.yaml, where of says what it
+// is of that is no office of the house. The card is long: on a
 // terminal stands who it is of and, where whole names it, the command that prints all of it.
-func printCard(env *environment, c *officer.Card, authority string, inspector bool, whole string) error {
+func printCard(env *environment, c *officer.Card, authority, of, whole string) error {
 	var err error
 	mark := ""
-	if inspector {
-		mark = "    inspector: true\n"
+	if of != "" {
+		mark = "    " + of + ": true\n"
 	}
 	if whole != "" && authority == "" && terminal(env.stdout) {
 		_, err = fmt.Fprintf(env.stdout, "officer  %s\noffice   %s\nid       %s\nthe whole card: %s\n", event.Printable(c.Name), c.Office, c.ID(), whole)
@@ -115,7 +116,7 @@ func newOfficerCard(env *environment) *cobra.Command {
 			if !asJSON {
 				whole = "counterseal officer card " + args[0] + " --json"
 			}
-			return printCard(env, c, authority, inspector, whole)
+			return printCard(env, c, authority, map[bool]string{true: "inspector"}[inspector], whole)
 		}}
 	cmd.Flags().BoolVar(&asJSON, "json", false, cardJSON)
 	cmd.Flags().StringVar(&authority, "authority", "", "print an entry of officers.yaml, with who appointed the officer")

@@ -649,6 +649,10 @@ func (s *server) checks(ctx context.Context) ([]pipeline.Check, error) {
 		return nil, err
 	}
 	out = append(out, more...)
+	if more, err = s.dutyChecks(ctx); err != nil {
+		return nil, err
+	}
+	out = append(out, more...)
 	if more, err = s.noticeChecks(ctx); err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 var remote = []string{
 	"search", "timeline", "doctor", "prove", "replay", "authorise", "contain", "glass", "review", "inquiry", "hold", "retention", "account", "token", "oversight", "me",
 	"rules list", "rules run", "rules activate", "rules approve", "channels", "package list", "package receive", "package return", "evidence unlock", "evidence approve", "unmask",
+	"duty warrant", "duty approve", "duty ask", "duty status", "duty end",
 }
 
 // elsewhere is where a command asks that names no data directory on this machine.

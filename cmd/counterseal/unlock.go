@@ -435,11 +435,11 @@ func newBringDecisions(env *environment, act, next string, statement func(path s
 			if in.Decisions, err = readDecisions(decisions); err != nil {
 				return err
 			}
-			var got receipt
+			var got json.RawMessage
 			if err := doAct(cmd, env, &f, act, &in, &got); err != nil {
 				return err
 			}
-			b, err := approval.Canonical(&got)
+			b, err := approval.Canonical(got)
 			if err != nil {
 				return err
 			}

@@ -53,24 +53,33 @@ const maxUnmask = 768 << 10
 func parseUnmask(b []byte) (*unmaskRequest, *approval.Statement, error) {
 	bad := errors.New("not a request for a name")
 	var r unmaskRequest
-	if err := approval.DecodeUpTo(maxUnmask, b, &r); err != nil || r.V != 1 || r.Window.V != 1 {
+	if err := approval.DecodeUpTo(maxUnmask, b, &r); err != nil {
 		return nil, nil, bad
+	}
+	s, err := r.read()
+	if err == nil && s.Action != actionUnmask {
+		err = bad
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return &r, s, nil
+}
+
+// read reads what lies inside a request that was decoded.
+func (r *unmaskRequest) read() (*approval.Statement, error) {
+	bad := errors.New("not a request for a name")
+	if r.V != 1 || r.Window.V != 1 {
+		return nil, bad
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(r.Row)
 	if err != nil {
-		return nil, nil, bad
+		return nil, bad
 	}
 	if r.row, err = vault.ParseRow(raw); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	s, err := approval.Parse([]byte(r.Statement))
-	if err != nil {
-		return nil, nil, err
-	}
-	if s.Action != actionUnmask {
-		return nil, nil, bad
-	}
-	return &r, s, nil
+	return approval.Parse([]byte(r.Statement))
 }
 
 func readUnmask(path string) (*unmaskRequest, *approval.Statement, error) {
@@ -157,21 +166,11 @@ func (s *server) unmaskRequest(ctx context.Context, actor string, body []byte) (
 	if err := s.namesLeft(ctx, a.Case, cover); err != nil {
 		return nil, err
 	}
-	row, proof, err := s.pipe.Vault().Find(ctx, event.Token(token))
-	if errors.Is(err, vault.ErrOpen) {
-		if err := s.pipe.Vault().CloseWindow(ctx); err != nil {
-			return nil, err
-		}
-		row, proof, err = s.pipe.Vault().Find(ctx, event.Token(token))
-	}
-	if errors.Is(err, vault.ErrNoSeal) {
-		return nil, &web.Refused{Reason: "nothing is sealed of this identity, so nobody can open its name", Hint: "it was last seen before there were officers, or it was erased; counterseal doctor says how many there are"}
-	}
+	row, proof, err := s.findSeal(ctx, token)
 	if err != nil {
 		return nil, err
 	}
-	commitment := row.Commitment()
-	o := unmaskObjects{alias: alias, seal: hex.EncodeToString(commitment[:]), window: proof.Window.ID, index: proof.Index, account: a.Person.ID}
+	o := newUnmaskObjects(alias, row, proof, a)
 	st, statement, err := approval.New(approval.Ask{
 		Action: actionUnmask, Case: a.Case, Purpose: ask.Reason, Requester: ask.Requester, Objects: o.list(), Org: s.pipe.Org(), Grant: time.Duration(ask.Minutes) * time.Minute,
 	}, s.now())
@@ -190,11 +189,37 @@ func (s *server) unmaskRequest(ctx context.Context, actor string, body []byte) (
 	}); err != nil {
 		return nil, err
 	}
+	return s.sealedRequest(ctx, row, proof, statement)
+}
+
+// findSeal gives the seal of a token and its place in the ledger.
+func (s *server) findSeal(ctx context.Context, token string) (*vault.Row, *vault.Proof, error) {
+	row, proof, err := s.pipe.Vault().Find(ctx, event.Token(token))
+	if errors.Is(err, vault.ErrOpen) {
+		if err := s.pipe.Vault().CloseWindow(ctx); err != nil {
+			return nil, nil, err
+		}
+		row, proof, err = s.pipe.Vault().Find(ctx, event.Token(token))
+	}
+	if errors.Is(err, vault.ErrNoSeal) {
+		return nil, nil, &web.Refused{Reason: "nothing is sealed of this identity, so nobody can open its name", Hint: "it was last seen before there were officers, or it was erased; counterseal doctor says how many there are"}
+	}
+	return row, proof, err
+}
+
+// newUnmaskObjects are what a statement about a name says of it.
+func newUnmaskObjects(alias string, row *vault.Row, proof *vault.Proof, a web.Asker) unmaskObjects {
+	commitment := row.Commitment()
+	return unmaskObjects{alias: alias, seal: hex.EncodeToString(commitment[:]), window: proof.Window.ID, index: proof.Index, account: a.Person.ID}
+}
+
+// sealedRequest is a request about a seal whose statement witnesses have seen.
+func (s *server) sealedRequest(ctx context.Context, row *vault.Row, proof *vault.Proof, statement []byte) (*unmaskRequest, error) {
 	r := unmaskRequest{Row: base64.RawURLEncoding.EncodeToString(row.Bytes), Statement: string(statement), V: 1, Path: []string{}}
 	for _, h := range proof.Path {
 		r.Path = append(r.Path, hex.EncodeToString(h[:]))
 	}
-	f, ok, err := rec.Fact(ctx, "vault.sealed", proof.Window.ID)
+	f, ok, err := s.pipe.Recorder().Fact(ctx, "vault.sealed", proof.Window.ID)
 	if err != nil || !ok {
 		return nil, errors.Join(err, errors.New("the ledger does not know the window of this seal"))
 	}
@@ -453,6 +478,11 @@ func (r *unmaskRequest) verify(st *approval.Statement, v ledger.Verifiers) (seal
 	if err != nil {
 		return sealed, err
 	}
+	return r.verifyAbout(o, st, v)
+}
+
+// verifyAbout is verify for a statement whose objects were read.
+func (r *unmaskRequest) verifyAbout(o *unmaskObjects, st *approval.Statement, v ledger.Verifiers) (sealed time.Time, err error) {
 	commitment := r.row.Commitment()
 	if o.seal != hex.EncodeToString(commitment[:]) || st.Org != r.row.Org.String() {
 		return sealed, errors.New("the statement is about another seal")

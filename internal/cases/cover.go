@@ -93,6 +93,8 @@ type Subject struct {
 
 var uncovered = &Refusal{Code: Uncovered, Reason: "nothing covers this question", Hint: "ask for an authorisation: counterseal authorise request; a responder who cannot wait breaks the glass for 4 hours: counterseal glass break"}
 
+var aimed = &Refusal{Code: Aimed, Reason: "it is aimed at a protected channel", Hint: "nothing opens this; the overseer is told of the question"}
+
 // Covers says what covers a question that selects people: an authorisation of the case,
 // a glass that the asker broke in it, or a finding. An error says that it could not be
 // told; that nothing covers is an answer. The first use of a grant is stated before the
@@ -103,7 +105,7 @@ func (b *Book) Covers(ctx context.Context, by policy.Person, caseID string, q Qu
 		return c, nil
 	}
 	if q.Verdict.Protected {
-		c.no(&Refusal{Code: Aimed, Reason: "it is aimed at a protected channel", Hint: "nothing opens this; the overseer is told of the question"})
+		c.no(aimed)
 		return c, nil
 	}
 	q.Named = unique(q.Named)

@@ -277,24 +277,37 @@ func OpenInner(investigation *PrivateKey, info SealInfo, inner []byte) ([]byte, 
 
 // Escrow are the officers to whom keys are sealed so that the server cannot open
 // them again: a pair, a spare pair that can do the same without it, and where there is
-// one, a pair of an inspector's office, which opens without the organisation.
+// one, a pair of an inspector's office, which opens without the organisation, and one of a
+// duty host, which opens names and nothing else.
 type Escrow struct {
 	Epoch       int // of the officers, from 1
 	Main, Spare Pair
 	Inspector   Pair // zero: there is none
+	Duty        Pair // zero: there is none; for SealName alone
 }
 
+// known reports whether a pair has a key.
+func (p Pair) known() bool { return p.Investigation.k != nil || p.Oversight.k != nil }
+
 // Inspected reports whether an inspector's office has a pair.
-func (e *Escrow) Inspected() bool {
-	return e.Inspector.Investigation.k != nil || e.Inspector.Oversight.k != nil
-}
+func (e *Escrow) Inspected() bool { return e.Inspector.known() }
 
 // pairs are those who open a seal, each without the others.
 func (e *Escrow) pairs() []Pair {
+	out := []Pair{e.Main, e.Spare}
 	if e.Inspected() {
-		return []Pair{e.Main, e.Spare, e.Inspector}
+		out = append(out, e.Inspector)
 	}
-	return []Pair{e.Main, e.Spare}
+	return out
+}
+
+// named are those who open a sealed name.
+func (e *Escrow) named() []Pair {
+	out := e.pairs()
+	if e.Duty.known() {
+		out = append(out, e.Duty)
+	}
+	return out
 }
 
 // Sealed is one box of an escrow and who opens it.
@@ -312,10 +325,10 @@ func (e *Escrow) Check() error {
 		return errors.New("escrow: an epoch begins at 1")
 	}
 	seen := map[KeyID]bool{}
-	for _, p := range e.pairs() {
+	for _, p := range e.named() {
 		for _, k := range []PublicKey{p.Investigation, p.Oversight} {
 			if k.k == nil {
-				return errors.New("escrow: investigation, oversight and a spare of each are needed, and two keys of an inspector's office or none")
+				return errors.New("escrow: investigation, oversight and a spare of each are needed, and two keys of an inspector's office and of a duty host, or none")
 			}
 			if seen[k.id] {
 				return errors.New("escrow: two officers have one key")
@@ -329,12 +342,21 @@ func (e *Escrow) Check() error {
 // Seal gives two boxes of the secret, the second one for the spare pair, and a third one
 // where an inspector's office has a pair. The epoch of info is set here.
 func (e *Escrow) Seal(info SealInfo, secret []byte) ([]Sealed, error) {
+	return e.seal(e.pairs(), info, secret)
+}
+
+// SealName is Seal for a name: where there is a duty host, its pair has the last box.
+func (e *Escrow) SealName(info SealInfo, secret []byte) ([]Sealed, error) {
+	return e.seal(e.named(), info, secret)
+}
+
+func (e *Escrow) seal(to []Pair, info SealInfo, secret []byte) ([]Sealed, error) {
 	if err := e.Check(); err != nil {
 		return nil, err
 	}
 	info.Epoch = e.Epoch
 	var out []Sealed
-	for _, p := range e.pairs() {
+	for _, p := range to {
 		box, err := p.Seal(info, secret)
 		if err != nil {
 			return nil, err

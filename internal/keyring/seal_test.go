@@ -127,12 +127,30 @@ func TestTwoOffices(t *testing.T) {
 			t.Fatalf("box %d: opened %d times, %+v", b, opened, box)
 		}
 	}
+	// A duty host opens names and nothing else.
+	d := [2]*PrivateKey{keyPair(t), keyPair(t)}
+	at := *e
+	at.Duty = Pair{d[0].Public(), d[1].Public()}
+	if same, err := at.Seal(anInfo, []byte("segment key")); err != nil || len(same) != len(boxes) {
+		t.Fatalf("%d boxes, want %d: %v", len(same), len(boxes), err)
+	}
+	named, err := at.SealName(anInfo, []byte("a name"))
+	if err != nil || len(named) != len(boxes)+1 {
+		t.Fatalf("%d boxes, want %d: %v", len(named), len(boxes)+1, err)
+	}
+	last := named[len(boxes)]
+	if inner, err := OpenOuter(d[1], info, last.Box); err != nil {
+		t.Error(err)
+	} else if pt, err := OpenInner(d[0], info, inner); err != nil || string(pt) != "a name" {
+		t.Errorf("%q, %v", pt, err)
+	}
 	same := *e
 	same.Spare.Oversight = same.Main.Investigation
-	theirs, half := *e, *e
+	theirs, half, host := *e, *e, at
 	theirs.Inspector.Oversight = theirs.Main.Oversight
 	half.Inspector.Oversight = PublicKey{}
-	for name, bad := range map[string]*Escrow{"one key twice": &same, "an inspector with a key of the organisation": &theirs, "an inspector with one key": &half, "no spare": {Epoch: 1, Main: e.Main}, "no epoch": {Main: e.Main, Spare: e.Spare}} {
+	host.Duty.Oversight = host.Main.Oversight
+	for name, bad := range map[string]*Escrow{"one key twice": &same, "an inspector with a key of the organisation": &theirs, "an inspector with one key": &half, "a duty host with a key of an officer": &host, "no spare": {Epoch: 1, Main: e.Main}, "no epoch": {Main: e.Main, Spare: e.Spare}} {
 		if _, err := bad.Seal(anInfo, nil); err == nil {
 			t.Errorf("%s: sealed", name)
 		}

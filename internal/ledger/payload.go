@@ -66,6 +66,30 @@ func (l *Ledger) Payload(d Digest) ([]byte, error) { return ReadPayload(l.o.Dir,
 
 // ReadPayload reads a payload from the directory of a ledger that need not be open.
 func ReadPayload(dir string, d Digest) ([]byte, error) {
+	b, err := readSalted(dir, d)
+	if err != nil {
+		return nil, err
+	}
+	return b[saltLen:], nil
+}
+
+// SaltedPayload reads a payload with the salt before it, for somebody who is to check it
+// against its statement: Digest.Open.
+func (l *Ledger) SaltedPayload(d Digest) ([]byte, error) { return readSalted(l.o.Dir, d) }
+
+// Open gives the payload of a SaltedPayload, if it is the one of the digest.
+func (d Digest) Open(salted []byte) ([]byte, error) {
+	name, err := d.file()
+	if err != nil {
+		return nil, err
+	}
+	if !payloadHolds(name, salted) {
+		return nil, errors.New("the payload is another one than that of its statement")
+	}
+	return salted[saltLen:], nil
+}
+
+func readSalted(dir string, d Digest) ([]byte, error) {
 	name, err := d.file()
 	if err != nil {
 		return nil, err
@@ -80,7 +104,7 @@ func ReadPayload(dir string, d Digest) ([]byte, error) {
 	if !payloadHolds(name, b) {
 		return nil, fmt.Errorf("payload %s was changed", name)
 	}
-	return b[saltLen:], nil
+	return b, nil
 }
 
 // DropPayload destroys payload and salt. The statement stays. Dropping twice is no

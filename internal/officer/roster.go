@@ -20,7 +20,7 @@ const (
 	rosterVersion = "officers/v1"
 	maxRoster     = 64 << 10
 	maxOfficers   = 4
-	inspectors    = 2 // beside them, or none
+	pairs         = 2 // of an inspector's office beside them, or none, and of a duty host
 )
 
 // Appointed is an officer in office.
@@ -28,10 +28,11 @@ type Appointed struct {
 	*Card
 	Authority string // who appointed
 	Inspector bool   // of an inspector's office, which opens seals without the organisation
+	Duty      bool   // of a duty host, a machine that opens names at night: it decides on nothing
 }
 
 // Roster is who holds the two offices, one spare of each, and the two keys of an
-// inspector's office where there is one, as the server and every officer's machine know
+// inspector's office and of a duty host where there is one, as the server and every officer's machine know
 // it. It has public halves only.
 type Roster struct {
 	Epoch    int
@@ -49,6 +50,7 @@ type rosterFormLine struct {
 	ID        string `yaml:"id"`
 	Authority string `yaml:"authority"`
 	Inspector bool   `yaml:"inspector"`
+	Duty      bool   `yaml:"duty"`
 	Card      string `yaml:"card"`
 }
 
@@ -73,8 +75,8 @@ func ParseRoster(name string, data []byte) (*Roster, error) {
 	if f.Epoch < 1 {
 		return nil, fmt.Errorf("%s: epoch is a number from 1, one more whenever an officer changes", name)
 	}
-	if n := len(f.Officers); n != maxOfficers && n != maxOfficers+inspectors {
-		return nil, fmt.Errorf("%s: officers are four: investigation, oversight, and a spare of each; and two of an inspector's office, where there is one", name)
+	if n := len(f.Officers); n < maxOfficers || n > maxOfficers+2*pairs {
+		return nil, fmt.Errorf("%s: officers are four: investigation, oversight, and a spare of each; and two of an inspector's office and of a duty host, where there is one", name)
 	}
 	r := &Roster{Epoch: f.Epoch}
 	for i, o := range f.Officers {
@@ -89,7 +91,7 @@ func ParseRoster(name string, data []byte) (*Roster, error) {
 		if err := checkName(o.Authority); err != nil {
 			return nil, fmt.Errorf("%s: authority: %w", at, err)
 		}
-		r.Officers = append(r.Officers, Appointed{card, o.Authority, o.Inspector})
+		r.Officers = append(r.Officers, Appointed{card, o.Authority, o.Inspector, o.Duty})
 	}
 	if err := r.check(); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
@@ -98,19 +100,27 @@ func ParseRoster(name string, data []byte) (*Roster, error) {
 }
 
 func (r *Roster) check() error {
-	n := 0
+	inspectors, duty := 0, 0
 	for i, a := range r.Officers {
-		if a.Inspector {
-			if n++; a.Spare {
+		switch {
+		case a.Inspector && a.Duty:
+			return fmt.Errorf("officers[%d]: a duty host is of no inspector's office", i)
+		case a.Inspector:
+			if inspectors++; a.Spare {
 				return fmt.Errorf("officers[%d]: an inspector's office has two keys and no spare", i)
+			}
+		case a.Duty:
+			if duty++; a.Spare {
+				return fmt.Errorf("officers[%d]: a duty host has two keys and no spare", i)
 			}
 		}
 		for j, b := range r.Officers[:i] {
 			switch {
-			case a.Office == b.Office && a.Spare == b.Spare && a.Inspector == b.Inspector:
+			case a.Office == b.Office && a.Spare == b.Spare && a.Inspector == b.Inspector && a.Duty == b.Duty:
 				return fmt.Errorf("officers[%d] and [%d] hold one office; each has one officer and one spare", j, i)
 			case a.Sign.Equal(b.Sign) || a.Seal.ID() == b.Seal.ID():
 				return fmt.Errorf("officers[%d] and [%d] have one key", j, i)
+			case a.Duty || b.Duty: // a machine, whoever runs it
 			case a.Inspector != b.Inspector && same(a.Name, b.Name):
 				return fmt.Errorf("officers[%d] and [%d] are one person, and one is of an inspector's office", j, i)
 			case a.Inspector != b.Inspector && same(a.Authority, b.Authority):
@@ -125,8 +135,13 @@ func (r *Roster) check() error {
 			}
 		}
 	}
-	if n != len(r.Officers)-maxOfficers {
-		return errors.New("two officers are of an inspector's office, or none")
+	switch {
+	case inspectors != 0 && inspectors != pairs:
+		return errors.New("beside the four officers two are of an inspector's office, or none")
+	case duty != 0 && duty != pairs:
+		return errors.New("beside the four officers two keys are of a duty host, or none")
+	case len(r.Officers)-inspectors-duty != maxOfficers:
+		return errors.New("four officers are investigation, oversight, and a spare of each, beside those of an inspector's office and of a duty host")
 	}
 	return nil
 }
@@ -151,6 +166,19 @@ func (r *Roster) Find(id string) *Appointed {
 	return nil
 }
 
+// Duty gives the ids of the cards of a duty host, empty where there is none.
+func (r *Roster) Duty() (investigation, oversight string) {
+	for _, a := range r.Officers {
+		switch {
+		case a.Duty && a.Office == Investigation:
+			investigation = a.ID()
+		case a.Duty:
+			oversight = a.ID()
+		}
+	}
+	return investigation, oversight
+}
+
 // Voter is the officer of a key id as internal/approval knows one. Those of an inspector's
 // office decide on nothing of the organisation: VoterFor has what they decide on.
 func (r *Roster) Voter(id string) (approval.Officer, error) { return r.VoterFor(id, "") }
@@ -164,6 +192,9 @@ func (r *Roster) VoterFor(id, action string) (approval.Officer, error) {
 	a := r.Find(id)
 	if a == nil {
 		return approval.Officer{}, errors.New("no officer of the roster has this key")
+	}
+	if a.Duty {
+		return approval.Officer{}, errors.New("a duty host opens what a warrant lets it, and decides on nothing")
 	}
 	if a.Inspector {
 		if !slices.Contains(opening, action) {
@@ -182,6 +213,8 @@ func (r *Roster) Escrow() *keyring.Escrow {
 		switch {
 		case a.Inspector:
 			p = &e.Inspector
+		case a.Duty:
+			p = &e.Duty
 		case a.Spare:
 			p = &e.Spare
 		}

@@ -64,7 +64,9 @@ const (
 	People = "people" // covered by an authorisation, a grant or a broken glass
 	// Inspecting is a look of an inspector's office: it is counted, and nobody else reviews it.
 	Inspecting = "inspector"
-	Wide       = "wide" // it lists people by what they did and nothing covers it: counts, or findings
+	// Night is a name that was asked for at night, under a warrant of two offices.
+	Night = "night"
+	Wide  = "wide" // it lists people by what they did and nothing covers it: counts, or findings
 )
 
 // The outcomes of a review.
@@ -156,8 +158,9 @@ type look struct {
 	path, query                         string
 }
 
-// kinds are the statements of whether somebody watches: few, and all are read.
-var kinds = []string{"oversight.heartbeat", "oversight.silent", "oversight.back"}
+// kinds are the statements of whether somebody watches, and of names that were asked for at
+// night: few, and all are read.
+var kinds = []string{"oversight.heartbeat", "oversight.silent", "oversight.back", "duty.asked", "duty.opened"}
 
 // Open reads a Book from the ledger: of the looks those that wait, and those of the last
 // days, Kept.
@@ -195,6 +198,18 @@ func (b *Book) load(ctx context.Context) error {
 			return fmt.Errorf("reading %s: %w", kind, err)
 		}
 		all = append(all, facts...)
+		for i := range facts {
+			if kind != "duty.asked" {
+				break
+			}
+			review, ok, err := b.o.Statements.Fact(ctx, "look.reviewed", facts[i].Key)
+			if err != nil {
+				return fmt.Errorf("reading a review: %w", err)
+			}
+			if ok {
+				all = append(all, review)
+			}
+		}
 	}
 	slices.SortFunc(all, func(x, y state.Fact) int { return cmp.Compare(x.Index, y.Index) })
 	b.looks, b.heard, b.begun, b.quiet, b.turn = map[string]*look{}, map[string]state.Fact{}, time.Time{}, nil, 0
@@ -256,9 +271,15 @@ func (b *Book) fold(f *state.Fact) {
 		if json.Unmarshal(f.Detail, &d) != nil || d.Look != Wide {
 			d.Look = People
 		}
-		if b.looks[f.Key] == nil {
-			b.looks[f.Key] = &look{id: f.Key, index: f.Index, at: f.Time, actor: f.Actor, office: d.Office, act: d.Act, selects: d.Selects,
-				caseID: d.Case, purpose: d.Purpose, cover: d.Cover, coveredBy: d.CoveredBy, kind: d.Look, question: d.Question}
+		b.looked(f, &d)
+	case "duty.asked":
+		var d servedDetail
+		_ = json.Unmarshal(f.Detail, &d)
+		d.Look, d.CoveredBy = Night, Night
+		b.looked(f, &d)
+	case "duty.opened":
+		if l := b.looks[f.Key]; l != nil {
+			l.answered, l.rows, l.people = true, 1, 1
 		}
 	case "look.answered":
 		var d answeredDetail
@@ -288,6 +309,14 @@ func (b *Book) fold(f *state.Fact) {
 		if f.Index >= b.turn {
 			b.quiet, b.turn = nil, f.Index
 		}
+	}
+}
+
+// looked puts a look into the queue.
+func (b *Book) looked(f *state.Fact, d *servedDetail) {
+	if b.looks[f.Key] == nil {
+		b.looks[f.Key] = &look{id: f.Key, index: f.Index, at: f.Time, actor: f.Actor, office: d.Office, act: d.Act, selects: d.Selects,
+			caseID: d.Case, purpose: d.Purpose, cover: d.Cover, coveredBy: d.CoveredBy, kind: d.Look, question: d.Question}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/counterseal/counterseal/internal/duty"
 	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/policy"
 	"github.com/counterseal/counterseal/internal/state"
@@ -111,7 +112,8 @@ const (
 	Repeated = "repeated" // 3 looks at one token in 14 days by one person without a case
 	Crowded  = "crowded"  // 5 people looked at one token in 14 days
 	OffHours = "off-hours"
-	Unread   = "unread" // its question is not kept
+	Unread   = "unread"  // its question is not kept
+	Overdue  = "overdue" // a name of the night that was not reviewed in time: no other one is opened
 )
 
 // Look is a row of the queue.
@@ -197,6 +199,9 @@ func (b *Book) marks(looks []*look) map[string][]string {
 	for _, l := range looks {
 		if l.about.Person == "" {
 			mark(l, Unread)
+		}
+		if l.kind == Night && l.outcome == "" && !b.now().Before(duty.Due(l.at)) {
+			mark(l, Overdue)
 		}
 		if b.offHours(l.at) {
 			mark(l, OffHours)

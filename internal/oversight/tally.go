@@ -61,7 +61,7 @@ func NewTally(from, to time.Time) *Tally {
 // tallied are the kinds that a Tally looks into, without a statement before the period.
 // What an inspector's office did is counted under insides, and nowhere else.
 var tallied = map[string]string{
-	"grant.opened": "grants", "glass.broken": "glasses", "unmask.approved": "names-opened", "hold.placed": "holds-placed",
+	"grant.opened": "grants", "glass.broken": "glasses", "hold.placed": "holds-placed",
 	"hold.released": "holds-released", "destruction.done": "destructions", "package.made": "packages", "containment.ordered": "containments", "question.reported": "reported",
 	"notice.postponed": "notices-postponed", "complaint.received": "complaints", "complaint.closed": "complaints-closed",
 }
@@ -134,6 +134,14 @@ func (t *Tally) Add(index uint64, s ledger.Statement) {
 	case "channels.approved":
 		if within {
 			t.channels(&s)
+		}
+	case "unmask.approved", "duty.asked": // what was let be opened
+		if within {
+			var d struct {
+				Inspector bool `json:"inspector"`
+			}
+			_ = json.Unmarshal(s.Detail, &d)
+			t.count(whose("names-opened", d.Inspector), "way", map[bool]string{true: "at-night", false: "two-officers"}[s.Kind == "duty.asked"])
 		}
 	case "oversight.silent":
 		var d silentDetail
@@ -285,7 +293,7 @@ var names = []struct {
 	{"ended", []string{"reason"}, nil},
 	{"grants", nil, nil},
 	{"glasses", nil, nil},
-	{"names-opened", nil, nil},
+	{"names-opened", []string{"way"}, nil},
 	{"holds-placed", nil, nil},
 	{"holds-released", nil, nil},
 	{"destructions", nil, nil},

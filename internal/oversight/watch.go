@@ -287,7 +287,7 @@ func (b *Book) signer(raw []byte, signed *approval.Signed) (key string, err erro
 		return "", bad
 	}
 	who := roster.Find(signed.Key)
-	if who == nil || who.Office != officer.Oversight || who.Inspector {
+	if who == nil || who.Office != officer.Oversight || who.Inspector || who.Duty {
 		return "", bad
 	}
 	sig, err := base64.RawURLEncoding.Strict().DecodeString(signed.Signature)

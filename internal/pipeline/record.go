@@ -283,6 +283,9 @@ func (p *Pipeline) Officers(ctx context.Context, r *officer.Roster) error {
 			if o.Inspector {
 				detail["inspector"] = true
 			}
+			if o.Duty {
+				detail["duty"] = true
+			}
 			if _, err := p.recorder.Record(ctx, attest.Act{Kind: "officer.enrolled", Actor: attest.System, Subject: []string{id}, Detail: detail}); err != nil {
 				return err
 			}

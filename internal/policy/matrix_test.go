@@ -81,7 +81,7 @@ func load(t testing.TB) *Set {
 var tried = []Context{{}, {Grant: "covers"}, {Finding: true}, {Authorisation: "covers"}}
 
 // words are what comes of it, in that order.
-var words = map[string]string{"yyyy": "yes", "nnnn": "no", "nnny": "auth", "nyny": "auth, grant", "nnyy": "auth, finding"}
+var words = map[string]string{"yyyy": "yes", "nnnn": "no", "nnny": "auth", "nynn": "grant", "nyny": "auth, grant", "nnyy": "auth, finding"}
 
 // cellOf says in the words of the table what a set answers without anything, with a
 // grant, by findings alone, and with an authorisation.

@@ -23,7 +23,7 @@ const (
 	maxName    = 64 << 10 // a longer identity is no name, and stays without a seal
 	maxRow     = 512 << 10
 	boxes      = 2 // the officers in office, and their spares
-	maxBoxes   = 3 // and those of an inspector's office
+	maxBoxes   = 4 // and those of an inspector's office, and of a duty host
 )
 
 // Identity is what a token stands for: the text of which it is made.
@@ -127,7 +127,7 @@ func Seal(e *keyring.Escrow, org uuid.UUID, token event.Token, id Identity) (*Ro
 		return nil, err
 	}
 	defer clear(plain)
-	sealed, err := e.Seal(info(org, token), plain)
+	sealed, err := e.SealName(info(org, token), plain)
 	if err != nil {
 		return nil, err
 	}

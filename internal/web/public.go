@@ -78,7 +78,7 @@ var totals = [][3]string{
 	{"decisions", "Decisions on them", "by people of another chain of command"},
 	{"grants", "Opened by a finding", "to a responder, and reviewed afterwards"},
 	{"glasses", "Broken glasses", "looks that could not wait for a decision, reviewed afterwards"},
-	{"names-opened", "Names opened", "by two officers together"},
+	{"names-opened", "Names opened", "by two officers together, or at night by a host under their warrant"},
 	{"holds-placed", "Holds placed", "evidence kept from destruction"},
 	{"holds-released", "Holds released", ""},
 	{"destructions", "Destructions", "of keys whose time was over"},
@@ -101,6 +101,7 @@ var divisions = [][3]string{
 	{"decisions", "decision", "Decisions on authorisations"},
 	{"decisions", "speed", "Decisions, by how soon after the request"},
 	{"inspector-decisions", "decision", "Decisions of inspectors' offices"},
+	{"names-opened", "way", "Names opened, by which way"},
 	{"ended", "reason", "Authorisations that ended, by why"},
 	{"complaints-closed", "outcome", "Complaints, by what an overseer found"},
 }
@@ -108,6 +109,7 @@ var divisions = [][3]string{
 // valueWords says values in words.
 var valueWords = map[string]string{
 	"*": "others, not told apart", "authorisation": "an authorisation", "grant": "a finding", "glass": "a broken glass",
+	"two-officers": "by two officers", "at-night": "at night, by a host under their warrant",
 	"waiting": "not reviewed yet", "person": "somebody by name", "reverse": "people by what they did", "person+reverse": "both",
 	"approve": "approved", "refuse": "refused", "under-60-seconds": "under 60 seconds", "a-minute-or-more": "a minute or more",
 	"upheld": "right", "partly": "right in part", "unfounded": "nothing wrong", "elsewhere": "another office is competent",

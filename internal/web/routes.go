@@ -68,6 +68,7 @@ func (s *Server) routes() []route {
 var actions = map[string]string{
 	"unlock.approve": "approval.bring",
 	"unmask.approve": "approval.bring",
+	"duty.approve":   "approval.bring",
 	"hold.release":   "approval.bring",
 	"rules.waiting":  "rules.list",
 	"channels.show":  "channels.list",
@@ -80,7 +81,7 @@ var actions = map[string]string{
 // judging are the acts that decide by themselves, with what they are about: prove calls
 // JudgeRecord before it shows a record, and the others are decided in internal/cases and
 // closed with Judged.
-var judging = map[string]bool{"prove": true, "authorise": true, "authorise.end": true, "grant.review": true, "unmask.request": true, "look.review": true, "oversight.heartbeat": true, "rules.approve": true, "channels.approve": true}
+var judging = map[string]bool{"prove": true, "authorise": true, "authorise.end": true, "grant.review": true, "unmask.request": true, "duty.ask": true, "look.review": true, "oversight.heartbeat": true, "rules.approve": true, "channels.approve": true}
 
 // onMachine are the acts that name files on this machine: by the socket alone.
 var onMachine = map[string]bool{"package.create": true}
