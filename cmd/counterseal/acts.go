@@ -15,6 +15,9 @@ func (s *server) acts() map[string]web.Act {
 		"unmask.request": s.unmaskRequest,
 		"unmask.approve": s.unmaskApprove,
 		"unmask.check":   s.unmaskCheck,
+		"name.request":   s.nameRequest,
+		"name.approve":   s.nameApprove,
+		"name.ask":       s.nameAnswered,
 
 		"duty.warrant": s.dutyWarrant,
 		"duty.approve": s.dutyApprove,

@@ -84,6 +84,10 @@ func (s *server) openGate(ctx context.Context) error {
 	var err error
 	s.aliases, err = alias.Open(alias.Options{
 		Path: filepath.Join(s.cfg.Data, "state", "aliases.db"), Now: s.now, MAC: s.pipe.AliasMAC,
+		Joined: func(ctx context.Context, caseID string) (func(string) string, error) {
+			joined, err := s.cases.Joined(ctx, caseID)
+			return joined.One, err
+		},
 	})
 	if err != nil {
 		return err

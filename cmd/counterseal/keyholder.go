@@ -35,6 +35,7 @@ func newKeyholder(env *environment) *cobra.Command {
 
 func newKeyholderInit(env *environment) *cobra.Command {
 	var dir, data, org, directory, officers, pass string
+	var ledger keyholder.Witnesses
 	var clear bool
 	cmd := &cobra.Command{
 		Use:   "init --dir DIR (--data DATA | --org ID)",
@@ -52,8 +53,13 @@ func newKeyholderInit(env *environment) *cobra.Command {
 			if (data == "") == (org == "") {
 				return usage("one of --data and --org says whose names are asked")
 			}
-			s := keyholder.Setup{FirstEpoch: 1}
+			s := keyholder.Setup{FirstEpoch: 1, Ledger: ledger}
 			var err error
+			if ledger.Log != "" {
+				if _, err := holderLedger(ledger); err != nil {
+					return err
+				}
+			}
 			if data != "" {
 				if err := keyholder.Apart(dir, data); err != nil {
 					return usage("--dir: %v", err)
@@ -99,7 +105,10 @@ func newKeyholderInit(env *environment) *cobra.Command {
 	cmd.Flags().StringVar(&data, "data", "", "data `directory` on this machine")
 	cmd.Flags().StringVar(&org, "org", "", "`id` of the data directory on another machine")
 	cmd.Flags().StringVar(&directory, "directory", "", "`file` that joins the names of one person (directory/v1)")
-	cmd.Flags().StringVar(&officers, "officers", "", "`file` of the officers whose capabilities count (officers/v1)")
+	cmd.Flags().StringVar(&officers, "officers", "", "`file` of the officers who let names be asked for (officers/v1); without it and the keys of the ledger nobody does")
+	cmd.Flags().StringVar(&ledger.Log, "log", "", "`vkey` of the ledger, known from elsewhere")
+	cmd.Flags().StringArrayVar(&ledger.Witnesses, "witness", nil, "`vkey` of a witness; repeats")
+	cmd.Flags().IntVar(&ledger.Threshold, "threshold", 0, "how many witnesses must have cosigned (default all that are named)")
 	cmd.Flags().StringVar(&pass, "passphrase-file", "", "`file` with the passphrase of its keys")
 	cmd.Flags().BoolVar(&clear, "no-passphrase", false, "leave the keys readable to whoever reads the folder")
 	return cmd
@@ -185,7 +194,7 @@ func (f *keyholderServe) run(ctx context.Context, env *environment) (err error) 
 	if f.child {
 		pass = keyring.PassphraseFrom(f.pass)
 	}
-	h, err := openHolder(ctx, f.dir, keyholder.Options{Passphrase: pass, Log: newLog(env.stderr, false)})
+	h, err := openHolder(ctx, f.dir, keyholder.Options{Passphrase: pass, Log: newLog(env.stderr, false), Ledger: holderLedger})
 	if err != nil {
 		return err
 	}
@@ -248,7 +257,8 @@ func newKeyholderRotate(env *environment) *cobra.Command {
 		Use:   "rotate --dir DIR",
 		Short: "Begin a new epoch of tokens, after stopping the key holder",
 		Long: "Rotate makes a new key. A server takes it at its next start: from then on one person has\n" +
-			"another token, and nothing here links the two. Tokens of before stay as they are.",
+			"another token. Tokens of before stay as they are. Two officers join them for one person in\n" +
+			"one case: counterseal name.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := need(cmd, "dir"); err != nil {

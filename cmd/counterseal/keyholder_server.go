@@ -255,20 +255,26 @@ func (s *server) startHolder(ctx context.Context, c keyholderConfig, o serverOpt
 		dir := c.Dir
 		return func(ctx context.Context) (net.Conn, error) { return dialUnix(ctx, dir, "ingest.sock") }, p.close, nil
 	}
-	h, err := openHolder(ctx, c.Dir, keyholder.Options{Passphrase: keyring.PassphraseFrom(c.PassphraseFile), Log: s.log, Now: s.now})
+	h, err := openHolder(ctx, c.Dir, keyholder.Options{Passphrase: keyring.PassphraseFrom(c.PassphraseFile), Log: s.log, Now: s.now, Ledger: holderLedger})
 	if err != nil {
 		return nil, nil, err
+	}
+	q, err := unixSocket(c.Dir, "question.sock")
+	if err != nil {
+		return nil, nil, errors.Join(err, h.Close())
 	}
 	l := newPipeListener()
 	run, cancel := context.WithCancel(context.Background())
 	var group sync.WaitGroup
-	var serr error
+	var serr, qerr error
 	group.Go(func() { serr = h.Ingest(run, l) })
+	group.Go(func() { qerr = h.Questions(run, q) })
 	group.Go(func() { h.Watch(run) }) // ends without an error
 	return l.dial, func() error {
 		cancel()
 		group.Wait()
-		return errors.Join(serr, h.Close())
+		os.Remove(filepath.Join(c.Dir, "run", "question.sock"))
+		return errors.Join(serr, qerr, h.Close())
 	}, nil
 }
 

@@ -664,6 +664,7 @@ func TestHolderOnAnotherHost(t *testing.T) {
 	layPair(t, root, "holder", "127.0.0.1")
 	layPair(t, root, "server", "server")
 	layPair(t, root, "stranger", "stranger")
+	layPair(t, root, "asker", "asker")
 	if err := layAgency(root, "http: off\nreserve: 16MiB\nmemory: 64MiB\nkeyholder: {address: \"127.0.0.1:1\", cert: server.crt, key: server.key, ca: holder.crt}\n"); err != nil {
 		t.Fatal(err)
 	}
@@ -686,7 +687,7 @@ func TestHolderOnAnotherHost(t *testing.T) {
 	done := make(chan int, 1)
 	go func() {
 		done <- run(ctx, &environment{stdin: strings.NewReader(""), stdout: out, stderr: out}, []string{"keyholder", "serve", "--dir", dir, "--listen", "127.0.0.1:0",
-			"--tls-cert", at("holder.crt"), "--tls-key", at("holder.key"), "--client-ca", at("server.crt")})
+			"--tls-cert", at("holder.crt"), "--tls-key", at("holder.key"), "--client-ca", at("server.crt"), "--question-listen", "127.0.0.1:0", "--question-client-ca", at("asker.crt")})
 	}()
 	defer func() {
 		cancel()
@@ -703,6 +704,22 @@ func TestHolderOnAnotherHost(t *testing.T) {
 		t.Error(text)
 	}
 	stop()
+	// Questions have a door of their own: the server's certificate does not open it.
+	questions := askedHolder{address: out.after(t, "question  "), cert: at("asker.crt"), key: at("asker.key"), ca: at("holder.crt")}
+	if err := askAt(t, questions); !errors.Is(err, keyholder.ErrRoster) {
+		t.Error(err)
+	}
+	for name, change := range map[string]func(*askedHolder){
+		"the server":            func(h *askedHolder) { h.cert, h.key = at("server.crt"), at("server.key") },
+		"another holder":        func(h *askedHolder) { h.ca = at("stranger.crt") },
+		"at the door of ingest": func(h *askedHolder) { h.address = cfg.Keyholder.Address },
+	} {
+		h := questions
+		change(&h)
+		if err := askAt(t, h); !errors.Is(err, keyholder.ErrAway) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 	for name, k := range map[string]keyholderConfig{
 		"a stranger":     {Address: cfg.Keyholder.Address, Cert: at("stranger.crt"), Key: at("stranger.key"), CA: at("holder.crt")},
 		"another holder": {Address: cfg.Keyholder.Address, Cert: at("server.crt"), Key: at("server.key"), CA: at("stranger.crt")},
@@ -716,6 +733,16 @@ func TestHolderOnAnotherHost(t *testing.T) {
 			t.Errorf("%s was answered", name)
 		}
 	}
+}
+
+// askAt asks a question that nobody approved: who is let in hears that.
+func askAt(t *testing.T, h askedHolder) error {
+	t.Helper()
+	dial, err := h.dial(config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keyholder.Ask(t.Context(), dial, []byte("{}"), make([]byte, keyholder.SaltSize), []keyholder.Spoken{{Category: "person", Text: "alice"}})
 }
 
 // layPair writes a certificate that signs itself, and its key.

@@ -15,6 +15,7 @@ import (
 	"github.com/counterseal/counterseal/internal/durable"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/evidence"
+	"github.com/counterseal/counterseal/internal/keyholder"
 	"github.com/counterseal/counterseal/internal/officer"
 )
 
@@ -146,6 +147,15 @@ func newOfficerSign(env *environment) *cobra.Command {
 				d = approval.Refuse
 			}
 			showStatement(env, s)
+			var k *officer.Key
+			if s.Action == keyholder.Action { // whom it is about only the officer's key opens
+				if k, err = openKey(env, key, pass); err != nil {
+					return err
+				}
+				if err := showNames(env, args[0], k); err != nil {
+					return err
+				}
+			}
 			if !yes {
 				fmt.Fprintf(env.stdout, "To %s this, type %s: ", d, d)
 				line, err := bufio.NewReader(env.stdin).ReadString('\n')
@@ -153,9 +163,10 @@ func newOfficerSign(env *environment) *cobra.Command {
 					return &exitError{code: exitRefused, err: errors.New("nothing was signed")}
 				}
 			}
-			k, err := openKey(env, key, pass)
-			if err != nil {
-				return err
+			if k == nil {
+				if k, err = openKey(env, key, pass); err != nil {
+					return err
+				}
 			}
 			signed, err := k.Sign(d, []byte(statement))
 			if err != nil {

@@ -152,12 +152,18 @@ func (s *server) packageCreate(ctx context.Context, actor string, body []byte) (
 		}
 		r.Recipients = append(r.Recipients, to)
 	}
+	joined, err := s.cases.Joined(ctx, web.AskerOf(ctx).Case)
+	if err != nil {
+		return nil, err
+	}
 	for _, p := range q.People {
 		token, err := s.web.Meant(ctx, p)
 		if err != nil {
 			return nil, err
 		}
-		r.People = append(r.People, event.Token(token))
+		for _, t := range joined.All(token) {
+			r.People = append(r.People, event.Token(t))
+		}
 	}
 	due, err := time.Parse(time.DateOnly, q.Due)
 	if err != nil {
@@ -215,6 +221,9 @@ func (s *server) packageCreate(ctx context.Context, actor string, body []byte) (
 	asked, err := query.Parse(q.Query)
 	if err != nil {
 		return nil, web.BadRequest(err.Error(), "see: counterseal search --help")
+	}
+	if asked, err = s.web.Joined(ctx, asked); err != nil {
+		return nil, err
 	}
 	if asked, r.Scope.From, r.Scope.To, err = s.web.JudgeExport(ctx, asked, r.Scope.From, r.Scope.To); err != nil {
 		return nil, err

@@ -32,6 +32,9 @@ func readStatement(path string) (string, *approval.Statement, error) {
 	if u, s, err := parseUnmask(b); err == nil {
 		return u.Statement, s, nil
 	}
+	if r, s, err := parseNameRequest(b); err == nil {
+		return r.Statement, s, nil
+	}
 	u, s, err := parseRequest(b)
 	if err != nil {
 		return "", nil, fmt.Errorf("%s: %w", path, err)

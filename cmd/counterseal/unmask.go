@@ -166,7 +166,7 @@ func (s *server) unmaskRequest(ctx context.Context, actor string, body []byte) (
 	if err := s.namesLeft(ctx, a.Case, cover); err != nil {
 		return nil, err
 	}
-	row, proof, err := s.findSeal(ctx, token)
+	row, proof, err := s.sealOf(ctx, a.Case, token)
 	if err != nil {
 		return nil, err
 	}
@@ -231,6 +231,21 @@ func (s *server) sealedRequest(ctx context.Context, row *vault.Row, proof *vault
 	return &r, nil
 }
 
+// sealOf finds what is sealed of a person of a case: of their newest token that has a seal.
+func (s *server) sealOf(ctx context.Context, caseID, token string) (row *vault.Row, proof *vault.Proof, err error) {
+	joined, err := s.cases.Joined(ctx, caseID)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, t := range joined.All(token) {
+		var none *web.Refused
+		if row, proof, err = s.findSeal(ctx, t); !errors.As(err, &none) {
+			break
+		}
+	}
+	return row, proof, err
+}
+
 // mayAskName asks the policies, and for an authorisation of the case.
 func (s *server) mayAskName(ctx context.Context, a web.Asker, token string) (cover cases.Cover, err error) {
 	decide := web.DecideBy(func() *policy.Set { return s.force.Load().policy })
@@ -293,7 +308,7 @@ type unmaskApproved struct {
 	Statement string `json:"statement"`
 }
 
-// askedFor gives what a request that was approved is about.
+// askedFor gives what a request for a name that was approved is about.
 func (s *server) askedFor(ctx context.Context, d *unmaskApproved) (*unmaskObjects, error) {
 	st, err := attest.Requested(ctx, s.pipe.Recorder(), d.Request, d.Statement)
 	if err != nil {
@@ -521,12 +536,5 @@ func (r *receipt) approved(st *approval.Statement, statement []byte, v ledger.Ve
 	if err != nil {
 		return err
 	}
-	var d unmaskApproved
-	if json.Unmarshal(leaf.Detail, &d) != nil || d.Case != st.Case || d.Minutes != st.Minutes {
-		return errors.New("the receipt is of another case or time")
-	}
-	if !now.Before(leaf.Time.Add(st.Grant())) {
-		return errors.New("the time of this approval is over")
-	}
-	return nil
+	return inTime(leaf, st, now)
 }

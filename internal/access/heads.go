@@ -31,7 +31,11 @@ func (h *Heads) Row(fields iter.Seq2[string, string], o Options) {
 			if from < 0 {
 				break
 			}
-			switch token := string(rest[from:to]); event.TokenKind(token[0]) {
+			token := string(rest[from:to])
+			if o.Joined != nil {
+				token = o.Joined(token)
+			}
+			switch event.TokenKind(token[0]) {
 			case event.Device, event.Address:
 				machines = append(machines, token)
 			default:

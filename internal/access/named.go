@@ -255,7 +255,7 @@ func (c *confiner) pinned(field, s string) bool {
 		return false
 	}
 	c.left--
-	own := judge{o: Options{Known: c.o.Known, Shared: c.o.Shared}}
+	own := judge{o: Options{Known: c.o.Known, Shared: c.o.Shared, Joined: c.o.Joined}}
 	own.value(field, plainGap(s))
 	if len(own.seen) == 0 || own.v.Many {
 		return false
@@ -275,7 +275,7 @@ func Canonical(field, value string, o Options) (id Identity, ok bool) {
 	if r := roleOf(field); r&(person|device|session) == 0 {
 		return Identity{}, false
 	}
-	own := judge{o: Options{Known: o.Known, Shared: o.Shared}}
+	own := judge{o: Options{Known: o.Known, Shared: o.Shared, Joined: o.Joined}}
 	own.value(field, plainGap(value))
 	if len(own.seen) != 1 || own.v.Many {
 		return Identity{}, false

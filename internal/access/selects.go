@@ -182,6 +182,9 @@ type Options struct {
 	// Shared reports an account, host or address that the registry knows to belong to
 	// no single user: a server, a service account.
 	Shared func(text string) bool
+	// Joined gives the one token by which a case knows somebody of whom it knows several;
+	// any other token as it is.
+	Joined func(token string) string
 }
 
 // Question is one form of asking.
@@ -685,6 +688,9 @@ func (j *judge) hits(field string, hits []hit) {
 		if h.who == ByHome && wellKnown(h.id) {
 			continue
 		}
+		if h.who == ByToken && j.o.Joined != nil {
+			h.id = j.o.Joined(h.id)
+		}
 		j.person(field, h.who, h.key(), "names one user ("+string(h.who)+")")
 	}
 }
@@ -914,7 +920,7 @@ func (j *judge) pins(field string, p query.Pattern) int {
 	if r := roleOf(field); !literal || r&(person|device|session) == 0 || r&content != 0 {
 		return 0
 	}
-	own := judge{o: Options{Known: j.o.Known, Shared: j.o.Shared}}
+	own := judge{o: Options{Known: j.o.Known, Shared: j.o.Shared, Joined: j.o.Joined}}
 	own.value(field, plainGap(t))
 	if len(own.seen) == 1 && !own.v.Many {
 		return 1

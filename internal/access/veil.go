@@ -105,7 +105,7 @@ func Somebody(class, field, value string, o Options) bool {
 	if r&(person|device|session) == 0 || r&(person|session) == 0 && (class == "" || class == "0") {
 		return false
 	}
-	j := judge{o: Options{Known: o.Known, Shared: o.Shared}}
+	j := judge{o: Options{Known: o.Known, Shared: o.Shared, Joined: o.Joined}}
 	j.value(field, plainGap(value))
 	return j.v.Class.Has(Person)
 }

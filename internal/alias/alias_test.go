@@ -707,3 +707,47 @@ func ascii(r rune) rune {
 	}
 	return r
 }
+
+// TestJoined: a case that joins tokens shows one alias for them, in answers too, and turns
+// back what it showed before; others show two.
+func TestJoined(t *testing.T) {
+	o := options(t)
+	newest, older := token(event.Person, 1), token(event.Person, 2)
+	on := false
+	o.Joined = func(_ context.Context, caseID string) (func(string) string, error) {
+		if caseID == "C-13" {
+			return nil, errors.New("not now")
+		}
+		return func(t string) string {
+			if on && caseID == "C-7" && t == older {
+				return newest
+			}
+			return t
+		}, nil
+	}
+	b := open(t, o)
+	c, other := Scope{Case: "C-7"}, Scope{Case: "C-8"}
+	first := show(t, b, c, older)
+	on = true
+	want := show(t, b, c, newest)
+	if got := show(t, b, c, older); got != want || got == first {
+		t.Errorf("shown as %q and %q", got, want)
+	}
+	var out bytes.Buffer
+	w := b.Writer(t.Context(), &out, c)
+	if _, err := fmt.Fprintf(w, "%s %s", older, newest); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil || out.String() != want+" "+want {
+		t.Errorf("%q, %v", out.String(), err)
+	}
+	if r := resolve(t, b, c, first+" "+want); r.Text != older+" "+newest || r.Unknown != 0 {
+		t.Error("an alias of before is not turned back")
+	}
+	if show(t, b, other, older) == show(t, b, other, newest) {
+		t.Error("another case joins them")
+	}
+	if _, err := b.Writer(t.Context(), &out, Scope{Case: "C-13"}).Write([]byte("x")); err == nil {
+		t.Error("written without knowing whom the case joins")
+	}
+}

@@ -42,8 +42,11 @@ type Options struct {
 	// MAC is HMAC-SHA256 under a lasting key that serves nothing else. It is called by many
 	// at once.
 	MAC  func(msg []byte) [32]byte
-	Path string           // the SQLite file; its folder is made
-	Now  func() time.Time // nil: time.Now
+	Path string // the SQLite file; its folder is made
+	// Joined gives, for a case, the one token by which it shows somebody of whom it knows
+	// several, and any other as it is. nil: no case joins any.
+	Joined func(ctx context.Context, caseID string) (func(token string) string, error)
+	Now    func() time.Time // nil: time.Now
 }
 
 // Book knows the aliases that were shown.
@@ -52,9 +55,10 @@ type Options struct {
 // thousand wait, when a Writer is closed, at Flush and at Close. A crash before costs that
 // it must be shown again.
 type Book struct {
-	mac  func([]byte) [32]byte
-	now  func() time.Time
-	rows int // maxRows; tests take less
+	mac    func([]byte) [32]byte
+	now    func() time.Time
+	joined func(context.Context, string) (func(string) string, error)
+	rows   int // maxRows; tests take less
 
 	mu      sync.Mutex // guards what follows, and is held while the file is read or written
 	db      *sql.DB
@@ -102,7 +106,7 @@ func Open(o Options) (*Book, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Book{mac: o.MAC, now: o.Now, rows: maxRows, db: db, pages: map[[32]byte]*page{}, pruned: noDay}
+	b := &Book{mac: o.MAC, now: o.Now, joined: o.Joined, rows: maxRows, db: db, pages: map[[32]byte]*page{}, pruned: noDay}
 	if err := b.room(context.Background()); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -176,7 +180,19 @@ func (b *Book) Show(ctx context.Context, s Scope, token string) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	return b.show(ctx, p, token)
+	one, err := b.one(ctx, s)
+	if err != nil {
+		return "", err
+	}
+	return b.show(ctx, p, one(token))
+}
+
+// one is what a scope makes of a token before it shows it.
+func (b *Book) one(ctx context.Context, s Scope) (func(string) string, error) {
+	if b.joined == nil || s.Case == "" {
+		return func(token string) string { return token }, nil
+	}
+	return b.joined(ctx, s.Case)
 }
 
 // showing is the place of a scope in which aliases may be shown now. A day to come is

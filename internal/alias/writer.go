@@ -28,14 +28,16 @@ type writer struct {
 	book  *Book
 	to    io.Writer
 	place place
-	seen  map[string]string // aliases by token, so that repeats cost no lock
-	held  []byte            // fewer than tokenMax bytes that may begin a token
+	one   func(token string) string // of joined tokens
+	seen  map[string]string         // aliases by token, so that repeats cost no lock
+	held  []byte                    // fewer than tokenMax bytes that may begin a token
 	out   []byte
 	err   error // the first one; nothing is written after it
 }
 
 // Writer passes on what is written to it, with every token that event.NextToken finds
-// replaced by its alias in the scope; all else stays byte for byte.
+// replaced by its alias in the scope; all else stays byte for byte. Tokens that the case joins
+// have one alias.
 //
 // When Write returns, all that came has been passed on, except for up to 31 bytes at the
 // end that may be the beginning of a token: a line end, quote or bracket is never held. Close
@@ -48,7 +50,11 @@ type writer struct {
 // token, which is nobody's.
 func (b *Book) Writer(ctx context.Context, w io.Writer, s Scope) io.WriteCloser {
 	p, err := b.showing(s)
-	return &writer{ctx: ctx, book: b, to: w, place: p, err: err, seen: map[string]string{}}
+	var one func(string) string
+	if err == nil {
+		one, err = b.one(ctx, s)
+	}
+	return &writer{ctx: ctx, book: b, to: w, place: p, one: one, err: err, seen: map[string]string{}}
 }
 
 // Write implements io.Writer.
@@ -137,7 +143,7 @@ func (w *writer) alias(token []byte) (string, error) {
 		return a, nil
 	}
 	t := string(token)
-	a, err := w.book.show(w.ctx, w.place, t)
+	a, err := w.book.show(w.ctx, w.place, w.one(t))
 	if err != nil {
 		return "", err
 	}

@@ -84,6 +84,7 @@ type Book struct {
 	looks          map[string]*look  // grants and broken glasses
 	inquiries      map[string]*Inquiry
 	reported       []Reported
+	joined         map[string]*Joined // by case
 	rules          rules
 }
 
@@ -91,7 +92,7 @@ type Book struct {
 var kinds = []string{
 	"authorisation.requested", "authorisation.decided", "authorisation.ended",
 	"grant.opened", "glass.broken", "grant.reviewed",
-	"inquiry.received", "inquiry.answered", "question.reported", "rules.approved",
+	"inquiry.received", "inquiry.answered", "question.reported", "rules.approved", "name.answered",
 }
 
 // Open reads a Book from the ledger.
@@ -128,7 +129,7 @@ func (b *Book) load(ctx context.Context) error {
 	}
 	slices.SortFunc(all, func(x, y state.Fact) int { return cmp.Compare(x.Index, y.Index) })
 	b.authorisations, b.looks, b.inquiries = map[string]*authorisation{}, map[string]*look{}, map[string]*Inquiry{}
-	b.reported, b.rules = nil, rules{}
+	b.reported, b.rules, b.joined = nil, rules{}, map[string]*Joined{}
 	for _, f := range all {
 		if err := b.fold(f); err != nil {
 			return err
@@ -163,6 +164,8 @@ func (b *Book) fold(f state.Fact) error {
 		err = b.foldReported(f)
 	case "rules.approved":
 		err = b.foldRules(f)
+	case "name.answered":
+		err = b.foldNamed(f)
 	}
 	if err != nil {
 		return fmt.Errorf("statement %d, %s: %w", f.Index, f.Kind, err)

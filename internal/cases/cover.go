@@ -27,6 +27,8 @@ type Question struct {
 	// Confined reports whether the question answers only about what the given function
 	// takes. nil: everybody that it names must be taken.
 	Confined func(covered func(Named) bool) bool
+
+	joined *Joined // of its case
 }
 
 // How far something reaches: the words of policy.Context.
@@ -108,6 +110,10 @@ func (b *Book) Covers(ctx context.Context, by policy.Person, caseID string, q Qu
 		c.no(aimed)
 		return c, nil
 	}
+	var err error
+	if q.joined, err = b.Joined(ctx, caseID); err != nil {
+		return c, err
+	}
 	q.Named = unique(q.Named)
 	done, err := b.standing(ctx, by, caseID, &q, &c)
 	if err != nil || done || by.Inspector { // findings are for responders, and reported
@@ -131,14 +137,14 @@ func (q *Question) within(subjects []string) bool {
 	case len(q.Named) == 0 || len(q.Named) < q.Verdict.Persons: // it names somebody that nobody told us of
 		return false
 	case q.Confined != nil:
-		return q.Confined(func(n Named) bool { return slices.Contains(subjects, n.Value) })
+		return q.Confined(func(n Named) bool { return q.joined.among(subjects, n.Value) })
 	}
 	return q.names(subjects)
 }
 
 // names reports whether it names nobody beside the subjects.
 func (q *Question) names(subjects []string) bool {
-	return !slices.ContainsFunc(q.Named, func(n Named) bool { return !slices.Contains(subjects, n.Value) })
+	return !slices.ContainsFunc(q.Named, func(n Named) bool { return !q.joined.among(subjects, n.Value) })
 }
 
 // inTime reports whether the times that the question says lie in a window.
@@ -412,7 +418,7 @@ func (g *grants) take(f *judgedFinding) {
 	open = list(open)
 	planted = slices.DeleteFunc(list(planted), func(v string) bool { return slices.Contains(open, v) })
 	named := func(in []string) bool {
-		return slices.ContainsFunc(g.q.Named, func(n Named) bool { return slices.Contains(in, n.Value) })
+		return slices.ContainsFunc(g.q.Named, func(n Named) bool { return g.q.joined.among(in, n.Value) })
 	}
 	switch {
 	case !named(open) && !named(planted): // it is about others
@@ -496,7 +502,7 @@ func subset(in, of []string) bool {
 func (g *grants) open(ctx context.Context, by policy.Person, caseID string, c *Cover) error {
 	var used []*lookForm
 	for _, n := range g.q.Named {
-		has := func(f *lookForm) bool { return slices.Contains(f.Subjects, n.Value) }
+		has := func(f *lookForm) bool { return g.q.joined.among(f.Subjects, n.Value) }
 		if slices.ContainsFunc(used, has) {
 			continue
 		}

@@ -12,7 +12,7 @@ import (
 
 // forms are the payloads that there are, empty.
 func forms() []form {
-	return []form{&requestForm{}, &decisionForm{}, &lookForm{}, &reviewForm{}, &inquiryForm{}, &answerForm{}, &reportForm{}, &rulesForm{}}
+	return []form{&requestForm{}, &decisionForm{}, &lookForm{}, &reviewForm{}, &inquiryForm{}, &answerForm{}, &reportForm{}, &rulesForm{}, &namesForm{}}
 }
 
 // samples are payloads as a house writes them.
@@ -27,6 +27,7 @@ func samples(t testing.TB) [][]byte {
 	id, err := h.Receive(t.Context(), h.as("pia"), Inquiry{Case: "C-7", From: "a court", Reference: "12 Js 1", Text: "what there is", Due: noon.AddDate(0, 0, 9)})
 	h.must(err)
 	h.must(h.Answer(t.Context(), h.as("pia"), id, Answered, "here"))
+	h.must(h.Answered(t.Context(), h.as("ines"), "C-7", questionID, [][]string{{inEpoch(1, 1), inEpoch(1, 2)}, {inEpoch(2, 1)}}))
 	var out [][]byte
 	for _, b := range h.s.payloads {
 		out = append(out, b)
@@ -52,7 +53,7 @@ func read(t testing.TB, b []byte) (n int) {
 // anywhere in its shape.
 func TestPayloadsAreStrict(t *testing.T) {
 	all := samples(t)
-	if len(all) != 9 {
+	if len(all) != 10 {
 		t.Fatalf("%d payloads", len(all))
 	}
 	for _, b := range all {

@@ -82,3 +82,27 @@ func BenchmarkTokens(b *testing.B) {
 func rate(b *testing.B, each int) {
 	b.ReportMetric(float64(b.N*each)/b.Elapsed().Seconds(), "tokens/s")
 }
+
+// BenchmarkQuestion is one question about one name: the way over the socket, two signatures,
+// the canonical form, the file that is durable before the answer. What the proof of the
+// ledger costs is not in it.
+func BenchmarkQuestion(b *testing.B) {
+	keys, roster := offices(b)
+	q := DefaultQuota()
+	q.Questions = maxAsked
+	w := newBench(b, Setup{Officers: roster, Ledger: inventedLedger, Quota: &q})
+	w.begin()
+	for b.Loop() {
+		b.StopTimer()
+		a := newAsking(b, keys, spoken("alice"))
+		c := a.capability()
+		w.h.questions.mu.Lock()
+		clear(w.h.questions.waiting) // nobody fetches here
+		w.h.questions.mu.Unlock()
+		b.StartTimer()
+		if err := w.askBytes(c, a); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "questions/s")
+}

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/pseudonym"
 )
@@ -462,16 +464,27 @@ func (c *Client) Stats(ctx context.Context) (Stats, error) {
 	return s, nil
 }
 
-// Ask asks the question interface for the tokens of names, under a capability that is
-// then used up, whatever comes of it. epoch 0 is the newest.
-func Ask(ctx context.Context, dial Dial, epoch int, capability []byte, names []Name) ([]event.Token, error) {
-	body, err := ask{capability, names}.encode()
+// Fetch gets the tokens that a question gave, by the id of its statement: for each name,
+// in the order of the question, those of every epoch, the oldest first. They wait for
+// AnswerKept and can be fetched again.
+func (c *Client) Fetch(ctx context.Context, question uuid.UUID) ([]Answer, error) {
+	b, err := c.call(ctx, opFetch, opFetched, question[:])
 	if err != nil {
 		return nil, err
 	}
-	conn, in, w, err := greet(ctx, dial, hello{faceQuestion, epoch})
+	return parseAnswers(b)
+}
+
+// Ask asks the question interface about names, under a capability that is then used up,
+// whatever comes of it. It answers nothing: what the names gave waits for the server.
+func Ask(ctx context.Context, dial Dial, capability, salt []byte, names []Spoken) error {
+	body, err := ask{capability, salt, names}.encode()
 	if err != nil {
-		return nil, err
+		return err
+	}
+	conn, in, _, err := greet(ctx, dial, hello{faceQuestion, 0})
+	if err != nil {
+		return err
 	}
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
@@ -479,16 +492,16 @@ func Ask(ctx context.Context, dial Dial, epoch int, capability []byte, names []N
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
 	defer stop()
 	if _, err := conn.Write(appendFrame(nil, frame{opAsk, 1, body})); err != nil {
-		return nil, ErrAway
+		return ErrAway
 	}
 	f, err := readFrame(in)
 	switch {
 	case err != nil:
-		return nil, ErrAway
+		return ErrAway
 	case f.op == opNo:
-		return nil, parseRefusal(f.body)
-	case f.op != opTokens:
-		return nil, errFrame
+		return parseRefusal(f.body)
+	case f.op != opAsked || len(f.body) > 0:
+		return errFrame
 	}
-	return tokens(f.body, names, w.Epoch)
+	return nil
 }

@@ -42,8 +42,32 @@ type folder struct {
 	FirstEpoch int `yaml:"first_epoch"`
 	// Quota bounds new identities.
 	Quota Quota `yaml:"quota"`
+	// Ledger has the keys by which an approval is known to stand in the ledger.
+	Ledger Witnesses `yaml:"ledger,omitempty"`
 
 	org uuid.UUID
+}
+
+// Witnesses are the holder's own copies of the keys of the ledger and of its witnesses, as
+// they print them, and how many of the witnesses must have cosigned; 0 is all.
+type Witnesses struct {
+	Log       string   `yaml:"log"`
+	Witnesses []string `yaml:"witnesses"`
+	Threshold int      `yaml:"threshold,omitempty"`
+}
+
+func (w *Witnesses) check(where string) error {
+	switch {
+	case w.Log == "" && len(w.Witnesses) == 0 && w.Threshold == 0:
+		return nil
+	case w.Log == "":
+		return fmt.Errorf("%s.log: the key of the ledger is missing", where)
+	case len(w.Witnesses) == 0 || len(w.Witnesses) > 64:
+		return fmt.Errorf("%s.witnesses: 1 to 64 keys of witnesses", where)
+	case w.Threshold < 0 || w.Threshold > len(w.Witnesses):
+		return fmt.Errorf("%s.threshold: at most the number of witnesses", where)
+	}
+	return nil
 }
 
 var goField = regexp.MustCompile(`Go struct field \w+\.(\w+)`)
@@ -67,7 +91,10 @@ func parseFolder(name string, data []byte) (*folder, error) {
 	if f.FirstEpoch < 1 || f.FirstEpoch > maxEpoch {
 		return nil, fmt.Errorf("%s: first_epoch is not from 1 to %d", name, maxEpoch)
 	}
-	return f, errors.Join(f.Quota.Names.check(name+": quota.names"), f.Quota.Addresses.check(name+": quota.addresses"))
+	if f.Quota.Questions < 0 || f.Quota.Questions > maxAsked {
+		return nil, fmt.Errorf("%s: quota.questions is not from 0 to %d", name, maxAsked)
+	}
+	return f, errors.Join(f.Quota.Names.check(name+": quota.names"), f.Quota.Addresses.check(name+": quota.addresses"), f.Ledger.check(name+": ledger"))
 }
 
 // Setup is what a new folder is made of.
@@ -79,6 +106,7 @@ type Setup struct {
 	Passphrase []byte    // of the keyring; nil: none
 	Secret     *[32]byte // of a demonstration; nil: a fresh one
 	Quota      *Quota    // nil: DefaultQuota
+	Ledger     Witnesses // zero: none, and no question is answered
 }
 
 // Exists reports whether a folder was made.
@@ -137,7 +165,7 @@ func Create(dir string, s Setup) error {
 			return fmt.Errorf("writing %s: %w", name, err)
 		}
 	}
-	f := folder{APIVersion: configVersion, Org: s.Org.String(), FirstEpoch: s.FirstEpoch, Quota: DefaultQuota()}
+	f := folder{APIVersion: configVersion, Org: s.Org.String(), FirstEpoch: s.FirstEpoch, Quota: DefaultQuota(), Ledger: s.Ledger}
 	if s.Quota != nil {
 		f.Quota = *s.Quota
 	}

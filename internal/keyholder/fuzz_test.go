@@ -26,14 +26,15 @@ func FuzzFrames(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	question, err := ask{[]byte("{}"), []Name{person(1)}}.encode()
+	question, err := ask{[]byte("{}"), make([]byte, SaltSize), spoken("alice", "bob")}.encode()
 	if err != nil {
 		f.Fatal(err)
 	}
+	answers := appendAnswers(nil, []Answer{{Tokens: []event.Token{event.NewToken(event.Person, 1, [16]byte{1}), event.NewToken(event.Person, 2, [16]byte{2})}}})
 	for i, fr := range []frame{
 		{opHello, 0, hello{faceIngest, 0}.encode()}, {opHelloOK, 0, welcome{Identity: Identity{Org: org, Epoch: 1}}.encode()},
 		{opToken, 7, names}, {opTokens, 7, appendBits(nil, make([][16]byte, 3))}, {opDirectory, 8, make([]byte, 8)},
-		{opChunk, 8, chunk{total: 3, bytes: []byte("abc")}.encode()}, {opAsk, 9, question}, {opNo, 9, refusal{code: noQuota, after: 1e9}.encode()},
+		{opChunk, 8, chunk{total: 3, bytes: []byte("abc")}.encode()}, {opAsk, 9, question}, {opFetch, 10, make([]byte, 16)}, {opFetched, 10, answers}, {opNo, 9, refusal{code: noQuota, after: 1e9}.encode()},
 	} {
 		b := appendFrame(nil, fr)
 		f.Add(b)
@@ -68,6 +69,9 @@ func FuzzFrames(f *testing.F) {
 					t.Error("ask", err)
 				}
 			}
+			if a, err := parseAnswers(fr.body); err == nil && !bytes.Equal(appendAnswers(nil, a), fr.body) {
+				t.Error("answers")
+			}
 			if k, err := parseChunk(fr.body); err == nil && !bytes.Equal(k.encode(), fr.body) {
 				t.Error("chunk")
 			}
@@ -84,23 +88,39 @@ func FuzzFrames(f *testing.F) {
 	})
 }
 
-// FuzzCapability: nothing but what oversight signed is ever allowed.
+// FuzzCapability: nothing but what two offices signed is ever allowed.
 func FuzzCapability(f *testing.F) {
 	keys, text := offices(f)
 	roster, err := officer.ParseRoster("officers", text)
 	if err != nil {
 		f.Fatal(err)
 	}
-	right := capability(f, keys["O. Versight"], approval.Approve, Question{Names: 2}, noon)
+	seen, err := invented(inventedLedger)
+	if err != nil {
+		f.Fatal(err)
+	}
+	q := newAsking(f, keys, spoken("alice", "bob"))
+	right := q.capability()
 	f.Add(right)
-	f.Add(capability(f, keys["O. Versight"], approval.Refuse, Question{Names: 2}, noon))
-	f.Add(capability(f, keys["I. Vestigator"], approval.Approve, Question{Names: 2}, noon))
-	f.Add(bytes.ReplaceAll(right, []byte("names/2"), []byte("names/99")))
+	f.Add(q.with(func(q *asking) { q.signed[1] = q.sign("I. Vestigator", approval.Refuse) }).capability())
+	f.Add(q.with(func(q *asking) { q.signed = q.signed[:1] }).capability())
+	f.Add(q.with(func(q *asking) { q.signed[0], q.signed[1] = q.signed[1], q.signed[0] }).capability())
+	f.Add(bytes.ReplaceAll(right, []byte("names 2"), []byte("names 9")))
 	f.Add([]byte("{}"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s, err := judge(roster, org, noon, b, 2)
-		if (err == nil) != bytes.Equal(b, right) {
-			t.Errorf("allowed: %v, %v", s, err)
+		j := judgement{roster: roster, org: org, now: noon, seen: func(s *approval.Statement, statement []byte, a Seen) error { return seen(s, statement, a, noon) }}
+		s, err := j.judge(b, q.salt, q.names)
+		if err != nil {
+			if bytes.Equal(b, right) {
+				t.Error(err)
+			}
+			return
+		}
+		// Which of two decisions stands first is all that may differ.
+		got, perr := parseCapability(b)
+		want, werr := parseCapability(right)
+		if perr != nil || werr != nil || got.Statement != want.Statement || got.Seen != want.Seen || len(got.Signed) != 2 || got.Signed[0] == got.Signed[1] {
+			t.Errorf("allowed: %v", s)
 		}
 	})
 }

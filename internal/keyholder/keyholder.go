@@ -1,13 +1,15 @@
 // Package keyholder is the process that alone has the token keys, and the way to ask it.
 // Ingest asks for the tokens of names, bounded by quotas and counted; a question about a
-// name is answered on another interface, and only under a capability that oversight
-// signed. docs/formats/keyholder.md has the protocol and the folder.
+// name is answered on another interface, and only under a capability that two offices
+// signed and the ledger knows. docs/formats/keyholder.md has the protocol and the folder.
 //
 // It promises: keys leave it in no answer; no name is written, logged or part of an
 // error, here or in the client; whoever has the data directory and all that its keyring
-// derives cannot test a name against a token; a capability answers once, for as many
-// names as it says, within its time, for this organisation, by the holder's own copy of
-// the roster; counts survive a crash, and are then too high rather than too low. Data
+// derives cannot test a name against a token; a capability of two officers answers once, for
+// the very names that it commits to, within its time, for this organisation, by the
+// holder's own copies of the roster and of the keys of the ledger; what it answers goes to
+// the server alone, and never to who asked; counts survive a crash, and are then too high
+// rather than too low. Data
 // that was tokenised by one key is never continued with another: organisation, epoch and
 // a check value are compared whenever a connection begins.
 //
@@ -31,6 +33,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/counterseal/counterseal/internal/approval"
 	"github.com/counterseal/counterseal/internal/durable"
 	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/officer"
@@ -42,7 +45,14 @@ type Options struct {
 	Passphrase keyring.Passphrase // of a sealed keyring; asked only then
 	Log        *slog.Logger       // nil: none
 	Now        func() time.Time   // nil: time.Now
+	// Ledger makes of the keys of the ledger in keyholder.yaml what says whether witnesses
+	// have seen that a question was approved, and its time is not over. nil, or no keys
+	// there: no question is answered. The caller brings it: this package knows no ledger.
+	Ledger func(Witnesses) (SeenBy, error)
 }
+
+// SeenBy says whether witnesses have seen the approval of a statement.
+type SeenBy func(s *approval.Statement, statement []byte, seen Seen, now time.Time) error
 
 // Holder has the keys of one folder.
 type Holder struct {
@@ -58,12 +68,14 @@ type Holder struct {
 
 	quota     *quota
 	questions *questions
+	seen      SeenBy // nil: no question is answered
 
 	mu        sync.Mutex
 	said      time.Time // a refusal, in the log
 	stamp     string    // of the two files
 	directory []byte
 	digest    [32]byte // zero: no file
+	known     *pseudonym.Directory
 	roster    *officer.Roster
 	conns     map[net.Conn]*peer
 }
@@ -90,14 +102,14 @@ func Open(dir string, o Options) (*Holder, error) {
 	if h.lock, err = durable.Lock(dir); err != nil {
 		return nil, err
 	}
-	if err := h.open(o.Passphrase); err != nil {
+	if err := h.open(o); err != nil {
 		return nil, errors.Join(err, h.lock.Release())
 	}
 	return h, nil
 }
 
-func (h *Holder) open(pass keyring.Passphrase) error {
-	keys, err := keyring.Load(filepath.Join(h.dir, "keys", "keyring"), pass)
+func (h *Holder) open(o Options) error {
+	keys, err := keyring.Load(filepath.Join(h.dir, "keys", "keyring"), o.Passphrase)
 	if err != nil {
 		return err
 	}
@@ -118,8 +130,13 @@ func (h *Holder) open(pass keyring.Passphrase) error {
 	if h.quota, err = openQuota(h.dir, h.conf.Quota, h.now); err != nil {
 		return err
 	}
-	if h.questions, err = openQuestions(h.dir, h.now); err != nil {
+	if h.questions, err = openQuestions(h.dir, h.conf.Quota.Questions, h.now); err != nil {
 		return err
+	}
+	if o.Ledger != nil && h.conf.Ledger.Log != "" {
+		if h.seen, err = o.Ledger(h.conf.Ledger); err != nil {
+			return fmt.Errorf("%s: ledger: %w", fileConfig, err)
+		}
 	}
 	return h.readFiles()
 }
@@ -165,7 +182,8 @@ func (h *Holder) readFiles() error {
 	if err != nil {
 		return err
 	}
-	if _, err := pseudonym.ParseDirectory(directory); err != nil {
+	known, err := pseudonym.ParseDirectory(directory)
+	if err != nil {
 		return fmt.Errorf("reading the directory: %w", err)
 	}
 	var roster *officer.Roster
@@ -184,7 +202,7 @@ func (h *Holder) readFiles() error {
 	}
 	h.mu.Lock()
 	changed := digest != h.digest
-	h.directory, h.digest, h.roster = directory, digest, roster
+	h.directory, h.digest, h.known, h.roster = directory, digest, known, roster
 	var told []*peer
 	if changed {
 		for _, p := range h.conns {
@@ -227,7 +245,7 @@ type Stats struct {
 	LastRefused string   `json:"last_refused"` // empty: never
 	Windows     []Window `json:"windows"`
 
-	Officers         bool  `json:"officers"`          // it knows whose capability counts
+	Officers         bool  `json:"officers"`          // it knows whose capability counts, and the ledger
 	Questions        int64 `json:"questions"`         // capabilities answered
 	QuestionNames    int64 `json:"question_names"`    // names in them
 	QuestionsRefused int64 `json:"questions_refused"` //
@@ -236,7 +254,7 @@ type Stats struct {
 // Stats gives the counts.
 func (h *Holder) Stats() Stats {
 	h.mu.Lock()
-	officers := h.roster != nil
+	officers := h.roster != nil && h.seen != nil
 	h.mu.Unlock()
 	s := Stats{Epoch: h.newest, Org: h.conf.Org, Officers: officers, Since: h.began.Format(time.RFC3339), Now: h.now().UTC().Format(time.RFC3339)}
 	h.quota.mu.Lock()

@@ -77,7 +77,7 @@ func (b *bench) now() time.Time { return noon.Add(time.Duration(b.at.Load()) * t
 
 func (b *bench) open() *Holder {
 	b.t.Helper()
-	h, err := Open(b.dir, Options{Now: b.now, Log: slog.New(slog.NewTextHandler(&b.log, nil))})
+	h, err := Open(b.dir, Options{Now: b.now, Log: slog.New(slog.NewTextHandler(&b.log, nil)), Ledger: invented})
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -387,6 +387,10 @@ func TestFolder(t *testing.T) {
 		"apiVersion: keyholder/v1\norg: nobody\n":                                                                                            "org is not",
 		"apiVersion: keyholder/v2\norg: " + org.String() + "\n":                                                                              "apiVersion",
 		"apiVersion: keyholder/v1\norg: " + org.String() + "\nfirst_epoch: 0\n":                                                              "first_epoch",
+		"apiVersion: keyholder/v1\norg: " + org.String() + "\nquota: {questions: -1}\n":                                                      "quota.questions",
+		"apiVersion: keyholder/v1\norg: " + org.String() + "\nledger: {witnesses: [w]}\n":                                                    "ledger.log",
+		"apiVersion: keyholder/v1\norg: " + org.String() + "\nledger: {log: l}\n":                                                            "ledger.witnesses",
+		"apiVersion: keyholder/v1\norg: " + org.String() + "\nledger: {log: l, witnesses: [w], threshold: 2}\n":                              "ledger.threshold",
 		"apiVersion: keyholder/v1\norg: " + org.String() + "\nkey: x\n":                                                                      "key",
 		"apiVersion: keyholder/v1\norg: " + org.String() + "\nquota: {names: {minute: 9, hour: 1, day: 1}, addresses: {minute: 1, hour: 1}}": "quota.names",
 	} {
@@ -430,7 +434,7 @@ func TestWritesNoName(t *testing.T) {
 			fmt.Fprintln(&said, err)
 		}
 	}
-	if _, err := Ask(t.Context(), b.dial("question.sock"), 0, []byte(secret), []Name{{event.Person, []byte(secret)}}); err == nil {
+	if err := Ask(t.Context(), b.dial("question.sock"), []byte(secret), make([]byte, SaltSize), spoken(secret)); err == nil {
 		t.Error("a question without a capability was answered")
 	} else {
 		fmt.Fprintln(&said, err)
@@ -464,7 +468,7 @@ func TestInterfacesApart(t *testing.T) {
 	if _, err := Connect(t.Context(), ClientOptions{Dial: b.dial("question.sock"), Timeout: 200 * time.Millisecond}); !errors.Is(err, errFace) {
 		t.Errorf("ingest at the question interface: %v", err)
 	}
-	if _, err := Ask(t.Context(), b.dial("ingest.sock"), 0, []byte("{}"), []Name{person(1)}); !errors.Is(err, errFace) {
+	if err := Ask(t.Context(), b.dial("ingest.sock"), []byte("{}"), make([]byte, SaltSize), spoken("alice")); !errors.Is(err, errFace) {
 		t.Errorf("a question at the ingest interface: %v", err)
 	}
 	c := b.client(ClientOptions{})

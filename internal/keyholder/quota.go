@@ -26,10 +26,11 @@ type Limits struct {
 }
 
 // Quota are the limits of names (people, mail, devices) and of addresses, which a scan
-// from outside makes in numbers that tell of nobody.
+// from outside makes in numbers that tell of nobody; and of names in questions, by day UTC.
 type Quota struct {
 	Names     Limits `yaml:"names"`
 	Addresses Limits `yaml:"addresses"`
+	Questions int    `yaml:"questions"`
 }
 
 // DefaultQuota takes a first start of an organisation of about 700 people at once
@@ -38,6 +39,7 @@ func DefaultQuota() Quota {
 	return Quota{
 		Names:     Limits{Minute: 500, Hour: 5_000, Day: 50_000, Burst: 4_000},
 		Addresses: Limits{Minute: 5_000, Hour: 50_000, Day: 500_000, Burst: 20_000},
+		Questions: 100,
 	}
 }
 

@@ -5,9 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/counterseal/counterseal/internal/approval"
+	"github.com/counterseal/counterseal/internal/event"
 )
 
 const (
@@ -53,12 +60,13 @@ func (p *peer) push(f frame) {
 	}
 }
 
-// Ingest answers on l until ctx ends: tokens, directory file, counts.
+// Ingest answers on l until ctx ends: tokens, directory file, counts, and what questions
+// gave.
 func (h *Holder) Ingest(ctx context.Context, l net.Listener) error {
 	return h.serve(ctx, l, faceIngest)
 }
 
-// Questions answers on l until ctx ends: tokens under capabilities.
+// Questions answers on l until ctx ends: whether names may be asked, under capabilities.
 func (h *Holder) Questions(ctx context.Context, l net.Listener) error {
 	return h.serve(ctx, l, faceQuestion)
 }
@@ -245,13 +253,20 @@ func (h *Holder) answer(f face, epoch int, q frame) (frame, error) {
 	case f == faceIngest && q.op == opStats && len(q.body) == 0:
 		b, err := h.stats()
 		return frame{op: opCounts, body: b}, err
+	case f == faceIngest && q.op == opFetch:
+		id, err := uuid.FromBytes(q.body)
+		if err != nil {
+			return frame{}, errFrame
+		}
+		names, err := h.questions.fetch(id)
+		return frame{op: opFetched, body: appendAnswers(nil, names)}, err
 	case f == faceQuestion && q.op == opAsk:
 		a, err := parseAsk(q.body)
 		if err != nil {
 			return frame{}, err
 		}
-		return h.question(epoch, a)
-	case q.op == opToken || q.op == opDirectory || q.op == opStats || q.op == opAsk:
+		return h.question(a)
+	case q.op >= opToken && q.op <= opFetch:
 		return frame{}, errFace
 	}
 	return frame{}, errFrame
@@ -285,17 +300,10 @@ func (h *Holder) bits(epoch int, names []Name) [][16]byte {
 	return out
 }
 
-func (h *Holder) question(epoch int, a ask) (frame, error) {
-	h.mu.Lock()
-	roster := h.roster
-	h.mu.Unlock()
-	err := ErrRoster
-	if roster != nil {
-		s, jerr := judge(roster, h.conf.org, h.now(), a.capability, len(a.names))
-		if err = jerr; err == nil {
-			err = h.questions.spend(s, len(a.names))
-		}
-	}
+// question answers whether names may be asked. Who asked learns that and nothing more: the
+// tokens wait for the server.
+func (h *Holder) question(a ask) (frame, error) {
+	err := h.judged(a)
 	if err != nil {
 		h.questions.mu.Lock()
 		h.questions.refused++
@@ -304,5 +312,33 @@ func (h *Holder) question(epoch int, a ask) (frame, error) {
 		return frame{}, err
 	}
 	h.log.Info("a question was answered", "names", len(a.names))
-	return frame{op: opTokens, body: appendBits(nil, h.bits(epoch, a.names))}, nil
+	return frame{op: opAsked}, nil
+}
+
+func (h *Holder) judged(a ask) error {
+	h.mu.Lock()
+	roster, known := h.roster, h.known
+	h.mu.Unlock()
+	if roster == nil || h.seen == nil {
+		return ErrRoster
+	}
+	now := h.now()
+	j := judgement{roster: roster, org: h.conf.org, now: now, seen: func(s *approval.Statement, statement []byte, seen Seen) error {
+		return h.seen(s, statement, seen, now)
+	}}
+	s, err := j.judge(a.capability, a.salt, a.names)
+	if err != nil {
+		return err
+	}
+	names, err := identities(known, a.names)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNoName, err)
+	}
+	answers := make([]Answer, len(names))
+	for i, n := range names {
+		for _, epoch := range slices.Sorted(maps.Keys(h.makers)) {
+			answers[i].Tokens = append(answers[i].Tokens, event.NewToken(n.Kind, epoch, h.makers[epoch].Bits(n.Kind, n.Canonical)))
+		}
+	}
+	return h.questions.spend(s, answers)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/pseudonym"
 )
 
 // Bounds of the protocol, docs/formats/keyholder.md.
@@ -34,12 +35,15 @@ const (
 	opDirectory op = 0x03
 	opStats     op = 0x04
 	opAsk       op = 0x05
+	opFetch     op = 0x06
 
 	opHelloOK op = 0x81
 	opTokens  op = 0x82
 	opChunk   op = 0x83
 	opCounts  op = 0x84
+	opAsked   op = 0x85
 	opChanged op = 0x86 // no answer: the digest of the directory file is another one
+	opFetched op = 0x87
 	opNo      op = 0xff
 )
 
@@ -214,11 +218,11 @@ func appendNames(b []byte, names []Name) ([]byte, error) {
 	return b, nil
 }
 
-func (c *cursor) names() []Name {
+func parseNames(b []byte) ([]Name, error) {
+	c := cursor{b: b}
 	n := int(c.uint(2))
 	if n == 0 || n > maxBatch {
-		c.bad = true
-		return nil
+		return nil, fmt.Errorf("%w: its count", errFrame)
 	}
 	var out []Name
 	for range n {
@@ -229,17 +233,11 @@ func (c *cursor) names() []Name {
 		}
 		name := c.take(int(size))
 		if c.bad {
-			return nil
+			break
 		}
 		out = append(out, Name{Kind: k, Canonical: name})
 	}
-	return out
-}
-
-func parseNames(b []byte) ([]Name, error) {
-	c := cursor{b: b}
-	names := c.names()
-	return names, c.done()
+	return out, c.done()
 }
 
 func appendBits(b []byte, bits [][16]byte) []byte {
@@ -290,26 +288,84 @@ func parseChunk(b []byte) (chunk, error) {
 // ask is a question for the tokens of names, with what allows it.
 type ask struct {
 	capability []byte
-	names      []Name
+	salt       []byte
+	names      []Spoken
 }
 
 func (a ask) encode() ([]byte, error) {
-	if len(a.capability) > maxCapability {
-		return nil, fmt.Errorf("a capability has at most %d bytes", maxCapability)
+	if len(a.capability) > maxCapability || len(a.salt) != SaltSize || len(a.names) < 1 || len(a.names) > MaxNames {
+		return nil, fmt.Errorf("a question is a capability of at most %d bytes, a salt of %d, and 1 to %d names", maxCapability, SaltSize, MaxNames)
 	}
 	b := binary.BigEndian.AppendUint32(nil, uint32(len(a.capability)))
-	return appendNames(append(b, a.capability...), a.names)
+	b = append(append(b, a.capability...), a.salt...)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(a.names)))
+	for i, n := range a.names {
+		if len(n.Category) > 255 || len(n.Text) > pseudonym.MaxAsked {
+			return nil, fmt.Errorf("name %d is longer than %d bytes", i+1, pseudonym.MaxAsked)
+		}
+		b = append(append(b, byte(len(n.Category))), n.Category...)
+		b = append(binary.BigEndian.AppendUint32(b, uint32(len(n.Text))), n.Text...)
+	}
+	return b, nil
 }
 
 func parseAsk(b []byte) (ask, error) {
 	c := cursor{b: b}
+	var a ask
 	n := c.uint(4)
 	if n > maxCapability {
-		return ask{}, fmt.Errorf("%w: its capability", errFrame)
+		return a, fmt.Errorf("%w: its capability", errFrame)
 	}
-	a := ask{capability: c.take(int(n))}
-	a.names = c.names()
+	a.capability, a.salt = c.take(int(n)), c.take(SaltSize)
+	count := c.uint(2)
+	if count < 1 || count > MaxNames {
+		return a, fmt.Errorf("%w: its names", errFrame)
+	}
+	for range count {
+		category := c.take(int(c.uint(1)))
+		size := c.uint(4)
+		if size > pseudonym.MaxAsked {
+			c.bad = true
+			break
+		}
+		a.names = append(a.names, Spoken{string(category), string(c.take(int(size)))})
+	}
 	return a, c.done()
+}
+
+// appendAnswers writes, for each name, how many tokens and each of them as text.
+func appendAnswers(b []byte, names []Answer) []byte {
+	b = binary.BigEndian.AppendUint16(b, uint16(len(names)))
+	for _, n := range names {
+		b = binary.BigEndian.AppendUint16(b, uint16(len(n.Tokens)))
+		for _, t := range n.Tokens {
+			b = append(append(b, byte(len(t))), t...)
+		}
+	}
+	return b
+}
+
+func parseAnswers(b []byte) ([]Answer, error) {
+	c := cursor{b: b}
+	count := c.uint(2)
+	if count < 1 || count > MaxNames {
+		return nil, fmt.Errorf("%w: its count", errFrame)
+	}
+	out := make([]Answer, count)
+	for i := range out {
+		n := c.uint(2)
+		if n < 1 || n > maxEpoch {
+			return nil, fmt.Errorf("%w: its epochs", errFrame)
+		}
+		for range n {
+			t := c.take(int(c.uint(1)))
+			if c.bad || !event.IsToken(t) {
+				return nil, fmt.Errorf("%w: its tokens", errFrame)
+			}
+			out[i].Tokens = append(out[i].Tokens, event.Token(t))
+		}
+	}
+	return out, c.done()
 }
 
 // code says why the answer is no.
@@ -324,6 +380,8 @@ const (
 	noRoster
 	noDisk
 	noRoom
+	noAnswer
+	noName
 )
 
 // The errors of a client. None holds anything of what was asked.
@@ -331,8 +389,10 @@ var (
 	ErrAway       = errors.New("the key holder does not answer")
 	ErrQuota      = errors.New("the key holder's quota of new identities is used up")
 	ErrCapability = errors.New("the key holder refuses the capability")
-	ErrRoster     = errors.New("the key holder knows no officers")
+	ErrRoster     = errors.New("the key holder knows no officers, or no keys of the ledger")
 	ErrEpoch      = errors.New("the key holder has no key of this epoch")
+	ErrNoAnswer   = errors.New("the key holder has no answer to this question: it was not asked, or ten minutes ago")
+	ErrNoName     = errors.New("one of the names stands for nobody, or for more than one, in the directory of the key holder; nothing was used up")
 	ErrOther      = errors.New("this is another key holder than the one whose tokens the data has")
 
 	errFace = errors.New("the key holder does not answer this on this interface")
@@ -342,7 +402,7 @@ var (
 
 var errorOf = map[code]error{
 	noFrame: errFrame, noFace: errFace, noEpoch: ErrEpoch, noQuota: ErrQuota, noCapability: ErrCapability,
-	noRoster: ErrRoster, noDisk: errDisk, noRoom: errRoom,
+	noRoster: ErrRoster, noDisk: errDisk, noRoom: errRoom, noAnswer: ErrNoAnswer, noName: ErrNoName,
 }
 
 // refusal is an answer of no.

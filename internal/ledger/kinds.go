@@ -64,6 +64,8 @@ func Kinds() []Kind {
 		{"vault.sealed", "names were sealed to two officers; the root of a window of them", []string{"window", "n", "root"}},
 		{"erasure.approved", "two officers agreed that the sealed names of somebody are erased, as soon as nothing keeps them", []string{"request", "statement", "case"}},
 		{"vault.erased", "rows of sealed names are erased; which ones is a payload", []string{"reason", "rows", "windows", "list"}},
+		{"name.approved", "two officers let names be asked for", []string{"request", "statement", "case"}},
+		{"name.answered", "the key holder gave the server the tokens of the names; the payload says which are one person in the case", []string{"request", "payload"}},
 		{"unmask.approved", "two officers let a name be opened", []string{"request", "statement", "case"}},
 		{"unmask.opened", "a name was shown", []string{"request"}},
 		{"unmask.mismatch", "the opened name does not give its token", []string{"request"}},

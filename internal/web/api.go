@@ -43,6 +43,9 @@ func (s *Server) ask(r *http.Request) (asked, error) {
 	if err != nil {
 		return asked{}, &badRequest{err.Error(), "see: counterseal search --help"}
 	}
+	if q, err = s.Joined(r.Context(), q); err != nil {
+		return asked{}, err
+	}
 	a := asked{query: q, limit: defaultLimit}
 	for name, at := range map[string]*time.Time{"from": &a.scope.From, "to": &a.scope.To} {
 		if text := v.Get(name); text != "" {

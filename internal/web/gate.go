@@ -219,7 +219,7 @@ func (s *Server) permit(r *http.Request, act string) (*permit, error) {
 
 // saysWhy are the acts whose own request states the purpose: the officers read it, and
 // it counts also where no assessment is in force.
-var saysWhy = map[string]bool{"unlock.request": true, "unmask.request": true, "duty.ask": true, "package.create": true}
+var saysWhy = map[string]bool{"unlock.request": true, "unmask.request": true, "name.request": true, "duty.ask": true, "package.create": true}
 
 // checkCase bounds what names a case.
 func checkCase(id string) error {
@@ -271,7 +271,10 @@ func (s *Server) judge(ctx context.Context, p *permit, act string, q access.Ques
 		return err
 	}
 	p.cover, p.cells, p.veil = cases.Cover{}, false, access.Veiling{} // of the question before
-	o := s.o.Gate.Access()
+	o, err := s.access(ctx, p)
+	if err != nil {
+		return err
+	}
 	v := access.Selects(q, o)
 	p.selects = v.Class.String()
 	if v.Protected {
@@ -401,7 +404,10 @@ func (s *Server) JudgeRecord(ctx context.Context, ref string, opened bool) error
 		return s.judge(ctx, p, p.act, access.Search{Query: a.query}, &a)
 	}
 	row := &query.Query{Where: query.Equal{Field: "ref", Pattern: query.Literal(ref)}}
-	o := s.o.Gate.Access()
+	o, err := s.access(ctx, p)
+	if err != nil {
+		return err
+	}
 	people := query.OneOf{Field: "user.uid"}
 	found, somebody, class := false, false, ""
 	look := func(name, value string) {
@@ -421,7 +427,7 @@ func (s *Server) JudgeRecord(ctx context.Context, ref string, opened bool) error
 		}
 		somebody = somebody || access.Somebody(class, name, value, o)
 	}
-	err := s.o.Pipeline.Index().Query(ctx, row, index.Scope{}, 1, func(r index.Row) bool {
+	err = s.o.Pipeline.Index().Query(ctx, row, index.Scope{}, 1, func(r index.Row) bool {
 		found = true
 		for _, f := range r.OCSF {
 			look(f.Name, f.Value)
@@ -574,7 +580,10 @@ func (s *Server) Meant(ctx context.Context, text string) (string, error) { retur
 // signatures guard it alone.
 func (s *Server) JudgeStanding(ctx context.Context, q access.Question) error {
 	p := permitOf(ctx)
-	o := s.o.Gate.Access()
+	o, err := s.access(ctx, p)
+	if err != nil {
+		return err
+	}
 	v := access.Selects(q, o)
 	p.selects = v.Class.String()
 	if v.Protected {

@@ -69,6 +69,7 @@ var actions = map[string]string{
 	"unlock.approve": "approval.bring",
 	"unmask.approve": "approval.bring",
 	"duty.approve":   "approval.bring",
+	"name.approve":   "approval.bring",
 	"hold.release":   "approval.bring",
 	"rules.waiting":  "rules.list",
 	"channels.show":  "channels.list",
