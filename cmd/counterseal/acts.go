@@ -74,6 +74,10 @@ func (s *server) acts() map[string]web.Act {
 		"oversight.status":    s.oversightStatus,
 		"oversight.report":    s.oversightReport,
 
+		"erase.request": s.eraseRequest,
+		"erase.approve": s.eraseApprove,
+		"erase.list":    s.eraseList,
+
 		"hold.place":     s.holdPlace,
 		"hold.list":      s.holdList,
 		"hold.request":   s.holdAsk,

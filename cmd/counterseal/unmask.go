@@ -202,7 +202,7 @@ func (s *server) findSeal(ctx context.Context, token string) (*vault.Row, *vault
 		row, proof, err = s.pipe.Vault().Find(ctx, event.Token(token))
 	}
 	if errors.Is(err, vault.ErrNoSeal) {
-		return nil, nil, &web.Refused{Reason: "nothing is sealed of this identity, so nobody can open its name", Hint: "it was last seen before there were officers, or it was erased; counterseal doctor says how many there are"}
+		return nil, nil, s.nothingSealed(ctx, event.Token(token))
 	}
 	return row, proof, err
 }
@@ -380,7 +380,7 @@ func apart(st *approval.Statement, signed []approval.Signed, roster *officer.Ros
 			return err
 		}
 		if by.Person == officer.Person(st.Requester) {
-			return errors.New("who asks for a name does not decide on it")
+			return errors.New("who asks does not decide on it")
 		}
 	}
 	return nil

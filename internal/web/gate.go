@@ -219,7 +219,7 @@ func (s *Server) permit(r *http.Request, act string) (*permit, error) {
 
 // saysWhy are the acts whose own request states the purpose: the officers read it, and
 // it counts also where no assessment is in force.
-var saysWhy = map[string]bool{"unlock.request": true, "unmask.request": true, "name.request": true, "duty.ask": true, "package.create": true}
+var saysWhy = map[string]bool{"unlock.request": true, "unmask.request": true, "name.request": true, "duty.ask": true, "erase.request": true, "package.create": true}
 
 // checkCase bounds what names a case.
 func checkCase(id string) error {

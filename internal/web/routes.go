@@ -71,6 +71,8 @@ var actions = map[string]string{
 	"duty.approve":   "approval.bring",
 	"name.approve":   "approval.bring",
 	"hold.release":   "approval.bring",
+	"erase.approve":  "approval.bring",
+	"erase.list":     "retention.plan",
 	"rules.waiting":  "rules.list",
 	"channels.show":  "channels.list",
 	"complaint.save": "complaint.list",
