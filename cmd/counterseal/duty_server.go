@@ -380,7 +380,7 @@ func (s *server) dutyAsk(ctx context.Context, actor string, body []byte) (any, e
 	if err != nil {
 		return nil, err
 	}
-	row, proof, err := s.findSeal(ctx, token)
+	row, proof, err := s.sealOf(ctx, a.Case, token)
 	if err != nil {
 		return nil, err
 	}

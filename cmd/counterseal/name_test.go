@@ -19,9 +19,11 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/counterseal/counterseal/internal/approval"
+	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/keyholder"
 	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/officer"
+	"github.com/counterseal/counterseal/internal/policy"
 )
 
 var mailAlias = regexp.MustCompile(`mail-[a-z2-7]{6,}`)
@@ -356,7 +358,26 @@ func TestNameRefused(t *testing.T) {
 	}
 	n.later(11 * time.Minute)
 	n.does(0, "name.ask", id, nil, 403, "no answer")
-	n.noName("a colleague told what")
+
+	// Somebody whom the case knows by a token of a later epoch, in which nothing was sealed
+	// yet: the seal of the one before is opened.
+	token, err := n.s.pipe.TokenOf(event.Mail, []byte("alice@agency.example"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer := event.NewToken(event.Mail, 2, [16]byte{1})
+	if err := n.s.cases.Answered(t.Context(), policy.Person{ID: owner()}, "C-17", uuid.NewString(), [][]string{{string(token), string(newer)}}); err != nil {
+		t.Fatal(err)
+	}
+	shown := aliasesIn(n.asks("source = idp", 200, ""))
+	shown = slices.DeleteFunc(shown, func(a string) bool { return slices.Contains(n.who, a) })
+	if len(shown) != 1 {
+		t.Fatalf("shown by %q", shown)
+	}
+	n.authorised(first.People[0]) // the alias of before
+	if u := n.asked(shown[0], "Ines Vogel"); u.row.Token != token {
+		t.Error("the seal of another token is asked for")
+	}
 }
 
 // TestNameRequestIsRead: an officer reads the names of a request or signs nothing.

@@ -61,7 +61,7 @@ func NewTally(from, to time.Time) *Tally {
 // tallied are the kinds that a Tally looks into, without a statement before the period.
 // What an inspector's office did is counted under insides, and nowhere else.
 var tallied = map[string]string{
-	"grant.opened": "grants", "glass.broken": "glasses", "hold.placed": "holds-placed",
+	"grant.opened": "grants", "glass.broken": "glasses", "hold.placed": "holds-placed", "name.approved": "names-asked",
 	"hold.released": "holds-released", "destruction.done": "destructions", "package.made": "packages", "containment.ordered": "containments", "question.reported": "reported",
 	"notice.postponed": "notices-postponed", "complaint.received": "complaints", "complaint.closed": "complaints-closed",
 }
@@ -304,6 +304,7 @@ var names = []struct {
 	{"notices-postponed", nil, nil},
 	{"complaints", nil, nil},
 	{"complaints-closed", []string{"outcome"}, nil},
+	{"names-asked", nil, nil},
 }
 
 // Report gives what may be told of the counts. The caller fills in of which log.

@@ -81,7 +81,11 @@ func (s *Server) meant(ctx context.Context, text string) (string, error) {
 	case found.Unknown > 0:
 		return "", &Refused{"the question holds an alias that was not shown here", "an alias counts in its case alone, without a case for its day: name the case with --case, or search again"}
 	}
-	return found.Text, nil
+	joined, err := s.o.Gate.Cases.Joined(ctx, p.caseID)
+	if err != nil {
+		return "", err
+	}
+	return newest(joined, found.Text), nil
 }
 
 // Row is one line of an answer.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/counterseal/counterseal/internal/access"
 	"github.com/counterseal/counterseal/internal/cases"
@@ -38,6 +39,24 @@ func (s *Server) Joined(ctx context.Context, q *query.Query) (*query.Query, erro
 		return nil, &badRequest{fmt.Sprintf("the question is about more than %d tokens of people whom the case joins", query.MaxTerms), "ask about fewer people at once"}
 	}
 	return &wide, nil
+}
+
+// newest puts the token by which a case shows somebody where another one of theirs stands: an
+// alias of before the case knew them as one means the same as that of today.
+func newest(joined *cases.Joined, text string) string {
+	if !joined.Any() {
+		return text
+	}
+	var out strings.Builder
+	for {
+		from, to := event.NextToken([]byte(text))
+		if from < 0 {
+			out.WriteString(text)
+			return out.String()
+		}
+		out.WriteString(text[:from] + joined.One(text[from:to]))
+		text = text[to:]
+	}
 }
 
 // LookedByName makes an act that gave somebody's aliases a look at these people, which

@@ -56,6 +56,11 @@ func TestWidened(t *testing.T) {
 			t.Errorf("%s is not read again: %v", got.String(), err)
 		}
 	}
+	for in, want := range map[string]string{"B": "A", "A": "A", "C": "C", "": "", "B C B=x": "A C A=x", "pB": "pA"} {
+		if got := newest(joined, fill(in)); got != fill(want) {
+			t.Errorf("%s: got %s, want %s", in, got, fill(want))
+		}
+	}
 	// A question that would become too large is refused and not cut.
 	var all []string
 	for e := 1; e <= 9; e++ {

@@ -88,6 +88,7 @@ var totals = [][3]string{
 	{"notices-postponed", "Notices put off", "by an overseer, 90 days each time"},
 	{"complaints", "Complaints", "to the overseers"},
 	{"complaints-closed", "Complaints answered", ""},
+	{"names-asked", "Questions by name", "two officers let a case begin with names that somebody told"},
 	{"wide", "Counts of people", "questions that list people by what they did, answered in counts or by findings"},
 	{"free", "Questions about nobody", "about machines, programs and rules"},
 }
