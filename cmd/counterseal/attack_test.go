@@ -369,8 +369,10 @@ func TestPeopleOfAPackage(t *testing.T) {
 		t.Fatal(err)
 	}
 	q := packageRequest{Case: "C-17", Purpose: "incident", Due: "2099-01-01", Output: filepath.Join(b.dir, "out.csp"), Query: "class_uid = 3002"}
+	b.does(0, "package.create", q, nil, 403, "list people") // records of everybody, whole
+	q.Query = "class_uid = 3002 and source = none"
 	b.does(0, "package.create", q, nil, 400, "") // nobody to seal it to
-	q.People = who[:1]
+	q.People, q.Query = who[:1], "class_uid = 3002 and user.uid = "+who[0]
 	b.does(0, "package.create", q, nil, 403, "authorisation")
 	r := b.request(who[0])
 	b.does(privacyOfficer, "authorise", authoriseNamed{ID: r.ID, Digest: r.Digest, Approve: true}, nil, 200, "approved")

@@ -133,7 +133,7 @@ channels:
 	if err != nil {
 		t.Fatal(err)
 	}
-	for q, rule := range map[string]string{about(who[1]): "people", "class_uid = 3002 and user.uid in (" + who[0] + ", " + who[1] + ")": "people", "*": "reverse-rows", "class_uid = 4003": "reverse-rows"} {
+	for q, rule := range map[string]string{about(who[1]): "people", "class_uid = 3002 and user.uid in (" + who[0] + ", " + who[1] + ")": "people", "*": "reverse-rows", "class_uid = 3002": "reverse-rows"} {
 		b.does(0, "package.create", packageRequest{Case: "C-17", Purpose: "publish", Due: "2099-01-01", Output: filepath.Join(b.dir, "out.csp"), Query: q, Recipients: []string{string(key.Card().Bytes())}}, nil, 403, "")
 		by(rule)
 	}

@@ -255,7 +255,12 @@ type DirectoryChange struct {
 }
 
 // Export takes an answer out of the system.
-type Export struct{ Query *query.Query }
+type Export struct {
+	Query *query.Query
+	// People says that the records which it takes along name somebody, as whoever has
+	// looked knows: they go along whole, and with the tokens of all in them.
+	People bool
+}
 
 func (Search) question()          {}
 func (Statistics) question()      {}
@@ -302,6 +307,9 @@ func (j *judge) ask(q Question) {
 		if j.v.Veil {
 			j.v.Veil = false
 			j.reverse("", "the export holds people beside what they read or visited")
+		}
+		if q.People {
+			j.reverse("", "the records of the export name people")
 		}
 	case Suppression:
 		j.v.Standing = true

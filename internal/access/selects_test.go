@@ -115,6 +115,8 @@ func build(t testing.TB, form, s string) access.Question {
 		return access.SavedSearch{Query: parseQuery(t, s)}
 	case "export":
 		return access.Export{Query: parseQuery(t, s)}
+	case "export-people":
+		return access.Export{Query: parseQuery(t, s), People: true}
 	case "suppression":
 		return access.Suppression{Query: parseQuery(t, s)}
 	case "hold":

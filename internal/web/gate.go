@@ -605,6 +605,22 @@ func (s *Server) JudgeStanding(ctx context.Context, q access.Question) error {
 	return s.refusal(p, &v)
 }
 
+// nameSomebody reports whether a record that a question finds holds a token.
+func (s *Server) nameSomebody(ctx context.Context, a *asked) (found bool, err error) {
+	err = s.o.Pipeline.Index().Query(ctx, &query.Query{Where: a.query.Where}, a.scope, 0, func(r index.Row) bool {
+		for _, fields := range [][]index.Attr{r.OCSF, r.Native} {
+			for _, f := range fields {
+				for _, text := range []string{f.Name, f.Value} {
+					from, _ := event.NextToken([]byte(text))
+					found = found || from >= 0
+				}
+			}
+		}
+		return !found
+	})
+	return found, err
+}
+
 // JudgeExport decides about what a package would take along, and gives it inside of
 // what covers it.
 func (s *Server) JudgeExport(ctx context.Context, q *query.Query, from, to time.Time) (*query.Query, time.Time, time.Time, error) {
@@ -619,6 +635,18 @@ func (s *Server) JudgeExport(ctx context.Context, q *query.Query, from, to time.
 	a := asked{query: &query.Query{Where: q.Where}, scope: index.Scope{From: from, To: to}}
 	if err := s.judge(ctx, p, "export", access.Export{Query: a.query}, &a); err != nil {
 		return nil, from, to, err
+	}
+	if p.selects == access.Nobody.String() {
+		// An answer shows aliases, a package the records themselves.
+		named, err := s.nameSomebody(ctx, &a)
+		if err != nil {
+			return nil, from, to, err
+		}
+		if named {
+			if err := s.judge(ctx, p, "export", access.Export{Query: a.query, People: true}, &a); err != nil {
+				return nil, from, to, err
+			}
+		}
 	}
 	if p.cells { // counts are no records
 		p.decision = policy.Decision{Policies: []string{"reverse-rows"}, Reason: "a package of these records would list people by what they did"}

@@ -222,7 +222,7 @@ func TestPackagesOfCounts(t *testing.T) {
 		return map[string]any{}, err
 	}
 	for q, want := range map[string]int{
-		"class_uid = 3002 | fields class_uid": 200, "class_uid = 4003 | fields class_uid": 403, "* | fields time": 403, "class_uid = 4003 | top 5 by class_uid": 403,
+		"class_uid = 3002 | fields class_uid": 403, "class_uid = 3002 and source = none": 200, "class_uid = 4003 | fields class_uid": 403, "* | fields time": 403, "class_uid = 4003 | top 5 by class_uid": 403,
 		"class_uid = 4003 | fields query.hostname": 403, questionsOf["reverse"]: 403, questionsOf["person"]: 403, "": 403} {
 		if w := h.as(3, "POST", "/api/v1/acts/package.create", q); w.Code != want {
 			t.Errorf("a package of %q: %d, want %d\n%s", q, w.Code, want, w.Body)
