@@ -36,7 +36,7 @@ test:
 
 # The race detector needs a C compiler.
 # What plays whole processes is left out: its code runs in this process in the others.
-SLOW = TestScript|TestDemo|TestNoNamesAnywhere|TestNonInterference|TestPackageOfTheDemo|TestCanar|TestRemote|TestUnmaskByCommands|TestNameByCommands|TestDutyByCommands|TestCeremony|TestStolenServer|TestLiveAttempt|TestKill|TestPastRetention|TestFullDisk|TestGrantByCorrelation|TestChosenEvent|TestClockJumps|TestDirectoryFromBefore|TestAnOldBackup|TestReplayOfOriginals|TestSBOM|TestLongSyslogLine
+SLOW = TestScript|TestDemo|TestNoNamesAnywhere|TestNonInterference|TestPackageOfTheDemo|TestCanar|TestRemote|TestUnmaskByCommands|TestInspectorOpens|TestNameByCommands|TestDutyByCommands|TestCeremony|TestStolenServer|TestLiveAttempt|TestKill|TestPastRetention|TestFullDisk|TestGrantByCorrelation|TestChosenEvent|TestClockJumps|TestDirectoryFromBefore|TestAnOldBackup|TestReplayOfOriginals|TestSBOM|TestLongSyslogLine
 # So are long tests of one goroutine, in which there is no race to find.
 ALONE = TestOneChangedLiteral|TestPublicRulesLint|TestHostileValues|TestManyFields|TestLintIsSound
 race:

@@ -26,6 +26,9 @@ func (s *server) acts() map[string]web.Act {
 		"duty.status":  s.dutyStatus,
 		"duty.end":     s.dutyEnd,
 
+		"inspector.request": s.insideRequest,
+		"inspector.approve": s.insideApprove,
+
 		"account.list":    s.signin.accountList,
 		"account.setup":   s.signin.accountSetUp,
 		"account.invite":  s.signin.accountInvite,

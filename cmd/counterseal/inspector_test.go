@@ -310,11 +310,11 @@ func TestInsideSeals(t *testing.T) {
 		t.Fatal(err)
 	}
 	objects := []string{"statement " + id}
-	_, st, err := approval.New(approval.Ask{Action: "evidence.unlock", Case: "C", Purpose: "p", Requester: "r", Objects: objects, Org: b.s.pipe.Org(), Grant: time.Hour}, b.now())
+	_, st, err := approval.New(approval.Ask{Action: officer.InsideQuestions, Case: "C", Purpose: "p", Requester: "r", Objects: objects, Org: b.s.pipe.Org(), Grant: time.Hour}, b.now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &officer.Opening{Roster: r, Statement: st, Objects: objects, Org: b.s.pipe.Org().String(), Now: b.now(), Record: func([]byte) error { return nil }}
+	o := &officer.Opening{Action: officer.InsideQuestions, Roster: r, Statement: st, Objects: objects, Org: b.s.pipe.Org().String(), Now: b.now(), Record: func([]byte) error { return nil }}
 	for _, k := range keys[4:] {
 		s, err := k.Sign(approval.Approve, st)
 		if err != nil {

@@ -111,7 +111,7 @@ func newRoot(env *environment) *cobra.Command {
 	root.AddCommand(
 		newDemo(env), newServe(env), newScan(env), newImport(env), newSearch(env), newTimeline(env),
 		newVerify(env), newRebuild(env), newDoctor(env), newVersion(env), newLogin(env), newLogout(env),
-		newRules(env), newPIA(env), newPolicy(env), newOffices(env), newAuthorise(env), newGlass(env), newReview(env), newChannels(env), newOversight(env), newMe(env), newInquiry(env), newConfig(env), newAccount(env), newToken(env),
+		newRules(env), newPIA(env), newPolicy(env), newOffices(env), newAuthorise(env), newGlass(env), newReview(env), newChannels(env), newOversight(env), newMe(env), newInquiry(env), newInspector(env), newConfig(env), newAccount(env), newToken(env),
 		newKeys(env), newKeyholder(env), newOfficer(env), newEvidence(env), newUnmask(env), newName(env), newDuty(env), newReplay(env), newErase(env), newHold(env), newRetention(env), newProve(env), newPackage(env), newLedger(env), newWitness(env), newContain(env), newBroker(env),
 	)
 	addServer(root, "")

@@ -15,7 +15,7 @@ import (
 // namesOpened adds the people whose names two officers of the organisation let be opened, when
 // the time of the opening is over. An approval counts, whatever was stated of the opening
 // itself: from then on the officers' machines can open it without this server. An opening of
-// an inspector's office is not here: which those are the authorisation says.
+// an inspector's office is not here: nobody but that office knows whose name it was.
 func (s *server) namesOpened(ctx context.Context, book *noticeBook, all []cases.Authorisation, rows *[]noticeRow, left map[string][]string) error {
 	rec := s.pipe.Recorder()
 	facts, err := rec.Facts(ctx, "unmask.approved")
@@ -26,6 +26,9 @@ func (s *server) namesOpened(ctx context.Context, book *noticeBook, all []cases.
 		var d unmaskApproved
 		if err := json.Unmarshal(f.Detail, &d); err != nil {
 			return fmt.Errorf("statement %d: %w", f.Index, err)
+		}
+		if d.Inspector {
+			continue
 		}
 		ended := f.Time.Add(time.Duration(d.Minutes) * time.Minute)
 		if book.now.Before(ended) {
@@ -38,9 +41,6 @@ func (s *server) namesOpened(ctx context.Context, book *noticeBook, all []cases.
 		var under struct{ Authorisation string }
 		_ = json.Unmarshal(asked.Detail, &under) // what names none is of no authorisation
 		i := slices.IndexFunc(all, func(a cases.Authorisation) bool { return a.ID == under.Authorisation })
-		if ok && i >= 0 && all[i].Inspector {
-			continue
-		}
 		token, err := "", vault.ErrNoSeal
 		if ok && i >= 0 {
 			token, err = s.whoseName(ctx, &d)
@@ -63,7 +63,7 @@ func (s *server) namesOpened(ctx context.Context, book *noticeBook, all []cases.
 // whoseName gives the token behind a name that was opened. Its error wraps vault.ErrNoSeal
 // where the seal went with the last record.
 func (s *server) whoseName(ctx context.Context, d *unmaskApproved) (string, error) {
-	o, err := s.askedFor(ctx, d)
+	o, err := s.askedFor(ctx, d, "")
 	if err != nil {
 		return "", err
 	}

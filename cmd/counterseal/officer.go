@@ -16,6 +16,7 @@ import (
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/keyholder"
+	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/officer"
 )
 
@@ -279,46 +280,75 @@ func newOfficerOpen(env *environment) *cobra.Command {
 	return cmd
 }
 
+// sealedThing is something sealed to officers, as their machines open it.
+type sealedThing struct {
+	info  keyring.SealInfo
+	boxes []keyring.Sealed
+}
+
+// openOuters gives the handovers of oversight, a line each.
+func openOuters(k *officer.Key, o *officer.Opening, things []sealedThing) ([]byte, error) {
+	var out []byte
+	for _, s := range things {
+		h, err := k.OpenOuter(o, s.info, s.boxes)
+		if err != nil {
+			return nil, err
+		}
+		b, err := approval.Canonical(h)
+		if err != nil {
+			return nil, err
+		}
+		out = append(append(out, b...), '\n')
+	}
+	return out, nil
+}
+
+// openInners gives what was sealed, to investigation, which clears it, and until when it
+// may be used.
+func openInners(k *officer.Key, o *officer.Opening, things []sealedThing, handover string) (secrets [][]byte, until time.Time, err error) {
+	if handover == "" {
+		return nil, until, usage("--handover is missing: the file that oversight wrote with -o")
+	}
+	b, err := readFile(handover, "--handover", "oversight writes it with -o")
+	if err != nil {
+		return nil, until, err
+	}
+	lines := strings.Split(strings.TrimSuffix(string(b), "\n"), "\n")
+	if len(lines) != len(things) {
+		return nil, until, fmt.Errorf("%s hands %d keys over and the request is about %d", handover, len(lines), len(things))
+	}
+	for i, s := range things {
+		h, err := officer.ParseHandover([]byte(lines[i]))
+		if err != nil {
+			return nil, until, err
+		}
+		var secret []byte
+		if secret, until, err = k.OpenInner(o, s.info, h); err != nil {
+			return nil, until, err
+		}
+		secrets = append(secrets, secret)
+	}
+	return secrets, until, nil
+}
+
 // openLayers opens the layer of an officer on each sealed key: oversight gives a
 // handover for each, investigation the key file, a line each.
 func openLayers(k *officer.Key, o *officer.Opening, sealed []*evidence.SealedKey, handover string) ([]byte, error) {
-	var out []byte
+	var things []sealedThing
+	for _, s := range sealed {
+		things = append(things, sealedThing{s.Info(), s.Boxes()})
+	}
 	if k.Card().Office == officer.Oversight {
-		for _, s := range sealed {
-			h, err := k.OpenOuter(o, s.Info(), s.Boxes())
-			if err != nil {
-				return nil, err
-			}
-			b, err := approval.Canonical(h)
-			if err != nil {
-				return nil, err
-			}
-			out = append(append(out, b...), '\n')
-		}
-		return out, nil
+		return openOuters(k, o, things)
 	}
-	if handover == "" {
-		return nil, usage("--handover is missing: the file that oversight wrote with officer open")
-	}
-	b, err := readFile(handover, "--handover", "oversight writes it with counterseal officer open")
+	secrets, until, err := openInners(k, o, things, handover)
 	if err != nil {
 		return nil, err
 	}
-	lines := strings.Split(strings.TrimSuffix(string(b), "\n"), "\n")
-	if len(lines) != len(sealed) {
-		return nil, fmt.Errorf("%s hands %d keys over and the request is about %d", handover, len(lines), len(sealed))
-	}
+	var out []byte
 	for i, s := range sealed {
-		h, err := officer.ParseHandover([]byte(lines[i]))
-		if err != nil {
-			return nil, err
-		}
-		secret, until, err := k.OpenInner(o, s.Info(), h)
-		if err != nil {
-			return nil, err
-		}
-		line, err := s.KeyFile(secret, until, approval.Digest(o.Statement))
-		clear(secret)
+		line, err := s.KeyFile(secrets[i], until, approval.Digest(o.Statement))
+		clear(secrets[i])
 		if err != nil {
 			return nil, err
 		}

@@ -29,6 +29,9 @@ func readStatement(path string) (string, *approval.Statement, error) {
 		}
 		return r.Statement, s, nil
 	}
+	if u, s, err := parseInside(b); err == nil {
+		return u.Statement, s, nil
+	}
 	if u, s, err := parseUnmask(b); err == nil {
 		return u.Statement, s, nil
 	}

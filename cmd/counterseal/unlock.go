@@ -38,6 +38,15 @@ type sealedSegment struct {
 	Head string `json:"head"`
 }
 
+func (s *sealedSegment) key() (*evidence.SealedKey, error) {
+	head, herr := base64.RawURLEncoding.DecodeString(s.Head)
+	card, cerr := base64.RawURLEncoding.DecodeString(s.Card)
+	if herr != nil || cerr != nil {
+		return nil, errors.New("not a request to unlock")
+	}
+	return evidence.ParseSealedKey(head, card)
+}
+
 // maxUnlock is how many segments one statement can name, and maxRequest the bytes of the
 // request about them: a sealed card and its head are some 11 KiB.
 const (
@@ -52,13 +61,8 @@ func parseRequest(b []byte) (*unlockRequest, *approval.Statement, error) {
 	if err := approval.DecodeUpTo(maxRequest, b, &r); err != nil || r.V != 2 || len(r.Segments) == 0 || len(r.Segments) > maxUnlock {
 		return nil, nil, bad
 	}
-	for _, s := range r.Segments {
-		head, herr := base64.RawURLEncoding.DecodeString(s.Head)
-		card, cerr := base64.RawURLEncoding.DecodeString(s.Card)
-		if herr != nil || cerr != nil {
-			return nil, nil, bad
-		}
-		k, err := evidence.ParseSealedKey(head, card)
+	for i := range r.Segments {
+		k, err := r.Segments[i].key()
 		if err != nil {
 			return nil, nil, err
 		}
@@ -116,15 +120,11 @@ func (s *server) unlockRequest(ctx context.Context, actor string, body []byte) (
 		return nil, err
 	}
 	r := unlockRequest{V: 2}
-	b64 := base64.RawURLEncoding.EncodeToString
+	if r.Segments, r.sealed, err = s.sealedSegments(ids); err != nil {
+		return nil, err
+	}
 	subject := []string{""}
 	for _, id := range ids {
-		k, err := evidence.ReadSealedKey(s.cfg.Data, id)
-		if err != nil {
-			return nil, web.BadRequest(err.Error(), "counterseal verify --format jsonl lists segments; those of the stream originals are sealed")
-		}
-		r.sealed = append(r.sealed, k)
-		r.Segments = append(r.Segments, sealedSegment{Card: b64(k.Card), Head: b64(k.Head)})
 		subject = append(subject, id.String())
 	}
 	org, err := uuid.Parse(r.sealed[0].Org())
@@ -150,6 +150,19 @@ func (s *server) unlockRequest(ctx context.Context, actor string, body []byte) (
 		return nil, err
 	}
 	return &r, nil
+}
+
+// sealedSegments reads the sealed keys of segments.
+func (s *server) sealedSegments(ids []uuid.UUID) (out []sealedSegment, keys []*evidence.SealedKey, err error) {
+	b64 := base64.RawURLEncoding.EncodeToString
+	for _, id := range ids {
+		k, err := evidence.ReadSealedKey(s.cfg.Data, id)
+		if err != nil {
+			return nil, nil, web.BadRequest(err.Error(), "counterseal verify --format jsonl lists segments; those of the stream originals are sealed")
+		}
+		keys, out = append(keys, k), append(out, sealedSegment{Card: b64(k.Card), Head: b64(k.Head)})
+	}
+	return out, keys, nil
 }
 
 // asked finds the segments that a request is about.
@@ -226,6 +239,8 @@ type ceremony struct {
 	// check, where it is set, must hold beside the decisions. Its error wraps
 	// attest.ErrNotApproved where it says no.
 	check func(ctx context.Context, st *approval.Statement, signed []approval.Signed, roster *officer.Roster) error
+	// inside is set for an inspector's office: its case stands in no leaf.
+	inside bool
 	// state gives subject and detail of the statement about the opening.
 	state func(st *approval.Statement, digest string) ([]string, any, error)
 }
@@ -272,7 +287,10 @@ func (s *server) approve(ctx context.Context, actor string, body []byte, c cerem
 	if err != nil {
 		return nil, c.refused(err)
 	}
-	act := attest.Act{Kind: c.kind, Actor: actor, Purpose: word(st.Case)}
+	act := attest.Act{Kind: c.kind, Actor: actor}
+	if !c.inside {
+		act.Purpose = word(st.Case)
+	}
 	if act.Subject, act.Detail, err = c.state(st, digest); err != nil {
 		return nil, err
 	}

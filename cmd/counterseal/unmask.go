@@ -303,13 +303,18 @@ func (s *server) namesLeft(ctx context.Context, caseID string, cover cases.Cover
 // person. The statement says it, which is a payload.
 type unmaskApproved struct {
 	Case      string `json:"case"`
+	Inspector bool   `json:"inspector,omitempty"` // then the case is empty
 	Minutes   int    `json:"minutes"`
 	Request   string `json:"request"`
 	Statement string `json:"statement"`
 }
 
-// askedFor gives what a request for a name that was approved is about.
-func (s *server) askedFor(ctx context.Context, d *unmaskApproved) (*unmaskObjects, error) {
+// askedFor gives what a request for a name that was approved is about. brought is its
+// statement where the payload, of an inspector's office, is not for the server to read.
+func (s *server) askedFor(ctx context.Context, d *unmaskApproved, brought string) (*unmaskObjects, error) {
+	if d.Inspector {
+		return broughtFor(d, brought)
+	}
 	st, err := attest.Requested(ctx, s.pipe.Recorder(), d.Request, d.Statement)
 	if err != nil {
 		return nil, err
@@ -334,20 +339,30 @@ func (s *server) unmaskApprove(ctx context.Context, actor string, body []byte) (
 // stillCovered looks again at all that may have changed since the request: the seal, the
 // authorisation of who asked, the names of the month; and whether who asked decides.
 func (s *server) stillCovered(ctx context.Context, st *approval.Statement, signed []approval.Signed, roster *officer.Roster) error {
-	no := func(reason string) error { return fmt.Errorf("%w: %s", attest.ErrNotApproved, reason) }
 	o, err := parseUnmaskObjects(st.Objects)
-	if err != nil {
-		return no(err.Error())
+	if err == nil {
+		err = apart(st, signed, roster)
 	}
-	if err := apart(st, signed, roster); err != nil {
-		return no(err.Error())
+	if err != nil {
+		return fmt.Errorf("%w: %w", attest.ErrNotApproved, err)
+	}
+	_, err = s.covered(ctx, st, o)
+	return err
+}
+
+// covered gives the authorisation in force under which an account asks for a name. Its error
+// wraps attest.ErrNotApproved where there is none, or the seal is not there any more. The
+// quotas of the house are not an inspector's.
+func (s *server) covered(ctx context.Context, st *approval.Statement, o *unmaskObjects) (cover cases.Cover, err error) {
+	no := func(reason string) (cases.Cover, error) {
+		return cover, fmt.Errorf("%w: %s", attest.ErrNotApproved, reason)
 	}
 	row, _, err := s.pipe.Vault().At(ctx, o.window, o.index)
 	if errors.Is(err, vault.ErrNoSeal) {
 		return no("the seal is not in the vault any more")
 	}
 	if err != nil {
-		return err
+		return cover, err
 	}
 	if c := row.Commitment(); hex.EncodeToString(c[:]) != o.seal {
 		return no("the seal is another one")
@@ -356,17 +371,20 @@ func (s *server) stillCovered(ctx context.Context, st *approval.Statement, signe
 	if offices == nil {
 		return no("nobody is in office")
 	}
-	cover := cases.Cover{}
 	for _, id := range offices.Held(o.account) {
 		by, ok := offices.Person(id)
 		if !ok {
 			continue
 		}
 		if cover, err = s.namesCover(ctx, by, st.Case, string(row.Token)); err != nil {
-			return err
+			return cover, err
 		}
-		if cover.Authorisation == cases.Covers {
-			return s.namesLeft(ctx, st.Case, cover)
+		switch {
+		case cover.Authorisation != cases.Covers:
+		case by.Inspector:
+			return cover, nil
+		default:
+			return cover, s.namesLeft(ctx, st.Case, cover)
 		}
 	}
 	return no(joinNonEmpty("; ", "no authorisation in force covers this person for who asked", cover.Reason))
@@ -394,6 +412,8 @@ type unmaskCheck struct {
 	Kind     string `json:"kind"`
 	Identity []byte `json:"identity"`
 	Salt     []byte `json:"salt"`
+	// Statement of the request, of an inspector's office: the server does not have it.
+	Statement string `json:"statement,omitempty"`
 }
 
 type unmaskAnswer struct {
@@ -431,6 +451,13 @@ func (s *server) unmaskCheck(ctx context.Context, actor string, body []byte) (an
 	if err := json.Unmarshal(f.Detail, &d); err != nil {
 		return nil, fmt.Errorf("statement %d: %w", f.Index, err)
 	}
+	if d.Inspector {
+		a, _, err := s.insider(ctx)
+		if err != nil {
+			return nil, err
+		}
+		actor = insideActor(a)
+	}
 	for _, kind := range []string{"unmask.opened", "unmask.mismatch"} {
 		if _, done, err := rec.Fact(ctx, kind, in.Request); err != nil {
 			return nil, err
@@ -444,7 +471,7 @@ func (s *server) unmaskCheck(ctx context.Context, actor string, body []byte) (an
 	if !s.now().Before(f.Time.Add(time.Duration(d.Minutes) * time.Minute)) {
 		return no("the time of this request is over")
 	}
-	o, err := s.askedFor(ctx, &d)
+	o, err := s.askedFor(ctx, &d, in.Statement)
 	if err != nil {
 		return nil, err
 	}

@@ -136,13 +136,17 @@ func (u *unmaskOpening) inner(k *officer.Key, same func(unmaskCheck) (bool, erro
 	}
 	ok, err := same(newUnmaskCheck(u.st.ID, id))
 	if err == nil && !ok {
-		err = &exitError{code: exitRefused, err: errors.New("the name that was sealed does not give the token: it is discarded, and the ledger has an alarm"), hint: "tell the overseer: the server sealed another name than the one that it saw"}
+		err = wrongName()
 	}
 	if err != nil {
 		clear(id.Canonical)
 		return none, err
 	}
 	return id, nil
+}
+
+func wrongName() error {
+	return &exitError{code: exitRefused, err: errors.New("the name that was sealed does not give the token: it is discarded, and the ledger has an alarm"), hint: "tell the overseer: the server sealed another name than the one that it saw"}
 }
 
 func newUnmaskOpen(env *environment) *cobra.Command {

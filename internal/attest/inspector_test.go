@@ -44,15 +44,15 @@ func TestApproveOfInspectors(t *testing.T) {
 		_, err = Approve(t.Context(), h.rec, Approval{Statement: b, Signed: signed(t, b, approval.Approve, by...), Action: action, Org: org.String(), Objects: []string{"x"}, Roster: roster, Actor: "os:1", Now: time.Now()})
 		return err
 	}
-	for _, action := range []string{"evidence.unlock", "unmask"} {
-		if err := try(action, keys[4], keys[5]); err != nil {
+	for action, inside := range map[string]bool{"evidence.unlock": false, "unmask": false, officer.InsideUnlock: true, officer.InsideUnmask: true, officer.InsideQuestions: true} {
+		if err := try(action, keys[4], keys[5]); inside != (err == nil) {
 			t.Errorf("%s by the inspectors: %v", action, err)
 		}
-		if err := try(action, keys[0], keys[1]); err != nil {
+		if err := try(action, keys[0], keys[1]); inside == (err == nil) {
 			t.Errorf("%s by the organisation: %v", action, err)
 		}
 		for _, mixed := range [][2]int{{0, 5}, {4, 1}, {5, 0}, {3, 4}} {
-			if err := try(action, keys[mixed[0]], keys[mixed[1]]); !errors.Is(err, approval.ErrOffice) {
+			if err := try(action, keys[mixed[0]], keys[mixed[1]]); !errors.Is(err, ErrNotApproved) {
 				t.Errorf("%s by %v: %v", action, mixed, err)
 			}
 		}

@@ -73,6 +73,7 @@ func Kinds() []Kind {
 		{"duty.asked", "a responder asks a duty host for a name; it waits for a review", []string{"request", "statement", "warrant", "cover"}},
 		{"duty.opened", "the duty host has opened it; what it signed is a payload", []string{"request", "signed"}},
 		{"duty.ended", "a warrant lets nothing be asked any more", []string{"warrant"}},
+		{"inspector.read", "an inspector's office opened what it had asked itself", []string{"request"}},
 		{"unlock.opened", "originals were unlocked for a range", []string{"request"}},
 		{"unlock.closed", "the time of an unlock is over", []string{"request"}},
 		{"replay.done", "unlocked originals were parsed again", []string{"context", "records"}},

@@ -69,6 +69,17 @@ func (o *Opening) approved() (*approval.Statement, error) {
 	return s, nil
 }
 
+// elsewhere reports whether the officer of a key decides on no act of this kind: what an
+// inspector's office approved is not for the officers of the organisation to open, though
+// the same thing is sealed to them too, nor the other way round.
+func (o *Opening) elsewhere(k *Key) bool {
+	if o.Roster.Find(k.card.ID()) == nil {
+		return false
+	}
+	_, err := o.Roster.VoterFor(k.card.ID(), cmp.Or(o.Action, "evidence.unlock"))
+	return err != nil
+}
+
 // Handover is what oversight gives to investigation: the box without its outer layer,
 // still sealed to one person.
 type Handover struct {
@@ -94,7 +105,7 @@ func ParseHandover(b []byte) (*Handover, error) {
 // OpenOuter is the part of oversight.
 func (k *Key) OpenOuter(o *Opening, info keyring.SealInfo, boxes []keyring.Sealed) (*Handover, error) {
 	i := slices.IndexFunc(boxes, func(b keyring.Sealed) bool { return b.Outer == k.card.Seal.ID() })
-	if i < 0 || k.card.Office != Oversight {
+	if i < 0 || k.card.Office != Oversight || o.elsewhere(k) {
 		return nil, ErrOtherOfficer
 	}
 	if _, err := o.approved(); err != nil {
@@ -112,7 +123,7 @@ func (k *Key) OpenOuter(o *Opening, info keyring.SealInfo, boxes []keyring.Seale
 // OpenInner is the part of investigation. It gives what was sealed and until when it
 // may be used.
 func (k *Key) OpenInner(o *Opening, info keyring.SealInfo, h *Handover) (secret []byte, until time.Time, err error) {
-	if h.Inner != k.card.Seal.ID().String() || k.card.Office != Investigation {
+	if h.Inner != k.card.Seal.ID().String() || k.card.Office != Investigation || o.elsewhere(k) {
 		return nil, until, ErrOtherOfficer
 	}
 	digest := approval.Digest(o.Statement)

@@ -217,9 +217,17 @@ func TestInspectors(t *testing.T) {
 	if _, err := r.Voter(ks[4].Card().ID()); err == nil {
 		t.Error("an inspector decides on anything")
 	}
-	for _, action := range []string{"hold.release", "offices.activate", "ledger.succeed", ""} {
+	for _, action := range []string{"hold.release", "offices.activate", "ledger.succeed", "evidence.unlock", "unmask", ""} {
 		if _, err := r.VoterFor(ks[4].Card().ID(), action); err == nil {
 			t.Errorf("an inspector decides on %q", action)
+		}
+	}
+	for _, action := range []string{InsideUnmask, InsideUnlock, InsideQuestions} {
+		if _, err := r.VoterFor(ks[4].Card().ID(), action); err != nil {
+			t.Error(err)
+		}
+		if _, err := r.VoterFor(ks[0].Card().ID(), action); err == nil {
+			t.Errorf("an officer of the organisation decides on %q", action)
 		}
 	}
 
@@ -229,14 +237,14 @@ func TestInspectors(t *testing.T) {
 		t.Fatal(err)
 	}
 	objects := []string{"originals/general/018f0000-0000-7000-8000-000000000001"}
-	_, st, err := approval.New(approval.Ask{Action: "evidence.unlock", Case: "C-1", Purpose: "why", Requester: "Nils Berg", Objects: objects, Org: org, Grant: time.Hour}, noon)
-	if err != nil {
-		t.Fatal(err)
-	}
-	open := func(i, j int) ([]byte, error) {
-		o := &Opening{Roster: r, Statement: st, Objects: objects, Org: org.String(), Now: noon, Record: func([]byte) error { return nil }}
-		for _, k := range []*Key{ks[i], ks[j]} {
-			s, err := k.Sign(approval.Approve, st)
+	opened := func(action string, by [2]int, i, j int) ([]byte, error) {
+		_, st, err := approval.New(approval.Ask{Action: action, Case: "C-1", Purpose: "why", Requester: "Nils Berg", Objects: objects, Org: org, Grant: time.Hour}, noon)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := &Opening{Action: action, Roster: r, Statement: st, Objects: objects, Org: org.String(), Now: noon, Record: func([]byte) error { return nil }}
+		for _, n := range by {
+			s, err := ks[n].Sign(approval.Approve, st)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -249,12 +257,20 @@ func TestInspectors(t *testing.T) {
 		secret, _, err := ks[i].OpenInner(o, info, h)
 		return secret, err
 	}
-	if secret, err := open(4, 5); err != nil || string(secret) != "the key" {
+	open := func(action string, i, j int) ([]byte, error) { return opened(action, [2]int{i, j}, i, j) }
+	for action, by := range map[string][2]int{"evidence.unlock": {0, 1}, InsideUnlock: {4, 5}} { // what these approved, those do not open
+		if secret, err := opened(action, by, 4-by[0], 5-by[0]); !errors.Is(err, ErrOtherOfficer) || secret != nil {
+			t.Errorf("others open what %v approved: %v", by, err)
+		}
+	}
+	if secret, err := open(InsideUnlock, 4, 5); err != nil || string(secret) != "the key" {
 		t.Errorf("the inspectors open: %q, %v", secret, err)
 	}
 	for _, mixed := range [][2]int{{0, 5}, {4, 1}, {2, 5}, {4, 3}} {
-		if _, err := open(mixed[0], mixed[1]); !errors.Is(err, approval.ErrOffice) {
-			t.Errorf("%v decide together: %v", mixed, err)
+		for _, action := range []string{"evidence.unlock", InsideUnlock} {
+			if secret, err := open(action, mixed[0], mixed[1]); err == nil || secret != nil {
+				t.Errorf("%v decide together on %s", mixed, action)
+			}
 		}
 	}
 }

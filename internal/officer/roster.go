@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -183,9 +182,17 @@ func (r *Roster) Duty() (investigation, oversight string) {
 // office decide on nothing of the organisation: VoterFor has what they decide on.
 func (r *Roster) Voter(id string) (approval.Officer, error) { return r.VoterFor(id, "") }
 
-// opening are the acts of which an inspector's office decides for itself, with its own
-// keys: those that open what is sealed to them.
-var opening = []string{"evidence.unlock", "unmask"}
+// The acts on which an inspector's office decides, with its two keys and nobody else: they
+// open what is sealed to it. The officers of the organisation decide on none of them.
+const (
+	InsideUnmask    = "inspector.unmask"    // a name
+	InsideUnlock    = "inspector.unlock"    // originals
+	InsideQuestions = "inspector.questions" // what it asked
+)
+
+func inside(action string) bool {
+	return action == InsideUnmask || action == InsideUnlock || action == InsideQuestions
+}
 
 // VoterFor is the officer of a key id who decides on an act.
 func (r *Roster) VoterFor(id, action string) (approval.Officer, error) {
@@ -197,10 +204,13 @@ func (r *Roster) VoterFor(id, action string) (approval.Officer, error) {
 		return approval.Officer{}, errors.New("a duty host opens what a warrant lets it, and decides on nothing")
 	}
 	if a.Inspector {
-		if !slices.Contains(opening, action) {
+		if !inside(action) {
 			return approval.Officer{}, errors.New("an inspector's office opens what is sealed to it, and decides on nothing else")
 		}
 		return approval.Officer{Key: a.ID(), Person: fold(a.Name), Office: "inspector-" + string(a.Office), House: "inspector", Public: a.Sign}, nil
+	}
+	if inside(action) {
+		return approval.Officer{}, errors.New("what an inspector's office asks for is decided with the keys of that office")
 	}
 	return approval.Officer{Key: a.ID(), Person: fold(a.Name), Office: string(a.Office), Public: a.Sign}, nil
 }
