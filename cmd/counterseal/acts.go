@@ -66,6 +66,7 @@ func (s *server) acts() map[string]web.Act {
 		"notice.list":     s.noticeList,
 		"notice.send":     s.noticeSend,
 		"notice.postpone": s.noticePostpone,
+		"notice.shown":    s.noticeShown,
 
 		"complaint.list":  s.complaintList,
 		"complaint.save":  s.complaintSave,

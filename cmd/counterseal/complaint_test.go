@@ -82,7 +82,7 @@ func TestComplaint(t *testing.T) {
 	}
 	write("ovs", string(file))
 	told := cli(0, "", append([]string{"me"}, config...)...)
-	for _, want := range []string{"about", "within 90 days", keys[1].SealKey().String(), keys[3].SealKey().String(), "room 12", "opened by two officers"} {
+	for _, want := range []string{"about", "nothing is set up here that could tell you", keys[1].SealKey().String(), keys[3].SealKey().String(), "room 12", "opened by two officers"} {
 		if !strings.Contains(told, want) {
 			t.Errorf("me does not say %q:\n%s", want, told)
 		}

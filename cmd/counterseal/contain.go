@@ -207,7 +207,11 @@ func (s *server) order(ctx context.Context, actor string, a web.Asker, o broker.
 	if grant == "" && o.Undoes == "" && o.Act != broker.Notify {
 		return s.containRow(ctx, got)
 	}
-	return s.send(ctx, actor, got)
+	answer, err := s.send(ctx, actor, got)
+	if o.Act == broker.Notify && strings.HasSuffix(o.Case, listedSuffix) { // whom a list held is kept nowhere
+		err = errors.Join(err, rec.Ledger().DropPayload(what))
+	}
+	return answer, err
 }
 
 // containBy refuses who may not stand for an order, or take it back: somebody whom two

@@ -97,11 +97,11 @@ func brokered(t *testing.T) (b *bureau, tasks func() int) {
 			t.Fatal(err)
 		}
 	})
-	return b, b.broker()
+	return b, b.broker(10)
 }
 
 // broker runs a broker at b.sock that writes down its tasks, and counts them.
-func (b *bureau) broker() (tasks func() int) {
+func (b *bureau) broker(notices int) (tasks func() int) {
 	t := b.t
 	t.Helper()
 	out := filepath.Join(b.dir, "out")
@@ -111,7 +111,7 @@ func (b *bureau) broker() (tasks func() int) {
 		t.Fatal(err)
 	}
 	br, err := broker.Open(broker.Options{
-		Dir: filepath.Join(b.dir, "broker"), Org: b.s.pipe.Org().String(), Ledger: ledger.Verifiers{Log: []string{strings.TrimSpace(string(vkey))}}, MaxDay: 10, MaxAlone: 5, MaxNotices: 10,
+		Dir: filepath.Join(b.dir, "broker"), Org: b.s.pipe.Org().String(), Ledger: ledger.Verifiers{Log: []string{strings.TrimSpace(string(vkey))}}, MaxDay: 10, MaxAlone: 5, MaxNotices: notices,
 		Resolve: func(tok event.Token) (broker.Account, bool) {
 			return broker.Account{Mails: []string{"x@agency.example"}}, true
 		},

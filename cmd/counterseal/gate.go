@@ -121,6 +121,7 @@ func (s *server) gate() web.Gate {
 		Offices: func() *policy.Offices { return s.force.Load().offices },
 		Access:  s.pipe.Asking, Purposes: s.pipe.Purposes,
 		Inside: s.inside(), // what an inspector's office asked
+		Shown:  s.keepShown,
 		Cases:  s.cases, Watching: s.watching, Oversight: s.oversight, Aliases: s.aliases, Owner: owner(), Team: "team",
 	}
 }

@@ -167,7 +167,7 @@ func printTold(w io.Writer, t *web.Told) error {
 			line("counted", "%s: %s, from %s to %s, of everybody together", n.Name, n.N, c.From, c.To)
 		}
 	}
-	line("told", "within 90 days after it has ended; only an overseer puts that off")
+	line("told", "%s", map[bool]string{true: "within 90 days after it has ended; only an overseer puts that off", false: "nothing is set up here that could tell you that you were looked at"}[t.Looking.Tells])
 	if len(t.Complaint.Keys) > 0 {
 		line("complain", "counterseal me complain --text FILE, or on the page /me; sealed to the overseers")
 		for _, k := range t.Complaint.Keys {

@@ -27,8 +27,9 @@ const noticeWithin = 90 * 24 * time.Hour
 
 type (
 	noticeRow struct {
-		Authorisation string    `json:"authorisation"` // or the request for a name
-		About         string    `json:"about"`         // authorisation, or name
+		Authorisation string    `json:"authorisation"`   // or the request for a name
+		About         string    `json:"about"`           // authorisation, name, or listed: people whom an authorisation showed
+		Lists         int       `json:"lists,omitempty"` // of people shown, sealed to the overseers
 		Ended         time.Time `json:"ended"`
 		People        int       `json:"people"`
 		Told          int       `json:"told"`
@@ -37,7 +38,8 @@ type (
 		State         string    `json:"state"`     // due, overdue, told, or gone: nobody can find them any more
 	}
 	noticeNamed struct {
-		Authorisation string `json:"authorisation"`
+		Authorisation string        `json:"authorisation"`
+		Shown         []shownOpened `json:"shown,omitempty"` // of a notice about people who were listed
 	}
 )
 
@@ -124,6 +126,7 @@ func (s *server) notices(ctx context.Context) (rows []noticeRow, left map[string
 		return nil, nil, err
 	}
 	rows, left = []noticeRow{}, map[string][]string{}
+	var over []noticeRow
 	for _, a := range all {
 		if !used[a.ID] || a.State != cases.Ended && a.State != cases.Lapsed {
 			continue
@@ -134,14 +137,18 @@ func (s *server) notices(ctx context.Context) (rows []noticeRow, left map[string
 		} else if ok && f.Time.Before(ended) {
 			ended = f.Time
 		}
+		over = append(over, noticeRow{Authorisation: a.ID, Ended: ended})
 		people := slices.DeleteFunc(slices.Clone(a.Scope.Subjects), func(subject string) bool { return !event.IsToken([]byte(subject)) }) // a server is told nothing
-		if len(people) == 0 {                                                                                                             // it lists people, or is an inspector's: whom, nobody here knows
+		if len(people) == 0 {                                                                                                             // it lists people, or is an inspector's
 			continue
 		}
 		r, who := book.row(a.ID, aboutAuthorisation, ended, people)
 		rows, left[a.ID] = append(rows, r), who
 	}
 	if err := s.namesOpened(ctx, book, all, &rows, left); err != nil {
+		return nil, nil, err
+	}
+	if err := s.listed(ctx, book, over, all, &rows); err != nil {
 		return nil, nil, err
 	}
 	slices.SortFunc(rows, func(a, b noticeRow) int {
@@ -209,7 +216,7 @@ func (s *server) noticeOf(ctx context.Context, body []byte) (noticeRow, []string
 	case rows[i].State == "told":
 		return noticeRow{}, nil, &web.Refused{Reason: "everybody was told already", Hint: "counterseal oversight notices"}
 	case rows[i].State == "gone":
-		return noticeRow{}, nil, &web.Refused{Reason: "what was sealed of this person went with their last record, so nobody can find them", Hint: "counterseal oversight notices lists the others"}
+		return noticeRow{}, nil, &web.Refused{Reason: "what was sealed of them is gone, or no overseer held a key then, so nobody can find them", Hint: "counterseal oversight notices lists the others"}
 	}
 	return rows[i], left[in.Authorisation], nil
 }
@@ -225,6 +232,13 @@ func (s *server) noticeSend(ctx context.Context, actor string, body []byte) (any
 	row, left, err := s.noticeOf(ctx, body)
 	if err != nil {
 		return nil, err
+	}
+	if row.About == aboutListed {
+		var in noticeNamed
+		if json.Unmarshal(body, &in) != nil {
+			return nil, web.BadRequest("this names no authorisation", "")
+		}
+		return s.tellListed(ctx, actor, row, in.Shown)
 	}
 	a, failed := web.AskerOf(ctx), 0
 	var why *web.Refused
@@ -317,27 +331,78 @@ func newNotices(env *environment) *cobra.Command {
 			w := tabwriter.NewWriter(env.stdout, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "STATE\tDUE\tTOLD\tPUT OFF\tENDED\tABOUT\tID")
 			for _, r := range rows {
-				fmt.Fprintf(w, "%s\t%s\t%d of %d\t%d\t%s\t%s\t%s\n", r.State, r.Due.Format(time.RFC3339), r.Told, r.People, r.Postponed, r.Ended.Format(time.RFC3339), r.About, r.Authorisation)
+				told := fmt.Sprintf("%d of %d", r.Told, r.People)
+				if r.Lists > 0 {
+					told = fmt.Sprintf("%d, and %s", r.Told, counted(r.Lists, "list", "lists"))
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", r.State, r.Due.Format(time.RFC3339), told, r.Postponed, r.Ended.Format(time.RFC3339), r.About, r.Authorisation)
 			}
 			return w.Flush()
 		}}
 	f.add(cmd)
 	l.add(cmd)
-	cmd.AddCommand(newNoticeAct(env, "send ID", "Have its people told", "notice.send"), newNoticeAct(env, "postpone ID", "Put it off by 90 days; that is counted, and stands in the ledger", "notice.postpone"))
+	cmd.AddCommand(newNoticeSend(env), newNoticePostpone(env))
 	return cmd
 }
 
-func newNoticeAct(env *environment, use, short, act string) *cobra.Command {
+func newNoticeSend(env *environment) *cobra.Command {
 	var f configFlags
 	var l look
-	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(1),
+	var key, pass string
+	cmd := &cobra.Command{Use: "send ID [--key FILE]", Short: "Have its people told", Args: cobra.ExactArgs(1),
+		Long: "Send has the broker tell people, one by one. Whom an authorisation listed is sealed to the\n" +
+			"overseers: --key opens it, here. What is in the seal is closed to you too, and goes back to\n" +
+			"the server, which destroys it when they are told.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var r noticeRow
-			if err := doActIn(cmd, env, &f, &l, act, &noticeNamed{args[0]}, &r); err != nil {
+			in := noticeNamed{Authorisation: args[0]}
+			var sealed []shownSealed
+			if err := doActIn(cmd, env, &f, &l, "notice.shown", &in, &sealed); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(env.stdout, "%s  %d of %d told; due %s, put off %d times\n", r.State, r.Told, r.People, r.Due.Format(time.RFC3339), r.Postponed)
-			return err
+			if len(sealed) > 0 {
+				if key == "" {
+					return usage("--key is the file of the overseer's key: whom this showed is sealed to it")
+				}
+				k, err := openKey(env, key, pass)
+				if err != nil {
+					return err
+				}
+				for _, one := range sealed {
+					open, err := openShown(k, one.Sealed)
+					if err != nil {
+						return &exitError{code: exitFailed, err: err, hint: "the key of oversight that was enrolled then opens it, or its spare"}
+					}
+					in.Shown = append(in.Shown, shownOpened{one.Look, open})
+				}
+			}
+			var r noticeRow
+			if err := doActIn(cmd, env, &f, &l, "notice.send", &in, &r); err != nil {
+				return err
+			}
+			return printNotice(env, &r)
+		}}
+	f.add(cmd)
+	l.add(cmd)
+	cmd.Flags().StringVar(&key, "key", "", "`file` of the officer's key, for people whom an authorisation listed")
+	cmd.Flags().StringVar(&pass, "passphrase-file", "", "`file` with the passphrase of the key")
+	return cmd
+}
+
+func printNotice(env *environment, r *noticeRow) error {
+	_, err := fmt.Fprintf(env.stdout, "%s  %d of %d told; due %s, put off %d times\n", r.State, r.Told, r.People, r.Due.Format(time.RFC3339), r.Postponed)
+	return err
+}
+
+func newNoticePostpone(env *environment) *cobra.Command {
+	var f configFlags
+	var l look
+	cmd := &cobra.Command{Use: "postpone ID", Short: "Put it off by 90 days; that is counted, and stands in the ledger", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var r noticeRow
+			if err := doActIn(cmd, env, &f, &l, "notice.postpone", &noticeNamed{Authorisation: args[0]}, &r); err != nil {
+				return err
+			}
+			return printNotice(env, &r)
 		}}
 	f.add(cmd)
 	l.add(cmd)

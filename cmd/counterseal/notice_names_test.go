@@ -14,7 +14,7 @@ import (
 func TestNamesTold(t *testing.T) {
 	n := openNames(t)
 	n.s.cfg.Broker.Socket = filepath.Join(n.dir, "b.sock")
-	tasks := n.broker()
+	tasks := n.broker(10)
 	n.authorised(n.who[0])
 	n.asked(n.who[0], "Ines Vogel") // nobody approves it
 	first := n.asked(n.who[0], "Ines Vogel")
@@ -37,16 +37,16 @@ func TestNamesTold(t *testing.T) {
 		t.Fatalf("got %+v", rows)
 	}
 	var r noticeRow
-	n.does(0, "notice.send", noticeNamed{st.ID}, nil, 403, "")
-	n.does(overseer, "notice.postpone", noticeNamed{st.ID}, &r, 200, "")
+	n.does(0, "notice.send", noticeNamed{Authorisation: st.ID}, nil, 403, "")
+	n.does(overseer, "notice.postpone", noticeNamed{Authorisation: st.ID}, &r, 200, "")
 	if r.Postponed != 1 || r.Due.Sub(r.Ended) != 2*noticeWithin {
 		t.Errorf("got %+v", r)
 	}
-	n.does(overseer, "notice.send", noticeNamed{st.ID}, &r, 200, "")
+	n.does(overseer, "notice.send", noticeNamed{Authorisation: st.ID}, &r, 200, "")
 	if r.State != "told" || tasks() != 1 {
 		t.Errorf("got %+v, %d tasks", r, tasks())
 	}
-	n.does(overseer, "notice.send", noticeNamed{st.ID}, nil, 403, "told already")
+	n.does(overseer, "notice.send", noticeNamed{Authorisation: st.ID}, nil, 403, "told already")
 
 	second := n.asked(n.who[0], "Ines Vogel")
 	n.approved(second)
@@ -59,7 +59,7 @@ func TestNamesTold(t *testing.T) {
 	if len(rows) != 2 || !rows[0].settled() || !rows[1].settled() || rows[0].State+rows[1].State != "toldgone" && rows[0].State+rows[1].State != "gonetold" {
 		t.Errorf("when the seal is gone: %+v", rows)
 	}
-	n.does(overseer, "notice.send", noticeNamed{st.ID}, nil, 403, "nobody can find them")
+	n.does(overseer, "notice.send", noticeNamed{Authorisation: st.ID}, nil, 403, "nobody can find them")
 
 	all, err := n.s.cases.Authorisations(t.Context())
 	if err != nil {

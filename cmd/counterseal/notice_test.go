@@ -30,26 +30,26 @@ func TestNotices(t *testing.T) {
 	}
 	b.later(49 * time.Hour)
 	b.does(0, "notice.list", struct{}{}, nil, 403, "")
-	b.does(privacyOfficer, "notice.send", noticeNamed{first}, nil, 403, "")
+	b.does(privacyOfficer, "notice.send", noticeNamed{Authorisation: first}, nil, 403, "")
 	b.does(overseer, "notice.list", struct{}{}, &rows, 200, "")
 	if len(rows) != 2 || rows[0].State != "due" || rows[0].People != 1 || rows[0].Due.Sub(rows[0].Ended) != noticeWithin {
 		t.Fatalf("got %+v", rows)
 	}
-	b.does(overseer, "notice.send", noticeNamed{unused}, nil, 400, "nobody is to be told")
+	b.does(overseer, "notice.send", noticeNamed{Authorisation: unused}, nil, 400, "nobody is to be told")
 
 	var r noticeRow
-	b.does(overseer, "notice.send", noticeNamed{first}, &r, 200, "")
+	b.does(overseer, "notice.send", noticeNamed{Authorisation: first}, &r, 200, "")
 	if r.State != "told" || tasks() != 1 {
 		t.Errorf("got %+v, %d tasks", r, tasks())
 	}
-	b.does(overseer, "notice.send", noticeNamed{first}, nil, 403, "told already")
-	b.does(overseer, "notice.postpone", noticeNamed{first}, nil, 403, "told already")
+	b.does(overseer, "notice.send", noticeNamed{Authorisation: first}, nil, 403, "told already")
+	b.does(overseer, "notice.postpone", noticeNamed{Authorisation: first}, nil, 403, "told already")
 
-	b.does(overseer, "notice.postpone", noticeNamed{second}, &r, 200, "")
+	b.does(overseer, "notice.postpone", noticeNamed{Authorisation: second}, &r, 200, "")
 	if r.Postponed != 1 || r.Due.Sub(r.Ended) != 2*noticeWithin {
 		t.Errorf("got %+v", r)
 	}
-	b.does(overseer, "notice.postpone", noticeNamed{second}, nil, 403, "put off already")
+	b.does(overseer, "notice.postpone", noticeNamed{Authorisation: second}, nil, 403, "put off already")
 	doctor := func(want string) {
 		t.Helper()
 		checks, err := b.s.noticeChecks(t.Context())

@@ -18,10 +18,15 @@ import (
 	"github.com/counterseal/counterseal/internal/web"
 )
 
-// TestReverseSearch: who read something is answered in counts; an authorisation that
-// lists people opens the rows of few of them, one with counsel those of more, inside of its
-// sources, and until it ends.
-func TestReverseSearch(t *testing.T) {
+// The questions who read them.
+const (
+	readFew  = "actor.process.cmd_line : clinic"
+	readMore = "actor.process.cmd_line : union"
+)
+
+// readers is a bureau with 25 people who read one file, 9 of whom read another one too.
+func readers(t *testing.T) *bureau {
+	t.Helper()
 	b := openBureau(t, func(dir string) {
 		d := agencyDraft(time.Now())
 		src := pia.DraftSource{Source: "linux", Dataset: "linux-sudo", Compartment: "servers", RetentionDays: 365}
@@ -58,7 +63,15 @@ func TestReverseSearch(t *testing.T) {
 	if err := b.s.pipe.Settle(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	const few, more = "actor.process.cmd_line : clinic", "actor.process.cmd_line : union"
+	return b
+}
+
+// TestReverseSearch: who read something is answered in counts; an authorisation that
+// lists people opens the rows of few of them, one with counsel those of more, inside of its
+// sources, and until it ends.
+func TestReverseSearch(t *testing.T) {
+	b := readers(t)
+	const few, more = readFew, readMore
 	shown := func(answer string) int {
 		found := regexp.MustCompile(`person-[a-z2-7]{6,}`).FindAllString(answer, -1)
 		slices.Sort(found)

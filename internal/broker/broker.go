@@ -322,6 +322,9 @@ func (b *Broker) run(ctx context.Context, e entry, undoes *entry) (string, error
 	if t.Account, ok = b.account(e.Act, e.Target); !ok {
 		return "", &Refusal{"the directory of the broker does not know whom it is about, or more than one", "name the person, or the one machine; else somebody with the directory looks: a name is opened by two offices only"}
 	}
+	if e.Act == Notify { // nothing is ever given back: the journal needs not say whom it is about
+		e.Target = ""
+	}
 	e.At, e.State = b.o.Now().UTC().Format(time.RFC3339), Begun
 	if err := b.write(e); err != nil {
 		return "", err

@@ -113,6 +113,7 @@ func Kinds() []Kind {
 		{"inquiry.answered", "its answer", []string{"inquiry", "outcome"}},
 		{"question.reported", "a refused question that overseers are told about", []string{"reason", "question"}},
 		{"look.answered", "how much a look at people showed: the lower ends of classes", []string{"look", "rows", "people"}},
+		{"look.shown", "whom an answer that lists people showed is kept for the overseers, until they are told; a payload", []string{"authorisation", "kept"}},
 		{"look.reviewed", "an overseer has looked at a look", []string{"look", "outcome"}},
 		{"oversight.heartbeat", "an independent overseer is there", []string{"office"}},
 		{"oversight.silent", "none is there: looking at people has stopped", []string{"reason", "since"}},

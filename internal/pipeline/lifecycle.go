@@ -52,6 +52,19 @@ func (p *Pipeline) UnwrapHold(box, id []byte) ([]byte, error) {
 
 const holdPurpose = "hold/inspector"
 
+// WrapShown keeps whom an answer showed from whoever has no keyring of this server: the
+// overseer who opens the seal around it.
+func (p *Pipeline) WrapShown(plain, look []byte) ([]byte, error) {
+	return p.keyring.Wrap(shownPurpose, plain, look)
+}
+
+// UnwrapShown opens what WrapShown gave.
+func (p *Pipeline) UnwrapShown(box, look []byte) ([]byte, error) {
+	return p.keyring.Unwrap(shownPurpose, box, look)
+}
+
+const shownPurpose = "notice/shown"
+
 // Purposes are the codes that the assessments in force declare, sorted.
 func (p *Pipeline) Purposes() []string {
 	seen := map[string]bool{}

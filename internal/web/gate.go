@@ -39,6 +39,9 @@ type Gate struct {
 	// Inside seals what an inspector's office asked to the keys of that office, for the id of
 	// a statement; nil: it is not kept.
 	Inside func(id string, asked []byte) ([]byte, error)
+	// Shown keeps whom an answer under an authorisation that lists people showed, until they
+	// are told; nil: nobody does.
+	Shown func(ctx context.Context, actor, look, authorisation string, tokens []string) error
 	// Oversight watches the looks; nil: nobody does, as before anybody is in office.
 	Oversight *oversight.Book
 	Aliases   *alias.Book

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"hash"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -131,8 +132,9 @@ type heads struct {
 	people, devices map[string]bool
 }
 
-// enough is more than oversight.PeopleClass tells apart.
-const enough = 200
+// enough is more than oversight.PeopleClass tells apart, and how many are told at most that
+// one answer showed them.
+const enough = 1000
 
 func (h *heads) take(b []byte) {
 	if h.people == nil {
@@ -154,6 +156,14 @@ func (h *heads) take(b []byte) {
 		at += to
 	}
 	h.tail = append(h.tail[:0], text[max(0, len(text)-40):]...)
+}
+
+// tokens are those that count counts.
+func (h *heads) tokens() []string {
+	if len(h.people) > 0 {
+		return slices.Sorted(maps.Keys(h.people))
+	}
+	return slices.Sorted(maps.Keys(h.devices))
 }
 
 func (h *heads) count() int {
@@ -183,6 +193,14 @@ func (l *look) answered() {
 		return
 	}
 	l.s.o.Gate.Oversight.Stated(ctx, "look.answered", l.id)
+	w := l.permit.watched
+	keep, tokens := l.s.o.Gate.Shown, l.people.tokens()
+	if keep == nil || len(tokens) == 0 || w.cover.Kind != cases.KindAuthorisation || !strings.Contains(l.permit.selects, access.Reverse.String()) {
+		return
+	}
+	if err := keep(ctx, l.permit.actor, l.id, w.cover.ID, tokens); err != nil {
+		l.s.log.Error("whom an answer showed could not be kept for their notice", "err", err)
+	}
 }
 
 // recorded makes a request whose answer does not begin before the ledger has it.

@@ -43,6 +43,7 @@ type PeopleFacts struct {
 	// Deciders those that decide on it, Overseers those that watch.
 	Readers, Deciders, Overseers []string
 	Officers                     bool // names are sealed to two officers who hold keys of their own
+	Tells                        bool // a broker can tell people that they were looked at
 	Keys                         ComplaintKeys
 	Contact                      string // another way to the overseers
 }
@@ -159,6 +160,7 @@ type ToldLooking struct {
 	Deciders  []string `json:"deciders"`
 	Overseers []string `json:"overseers"`
 	Officers  bool     `json:"officers"`
+	Tells     bool     `json:"tells"` // people are told that they were looked at
 }
 
 // ToldCounts are those of the public report.
@@ -260,7 +262,7 @@ func (s *Server) told(r *http.Request) (*Told, error) {
 	case f.Stopped != nil:
 		t.Watch.State, t.Watch.Why, t.Watch.Since = "stopped", f.Stopped.Text(), f.Stopped.Since.UTC().Format("2 January 2006, 15:04")
 	}
-	t.Looking = ToldLooking{append([]string{}, f.Readers...), append([]string{}, f.Deciders...), append([]string{}, f.Overseers...), f.Officers}
+	t.Looking = ToldLooking{append([]string{}, f.Readers...), append([]string{}, f.Deciders...), append([]string{}, f.Overseers...), f.Officers, f.Tells}
 	if f.Report != nil {
 		t.Counts = countsOf(f.Report)
 	}

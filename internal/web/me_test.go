@@ -60,7 +60,7 @@ func (h *house) asPeople(f *PeopleFacts) {
 
 func peopleFacts() *PeopleFacts {
 	return &PeopleFacts{
-		PublicFacts: &PublicFacts{Watched: true, Report: publicReport()}, Readers: []string{"soc", "investigations"}, Deciders: []string{"privacy"}, Overseers: []string{"inspector-general"}, Officers: true,
+		PublicFacts: &PublicFacts{Watched: true, Report: publicReport()}, Readers: []string{"soc", "investigations"}, Deciders: []string{"privacy"}, Overseers: []string{"inspector-general"}, Officers: true, Tells: true,
 		Keys:    ComplaintKeys{Org: "01900000-0000-7000-8000-000000000001", Epoch: 1, Keys: []ComplaintKey{{ID: strings.Repeat("0a", 32), Key: []byte{1}}, {ID: strings.Repeat("1b", 32), Key: []byte{2}}}},
 		Contact: "room 12, or by post to the inspector general",
 	}
@@ -105,8 +105,9 @@ func TestMePage(t *testing.T) {
 	}
 
 	facts.Stopped, facts.Report, facts.Keys.Keys, facts.Contact, facts.Officers = &oversight.Silence{Reason: oversight.Vacant, Since: at}, nil, nil, "", false
+	facts.Tells = false
 	page = get("/me").Body.String()
-	for _, want := range []string{"Looking at people has stopped", "is being counted", "No complaint is taken here", "or to an inspector or data protection authority", "no name can be opened"} {
+	for _, want := range []string{"Looking at people has stopped", "is being counted", "No complaint is taken here", "or to an inspector or data protection authority", "no name can be opened", "Nothing is set up here that could tell you"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page does not say %q", want)
 		}

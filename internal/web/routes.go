@@ -76,6 +76,7 @@ var actions = map[string]string{
 	"rules.waiting":  "rules.list",
 	"channels.show":  "channels.list",
 	"complaint.save": "complaint.list",
+	"notice.shown":   "notice.list",
 
 	"account.setup": "account.change", "account.invite": "account.change", "account.disable": "account.change", "account.enable": "account.change",
 	"token.create": "token.change", "token.revoke": "token.change", "token.list": "account.list",

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/counterseal/counterseal/internal/broker"
+	"github.com/counterseal/counterseal/internal/keyring"
+	"github.com/counterseal/counterseal/internal/ledger"
+	"github.com/counterseal/counterseal/internal/officer"
+)
+
+// TestListedTold: whom an authorisation showed that lists people is told after it has ended. What
+// is kept for it opens neither to the server alone nor to an overseer alone; afterwards nothing
+// in the ledger, in the facts or with the broker says whom. Who could not be told is told another
+// day, and nobody twice.
+func TestListedTold(t *testing.T) {
+	b := readers(t)
+	b.s.cfg.Broker.Socket = filepath.Join(b.dir, "b.sock")
+	tasks := b.broker(6) // notices a day
+	listing := func() authorisationRow {
+		now := b.now()
+		var r authorisationRow
+		b.does(0, "authorise.request", authoriseAsk{Sources: []string{"linux"}, From: now.AddDate(0, 0, -30), To: now.Add(time.Hour), Reverse: true, Predicate: "finding-1", Basis: "law-1", Ends: now.AddDate(0, 0, 2)}, &r, 200, "")
+		b.does(privacyOfficer, "authorise", authoriseNamed{ID: r.ID, Digest: r.Digest, Approve: true}, &r, 200, "approved")
+		return r
+	}
+	unkept := listing()
+	b.asks(readFew, 200, "person-") // nobody holds a key
+	b.does(0, "authorise.end", authoriseNamed{ID: unkept.ID, Reason: "done"}, nil, 200, "")
+
+	keys := layInspectorKeys(t, b.dir)
+	b.s.cfg.Officers = filepath.Join(b.dir, "officers.yaml")
+	r := listing()
+	b.asks(readFew, 200, "person-")
+	b.asks(readFew+" and source = linux", 200, "person-")
+	b.later(49 * time.Hour)
+	var rows []noticeRow
+	list := func() noticeRow {
+		t.Helper()
+		rows = nil
+		b.does(overseer, "notice.list", struct{}{}, &rows, 200, "")
+		for _, row := range rows {
+			if row.Authorisation == r.ID+listedSuffix {
+				return row
+			}
+		}
+		t.Fatalf("no notice: %+v", rows)
+		return noticeRow{}
+	}
+	if row := list(); row.About != aboutListed || row.State != "due" || row.Lists != 2 || row.Due.Sub(row.Ended) != noticeWithin {
+		t.Fatalf("got %+v", row)
+	}
+	if len(rows) != 2 || rows[1].State != "gone" || rows[1].Authorisation != unkept.ID+listedSuffix {
+		t.Errorf("without a key: %+v", rows)
+	}
+	id := noticeNamed{Authorisation: r.ID + listedSuffix}
+	b.does(overseer, "notice.send", id, nil, 400, "nobody has opened it")
+	b.does(0, "notice.shown", id, nil, 403, "")
+
+	// opened is the part of an overseer, on a machine of their own.
+	opened := func(k *officer.Key) (out []shownOpened) {
+		t.Helper()
+		var sealed []shownSealed
+		b.does(overseer, "notice.shown", id, &sealed, 200, "")
+		for _, one := range sealed {
+			open, err := openShown(k, one.Sealed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bytes.Contains(open, []byte("p1_")) || bytes.Contains(one.Sealed, []byte("p1_")) {
+				t.Error("an overseer, or the server, sees whom it is about")
+			}
+			out = append(out, shownOpened{one.Look, open})
+		}
+		for _, other := range []*officer.Key{keys[0], keys[5]} {
+			if _, err := openShown(other, sealed[0].Sealed); !errors.Is(err, keyring.ErrNotForKey) {
+				t.Errorf("another key: %v", err)
+			}
+		}
+		return out
+	}
+	var tokens []string
+	for _, one := range opened(keys[3]) {
+		plain, err := b.s.pipe.UnwrapShown(one.Open, []byte(one.Look))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var some []string
+		if err := json.Unmarshal(plain, &some); err != nil {
+			t.Fatal(err)
+		}
+		tokens = append(tokens, some...)
+	}
+	forged := opened(keys[1])
+	forged[0].Look, forged[1].Look = forged[1].Look, forged[0].Look
+	b.does(overseer, "notice.send", noticeNamed{id.Authorisation, forged}, nil, 400, "none of these lists")
+	b.does(overseer, "notice.send", noticeNamed{id.Authorisation, append(opened(keys[1]), opened(keys[1])...)}, nil, 400, "none of these lists")
+	for day, want := range []struct {
+		tasks int
+		state string
+	}{{6, "due"}, {9, "told"}} {
+		var row noticeRow
+		b.does(overseer, "notice.send", noticeNamed{id.Authorisation, opened(keys[1])}, &row, 200, "")
+		if tasks() != want.tasks || row.State != want.state {
+			t.Fatalf("day %d: %d told in all, %+v", day+1, tasks(), row)
+		}
+		b.later(25 * time.Hour)
+	}
+	if row := list(); row.Lists != 0 || row.State != "told" {
+		t.Errorf("got %+v", row)
+	}
+	b.does(overseer, "notice.shown", id, nil, 403, "told already")
+	orders, err := b.s.pipe.Recorder().Facts(t.Context(), broker.KindOrdered)
+	if err != nil || len(orders) < 9 {
+		t.Fatalf("%d orders, %v", len(orders), err)
+	}
+	for _, f := range orders {
+		if _, err := b.s.readOrder(f); !errors.Is(err, ledger.ErrNoPayload) {
+			t.Errorf("an order says whom it was about: %v", err)
+		}
+	}
+	b.stop()
+	if told := ledgerTold(t, filepath.Join(b.dir, "data")); !strings.Contains(told, "look.shown "+ownActor()) || strings.Contains(told, "p1_") {
+		t.Error("the ledger does not say that it was kept, or says whom")
+	}
+	for _, folder := range []string{"data/ledger", "data/state/state.db", "broker"} {
+		err := filepath.WalkDir(filepath.Join(b.dir, folder), func(path string, d os.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() {
+				return err
+			}
+			raw, err := os.ReadFile(path)
+			for _, token := range tokens {
+				if bytes.Contains(raw, []byte(token)) {
+					t.Errorf("%s holds whom a list was about", path)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// FuzzShown: what is taken has bounds, and what was altered does not open.
+func FuzzShown(f *testing.F) {
+	k, err := officer.New("Officer", officer.Oversight, false)
+	if err != nil {
+		f.Fatal(err)
+	}
+	org, look := uuid.MustParse("01900000-0000-7000-8000-000000000001"), "01900000-0000-7000-8000-000000000002"
+	box, err := keyring.SealTo(k.Card().Seal, shownInfo(org, 1, look), keyring.RoleOnly, []byte("x"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	form := shownForm{Boxes: []shownBox{{base64.RawURLEncoding.EncodeToString(box), k.SealKey().String()}}, Epoch: 1, Form: shownName, Look: look, Org: org.String()}
+	raw, err := json.Marshal(&form)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)
+	f.Add([]byte(`{"boxes":[],"epoch":1,"form":"notice.shown/v1","look":"","org":""}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if got, err := openShown(k, b); err == nil && string(got) != "x" {
+			t.Error("an altered list opens")
+		}
+	})
+}
