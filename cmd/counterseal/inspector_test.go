@@ -109,6 +109,8 @@ func TestInspectorsOffice(t *testing.T) {
 	if code, _ := search(inspectorTwo, about); code != 403 {
 		t.Errorf("who decided asks: %d", code)
 	}
+	// The officers of the organisation would read whom it asks about.
+	b.inspects(inspectorOne, "name.request", nameAsk{Names: 1, Commitment: strings.Repeat("ab", 32), Reason: "why", Requester: "somebody", Minutes: 60}, nil, 403, "inspector's office asks for no names")
 	b.asks("class_uid = 3002 and user.uid = "+who[0], 403, "authorisation") // the SOC, about the same person
 	if code, _ := search(inspectorOne, "class_uid = 3002 and user.uid = "+who[1]); code == 200 {
 		t.Error("an inspector asks about somebody else")

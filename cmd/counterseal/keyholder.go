@@ -55,6 +55,9 @@ func newKeyholderInit(env *environment) *cobra.Command {
 			}
 			s := keyholder.Setup{FirstEpoch: 1, Ledger: ledger}
 			var err error
+			if (ledger.Log == "") != (len(ledger.Witnesses) == 0) {
+				return usage("--log and --witness go together: by both it knows that an approval stands in the ledger")
+			}
 			if ledger.Log != "" {
 				if _, err := holderLedger(ledger); err != nil {
 					return err

@@ -378,6 +378,9 @@ func TestNameRefused(t *testing.T) {
 	if u := n.asked(shown[0], "Ines Vogel"); u.row.Token != token {
 		t.Error("the seal of another token is asked for")
 	}
+	n.later(15 * 24 * time.Hour) // no overseer is heard any more
+	n.does(0, "name.request", ask, nil, 403, "overseer")
+	n.does(0, "name.ask", id, nil, 403, "overseer")
 }
 
 // TestNameRequestIsRead: an officer reads the names of a request or signs nothing.
