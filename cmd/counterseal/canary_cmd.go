@@ -206,7 +206,7 @@ func newChannelsCanary(env *environment) *cobra.Command {
 			return failed
 		}}
 	cmd.Flags().StringVar(&out, "keep", "", "`file` for the random words, which must not be there")
-	cmd.AddCommand(newCanaryCheck(env))
+	cmd.AddCommand(newCanaryCheck(env), newCanaryVerify(env))
 	return cmd
 }
 
@@ -276,7 +276,7 @@ func newCanaryCheck(env *environment) *cobra.Command {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			found := map[string]int{}
-			r := &canaryResult{Form: "canary.result/v1", From: k.From}
+			r := &canaryResult{Form: canaryResultForm, From: k.From}
 			if files != "" {
 				if found, r.Files, err = wordsInFiles(cmd.Context(), files, k); err != nil {
 					return err
@@ -370,7 +370,7 @@ func writeCanaryResult(env *environment, r *canaryResult, out, key, pass string)
 		if err != nil {
 			return errors.New("the server names no id of its data directory")
 		}
-		_, statement, err := approval.New(approval.Ask{Action: "canary.check", Case: "oversight", Purpose: "the result of canaries", Requester: cmp.Or(r.Office, "overseer"),
+		_, statement, err := approval.New(approval.Ask{Action: actionCanary, Case: "oversight", Purpose: "the result of canaries", Requester: cmp.Or(r.Office, "overseer"),
 			Objects: []string{"result " + hex.EncodeToString(sum[:])}, Org: org, Grant: time.Minute}, r.At)
 		if err != nil {
 			return err
@@ -392,14 +392,18 @@ func writeCanaryResult(env *environment, r *canaryResult, out, key, pass string)
 	return writeNew(out, b)
 }
 
-func printCanaries(w io.Writer, r *canaryResult) error {
+func tableOfCanaries(w io.Writer, r *canaryResult) error {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(t, "WAY\tLINE\tRESULT\tEVENTS\tFINDINGS\tELSEWHERE\tFILES")
 	for i := range r.Lines {
 		v := &r.Lines[i]
 		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%d\t%d\n", shorten(event.Printable(v.Way), 30), v.Class, v.Verdict, v.Events, v.Findings, v.Elsewhere, v.Files)
 	}
-	if err := t.Flush(); err != nil {
+	return t.Flush()
+}
+
+func printCanaries(w io.Writer, r *canaryResult) error {
+	if err := tableOfCanaries(w, r); err != nil {
 		return err
 	}
 	if r.Files > 0 {

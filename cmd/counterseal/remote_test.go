@@ -162,9 +162,13 @@ func TestRemote(t *testing.T) {
 		c := doorClient(t, card, func() net.Addr { return b.s.signin.l.Addr() })
 		return &desk{t: t, home: t.TempDir(), folder: t.TempDir(), by: newPersonAt(t, c, rp, invited.Secret)}
 	}
-	analyst, officer := newDesk("analyst"), newDesk("privacy_officer")
+	analyst, officer, watcher := newDesk("analyst"), newDesk("privacy_officer"), newDesk("overseer")
+	tok, err := act[tokenMade](t, b.s.signin.tokenCreate, tokenCreate{Scopes: []string{"ingest"}, Days: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
 	b.stop()
-	writeOffices(t, b.dir, office{"soc", "ciso", "", analyst.by.id, "analyst"}, office{"soc-night", "ciso", "", analyst.by.id, "responder"}, office{"privacy", "board", "", officer.by.id, "privacy_officer"}, inspector)
+	writeOffices(t, b.dir, office{"soc", "ciso", "", analyst.by.id, "analyst"}, office{"soc-night", "ciso", "", analyst.by.id, "responder"}, office{"privacy", "board", "", officer.by.id, "privacy_officer"}, office{"inspector", "parliament", "", watcher.by.id, "overseer"})
 	write(configName, text+"offices: offices.yaml\n")
 
 	srv := exec.Command("counterseal", "serve", "--verbose", "--config", filepath.Join(b.dir, configName))
@@ -280,8 +284,11 @@ func TestRemote(t *testing.T) {
 	officer.run(0, "signed out", "logout")
 	officer.run(exitRefused, "counterseal login", "authorise", "list", "--server", at)
 
+	watcher.login("--server", at, "--ca", ca)
+	watcher.canaries(at, ca, tok.Text)
+
 	stop()
-	for _, s := range []string{secret, strings.TrimPrefix(secret, "css_"), who[0], "user.uid"} {
+	for _, s := range []string{tok.Text, secret, strings.TrimPrefix(secret, "css_"), who[0], "user.uid"} {
 		if strings.Contains(log.String(), s) {
 			t.Errorf("the log of the server holds %.8s…\n%s", s, &log)
 		}
