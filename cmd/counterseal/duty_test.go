@@ -15,6 +15,8 @@ import (
 	"github.com/counterseal/counterseal/internal/attest"
 	"github.com/counterseal/counterseal/internal/duty"
 	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/keyring"
+	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/officer"
 	"github.com/counterseal/counterseal/internal/vault"
 )
@@ -222,18 +224,16 @@ func (n *nights) lie(r *dutyRequest, alias string, change func(*dutyObjects)) *d
 	n.t.Helper()
 	ctx := n.t.Context()
 	o := *r.objects
-	row, proof := r.row, (*vault.Proof)(nil)
-	var err error
-	if row, proof, err = n.s.pipe.Vault().Find(ctx, r.row.Token); err != nil {
+	token := r.row.Token
+	if alias != "" {
+		token = n.tokenOf(alias)
+	}
+	row, proof, err := n.s.pipe.Vault().Find(ctx, token)
+	if err != nil {
 		n.t.Fatal(err)
 	}
-	if alias != "" {
-		if row, proof, err = n.s.pipe.Vault().Find(ctx, n.tokenOf(alias)); err != nil {
-			n.t.Fatal(err)
-		}
-		c := row.Commitment()
-		o.seal, o.window, o.index = fmt.Sprintf("%x", c), proof.Window.ID, proof.Index
-	}
+	c := row.Commitment()
+	o.seal, o.window, o.index = fmt.Sprintf("%x", c), proof.Window.ID, proof.Index
 	if change != nil {
 		change(&o)
 	}
@@ -490,6 +490,7 @@ func TestDuty(t *testing.T) {
 	if got := n.review(); len(got) < 4 {
 		t.Errorf("%d wait", len(got))
 	}
+	n.refused("an old grant", n.lie(one, "", nil), "the grant is over")
 	five := n.asked(n.bob)
 	bare := *five
 	bare.Reviews = []receipt{}
@@ -507,7 +508,15 @@ func TestDuty(t *testing.T) {
 	n.review()
 	next := n.warrant()
 	n.sh.run(0, "duty", "install", n.write(next), "--dir", n.sh.at("duty"))
-	// An overseer ends it.
+	// A review ends the grant, an overseer the warrant.
+	var rows []reviewRow
+	n.does(overseer, "review.list", struct{}{}, &rows, 200, "")
+	for _, r := range rows {
+		if r.What == "grant" {
+			n.does(overseer, "grant.review", reviewNamed{r.ID, "excessive"}, nil, 200, "")
+		}
+	}
+	n.does(0, "duty.ask", ask, nil, 403, "a review has ended this grant")
 	nst, err := approval.Parse([]byte(next.Statement))
 	if err != nil {
 		t.Fatal(err)
@@ -571,4 +580,61 @@ func (n *nights) lieWarrant() *dutyWarrant {
 		n.t.Fatal(err)
 	}
 	return &dutyWarrant{Decisions: n.both(string(statement)), Receipt: *seen, Reviews: []receipt{}, Statement: string(statement), V: 1}
+}
+
+// FuzzDuty: what a duty host reads has one form, and nothing unproved is taken for proved.
+func FuzzDuty(f *testing.F) {
+	var keys [6]keyring.PublicKey
+	for i := range keys {
+		k, err := keyring.NewPrivateKey()
+		if err != nil {
+			f.Fatal(err)
+		}
+		keys[i] = k.Public()
+	}
+	e := &keyring.Escrow{Epoch: 1, Main: keyring.Pair{Investigation: keys[0], Oversight: keys[1]}, Spare: keyring.Pair{Investigation: keys[2], Oversight: keys[3]}, Duty: keyring.Pair{Investigation: keys[4], Oversight: keys[5]}}
+	org := [16]byte{6: 0x40, 8: 0x80}
+	row, err := vault.Seal(e, org, event.NewToken(event.Person, 1, [16]byte{1}), vault.Identity{Kind: event.Person, Canonical: []byte("x")})
+	if err != nil {
+		f.Fatal(err)
+	}
+	now := time.Now()
+	stated := func(action string, objects []string) string {
+		_, b, err := approval.New(approval.Ask{Action: action, Case: "C", Purpose: "p", Requester: "r", Objects: objects, Org: org, Life: duty.Fresh, Grant: duty.Fresh}, now)
+		if err != nil {
+			f.Fatal(err)
+		}
+		return string(b)
+	}
+	r := dutyRequest{unmaskRequest: unmaskRequest{Path: []string{}, Row: base64.RawURLEncoding.EncodeToString(row.Bytes), V: 1, Window: receipt{V: 1}}, Reviews: []receipt{}}
+	r.Statement = stated(duty.ToOpen, []string{"alias a", "seal b", "window c 0", "account d", "grant e", "warrant f"})
+	w := dutyWarrant{Decisions: []approval.Signed{}, Receipt: receipt{V: 1}, Reviews: []receipt{}, V: 1}
+	w.Statement = stated(duty.ToWarrant, (&duty.Warrant{Inner: strings.Repeat("a", 64), Outer: strings.Repeat("b", 64), From: now, Until: now.Add(time.Hour), Night: duty.Night{Begin: 1200, End: 360}, Names: 3}).Objects())
+	for _, v := range []any{&r, &w} {
+		b, err := approval.Canonical(v)
+		if err != nil {
+			f.Fatal(err)
+		}
+		_, rerr := parseDuty(b)
+		if _, _, werr := parseDutyWarrant(b); rerr != nil && werr != nil {
+			f.Fatal(rerr, werr)
+		}
+		f.Add(b)
+	}
+	f.Add([]byte("apiVersion: duty/v1\norg: 01890a5d-ac96-474b-bcce-b302099a8057\nlog: ['a']\nwitnesses: [{vkey: 'b', run_by: c}]\nthreshold: 1\nresponders: [d]\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if s, err := parseDutySettings(b); err == nil && s.verifiers().Threshold < 1 {
+			t.Error("no witness is needed")
+		}
+		if w, st, err := parseDutyWarrant(b); err == nil {
+			if _, err := w.verify(st, &officer.Roster{}, ledger.Verifiers{Log: []string{"x"}}, st.Org); err == nil {
+				t.Error("a warrant is proved by nobody")
+			}
+		}
+		if r, err := parseDuty(b); err == nil {
+			if err := r.verify(r.objects.account, &warranted{Warrant: &duty.Warrant{ID: r.objects.warrant}}, ledger.Verifiers{Log: []string{"x"}}, now); err == nil {
+				t.Error("a request is proved by nobody")
+			}
+		}
+	})
 }
