@@ -128,15 +128,11 @@ func newDutyCard(env *environment) *cobra.Command {
 			if err := need(cmd, "dir", "run-by"); err != nil {
 				return err
 			}
-			for _, file := range []string{dutyInnerFile, dutyOuterFile} {
-				b, err := readFile(filepath.Join(dir, file), "--dir", "counterseal duty init makes one")
-				if err != nil {
-					return err
-				}
-				c, err := officer.CardOf(b)
-				if err != nil {
-					return err
-				}
+			cards, err := dutyCards(dir)
+			if err != nil {
+				return err
+			}
+			for _, c := range cards {
 				if err := printCard(env, c, by, "duty", ""); err != nil {
 					return err
 				}
@@ -224,7 +220,11 @@ func newDutyInstall(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			w, err := checkWarrant(dir, set, b)
+			cards, err := dutyCards(dir)
+			if err != nil {
+				return err
+			}
+			w, err := checkWarrant(dir, set, cards[0], cards[1], b)
 			if err != nil {
 				return &exitError{code: exitRefused, err: err, hint: "nothing was installed"}
 			}

@@ -128,18 +128,19 @@ func (h *dutyHost) warrant(id string, set *dutySettings) (*warranted, error) {
 	if err != nil {
 		return nil, err
 	}
-	w, err := checkWarrant(h.dir, set, b)
+	w, err := checkWarrant(h.dir, set, h.inner.Card(), h.outer.Card(), b)
+	if err == nil && w.ID != id {
+		err = errors.New("the file has another warrant than its name says")
+	}
 	if err != nil {
 		return nil, &duty.Refusal{Reason: err.Error(), Hint: "who runs the host looks at its officers and its warrant: counterseal duty install"}
-	}
-	if inner, outer := h.inner.Card().ID(), h.outer.Card().ID(); w.ID != id || w.Inner != inner || w.Outer != outer {
-		return nil, &duty.Refusal{Reason: "the warrant is of another duty host", Hint: "the officers name the cards of this one: counterseal duty card"}
 	}
 	return w, nil
 }
 
-// checkWarrant checks the bytes of a warrant by the files of a duty host's folder.
-func checkWarrant(dir string, set *dutySettings, b []byte) (*warranted, error) {
+// checkWarrant checks the bytes of a warrant by the files of a duty host's folder and its
+// two cards.
+func checkWarrant(dir string, set *dutySettings, inner, outer *officer.Card, b []byte) (*warranted, error) {
 	w, st, err := parseDutyWarrant(b)
 	if err != nil {
 		return nil, err
@@ -152,7 +153,25 @@ func checkWarrant(dir string, set *dutySettings, b []byte) (*warranted, error) {
 	if err != nil {
 		return nil, err
 	}
-	return w.verify(st, roster, set.verifiers(), set.Org)
+	p, err := w.verify(st, roster, set.verifiers(), set.Org)
+	if err == nil && (p.Inner != inner.ID() || p.Outer != outer.ID()) {
+		err = errors.New("the warrant is of another duty host than this one: counterseal duty card prints the entries that belong into the officers")
+	}
+	return p, err
+}
+
+// dutyCards reads the two cards of a duty host, which needs no passphrase.
+func dutyCards(dir string) (cards [2]*officer.Card, err error) {
+	for i, file := range []string{dutyInnerFile, dutyOuterFile} {
+		b, err := readFile(filepath.Join(dir, file), "--dir", "counterseal duty init makes one")
+		if err != nil {
+			return cards, err
+		}
+		if cards[i], err = officer.CardOf(b); err != nil {
+			return cards, err
+		}
+	}
+	return cards, nil
 }
 
 // open opens one name for the account that a certificate names. The name is counted before
