@@ -207,8 +207,8 @@ func (s *server) allReviewed(ctx context.Context) error {
 // dutyWarrant makes a request for a warrant and states it under the eyes of the witnesses.
 func (s *server) dutyWarrant(ctx context.Context, actor string, body []byte) (any, error) {
 	var ask dutyWarrantAsk
-	if json.Unmarshal(body, &ask) != nil {
-		return nil, web.BadRequest("this is no request for a warrant", "")
+	if err := decodeAct(body, &ask); err != nil {
+		return nil, err
 	}
 	roster, err := s.cfg.roster()
 	if err != nil {
@@ -351,8 +351,8 @@ func (s *server) dutyNow(ctx context.Context) (*dutyWarrantRow, error) {
 // and gives what the duty host needs. This server opens nothing: it cannot.
 func (s *server) dutyAsk(ctx context.Context, actor string, body []byte) (any, error) {
 	var ask dutyAsk
-	if json.Unmarshal(body, &ask) != nil {
-		return nil, web.BadRequest("this is no request for a name", "")
+	if err := decodeAct(body, &ask); err != nil {
+		return nil, err
 	}
 	a := web.AskerOf(ctx)
 	switch {
@@ -505,8 +505,8 @@ func (s *server) provenGrant(ctx context.Context, id string, r *dutyRequest) err
 // server learns no name by it.
 func (s *server) dutyOpened(ctx context.Context, actor string, body []byte) (any, error) {
 	var in dutyOpened
-	if json.Unmarshal(body, &in) != nil {
-		return nil, web.BadRequest("this is nothing that a duty host signed", "counterseal duty ask brings it")
+	if err := decodeAct(body, &in); err != nil {
+		return nil, err
 	}
 	no := func(reason string) (any, error) {
 		return nil, &web.Refused{Reason: reason, Hint: "counterseal duty status says what was asked for"}
@@ -562,8 +562,8 @@ func (s *server) dutyOpened(ctx context.Context, actor string, body []byte) (any
 // dutyEnd states that nothing is asked for under a warrant any more.
 func (s *server) dutyEnd(ctx context.Context, actor string, body []byte) (any, error) {
 	var in dutyNamed
-	if json.Unmarshal(body, &in) != nil {
-		return nil, web.BadRequest("this names no warrant", "counterseal duty status lists them")
+	if err := decodeAct(body, &in); err != nil {
+		return nil, err
 	}
 	rec := s.pipe.Recorder()
 	if _, ok, err := rec.Fact(ctx, "duty.warranted", in.Warrant); err != nil {
