@@ -82,6 +82,9 @@ func (s *server) acts() map[string]web.Act {
 		"erase.approve": s.eraseApprove,
 		"erase.list":    s.eraseList,
 
+		"tokenkey.request": s.tokenkeyRequest,
+		"tokenkey.approve": s.tokenkeyApprove,
+
 		"hold.place":     s.holdPlace,
 		"hold.list":      s.holdList,
 		"hold.request":   s.holdAsk,

@@ -47,6 +47,10 @@ func (s *server) eraseRequest(ctx context.Context, actor string, body []byte) (a
 	if err := v.CloseWindow(ctx); err != nil { // each row has a place
 		return nil, err
 	}
+	joined, err := s.cases.Joined(ctx, a.Case) // a question by name joins the epochs of a person
+	if err != nil {
+		return nil, err
+	}
 	var all []lifecycle.Erasure
 	for _, text := range ask.Aliases {
 		alias := strings.ToLower(strings.TrimSpace(text))
@@ -60,14 +64,23 @@ func (s *server) eraseRequest(ctx context.Context, actor string, body []byte) (a
 		if slices.ContainsFunc(all, func(e lifecycle.Erasure) bool { return e.Alias == alias }) {
 			continue
 		}
-		places, err := v.Places(ctx, []event.Token{event.Token(token)})
-		if err != nil {
-			return nil, err
+		found := false
+		for _, one := range joined.All(token) {
+			places, err := v.Places(ctx, []event.Token{event.Token(one)})
+			if err != nil {
+				return nil, err
+			}
+			if len(places) > 0 {
+				found = true
+				all = append(all, lifecycle.Erasure{Alias: alias, At: places[0]})
+			}
 		}
-		if len(places) == 0 {
+		if !found {
 			return nil, s.nothingSealed(ctx, event.Token(token))
 		}
-		all = append(all, lifecycle.Erasure{Alias: alias, At: places[0]})
+	}
+	if len(all) > lifecycle.MaxErasure {
+		return nil, web.BadRequest(fmt.Sprintf("they stand for more than %d tokens", lifecycle.MaxErasure), "ask in two requests")
 	}
 	return s.askOfficers(ctx, actor, approval.Ask{
 		Action: lifecycle.ErasureAction, Case: a.Case, Purpose: ask.Reason, Requester: ask.Requester, Objects: lifecycle.ErasureObjects(all),
@@ -77,7 +90,10 @@ func (s *server) eraseRequest(ctx context.Context, actor string, body []byte) (a
 // askOfficers makes a statement for two officers and states it under the eyes of the
 // witnesses.
 func (s *server) askOfficers(ctx context.Context, actor string, ask approval.Ask) (*officerRequest, error) {
-	ask.Org, ask.Grant = s.pipe.Org(), time.Minute // what it allows is done at once, so that says nothing
+	ask.Org = s.pipe.Org()
+	if ask.Grant == 0 {
+		ask.Grant = time.Minute // what it allows is done at once, so that says nothing
+	}
 	st, statement, err := approval.New(ask, s.now())
 	if err != nil {
 		return nil, web.BadRequest(err.Error(), "")
@@ -164,8 +180,9 @@ func newEraseRequest(env *environment) *cobra.Command {
 	var out string
 	cmd := &cobra.Command{Use: "request ALIAS... --case C --reason TEXT --requester NAME -o FILE", Short: "Ask two officers to erase what is sealed of one person", Args: cobra.MinimumNArgs(1),
 		Long: "Request writes a request and erases nothing. Name every alias of the person that the case\n" +
-			"has shown: an account, a mail address and a device are tokens of their own, and so is the\n" +
-			"same name in another epoch of tokens.\n\n" + eraseLimits + "\n\n" + aliasHelp,
+			"has shown: an account, a mail address and a device are tokens of their own. The same name in\n" +
+			"another epoch of tokens is one as well, unless a question by name has joined them in this\n" +
+			"case (counterseal name request): then its alias stands for all of them.\n\n" + eraseLimits + "\n\n" + aliasHelp,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := errors.Join(need(cmd, "case", "reason", "requester", "output"), free(out)); err != nil {
 				return err

@@ -234,3 +234,69 @@ func TestEraseOne(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// eraseByCommands goes on where a question has joined the two tokens of a person: both are
+// erased by one alias, and the key of the old epoch is destroyed.
+func eraseByCommands(t *testing.T, s *shell, b *bureau, by func(int, ...string) string, pass, file, holder, alias string) {
+	t.Helper()
+	signed := func(request string) []string {
+		t.Helper()
+		var out []string
+		for _, who := range []string{"inv", "ovs"} {
+			said := request + "-" + who
+			by(0, "officer", "sign", request, "--key", s.at(who), "--passphrase-file", pass, "--yes", "-o", said)
+			out = append(out, "--decision", said)
+		}
+		return out
+	}
+	why := []string{"--config", file, "--case", "C-17", "--reason", "they asked for it", "--requester", "Ines Vogel"}
+	words := by(0, append([]string{"erase", "request", alias, "-o", s.at("erase")}, why...)...)
+	if strings.Count(words, "alias "+alias) != 2 || strings.Count(words, "row ") != 2 {
+		t.Fatalf("one alias stands for two tokens:\n%s", words)
+	}
+	said := by(0, append([]string{"erase", "approve", s.at("erase"), "--config", file, "-o", s.at("erase-receipt")}, signed(s.at("erase"))...)...)
+	if !strings.Contains(said, "as soon as nothing keeps it") {
+		t.Fatal(said)
+	}
+	if list := by(0, "erase", "list", "--config", file, "--format", "jsonl"); !strings.Contains(list, `"rows":2`) {
+		t.Fatal(list)
+	}
+
+	destroy := append([]string{"keyholder", "destroy", "1", "-o", s.at("destroy")}, why...)
+	if said := by(3, destroy...); !strings.Contains(said, "--although-kept") {
+		t.Fatal(said)
+	}
+	by(3, append([]string{"keyholder", "destroy", "2", "--although-kept", "-o", s.at("destroy")}, why...)...)
+	if words := by(0, append(destroy, "--although-kept")...); !strings.Contains(words, "records are kept") {
+		t.Fatalf("the officers are not told that records are kept:\n%s", words)
+	}
+	by(0, append([]string{"keyholder", "destroy", "1", "--config", file, "--request", s.at("destroy"), "-o", s.at("order")}, signed(s.at("destroy"))...)...)
+	carry := []string{"keyholder", "destroy", "1", "--dir", holder, "--order", s.at("order")}
+	by(1, carry...) // the holder runs
+	b.stop()
+	by(0, carry...)
+	by(0, carry...)
+	b.open()
+	var gone struct{ Check, Request string }
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		f, ok, err := b.s.pipe.Recorder().Fact(t.Context(), "key.destroyed", "token/1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ok {
+			if err := json.Unmarshal(f.Detail, &gone); err != nil {
+				t.Fatal(err)
+			}
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("nothing says that the key is gone")
+		}
+	}
+	if len(gone.Check) != 32 || gone.Request == "" {
+		t.Errorf("%+v", gone)
+	}
+	if said := by(0, "verify", "--config", file); !strings.Contains(said, "nothing altered") || !strings.Contains(said, "and 2 erased") {
+		t.Error(said)
+	}
+}

@@ -24,12 +24,12 @@ import (
 )
 
 func newKeyholder(env *environment) *cobra.Command {
-	cmd := &cobra.Command{Use: "keyholder", Short: "The process that alone has the token keys: init, serve, rotate", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "keyholder", Short: "The process that alone has the token keys: init, serve, rotate, destroy", Args: cobra.NoArgs,
 		Long: "A key holder turns names into tokens for a server that has no key to do so. serve starts\n" +
 			"one by itself on this machine, with a folder beside the data directory. On another host,\n" +
 			"under other hands, it keeps its promise also where the whole server is stolen.",
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(newKeyholderInit(env), newKeyholderServe(env), newKeyholderRotate(env))
+	cmd.AddCommand(newKeyholderInit(env), newKeyholderServe(env), newKeyholderRotate(env), newKeyholderDestroy(env))
 	return cmd
 }
 

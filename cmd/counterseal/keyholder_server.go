@@ -35,8 +35,9 @@ type tokens struct {
 	epoch  int
 	client *keyholder.Client // nil: the key of the data directory itself
 	dir    string            // the holder's folder on this machine; empty: another host
-	own    bool              // epoch 1 was made with the key of the data directory
-	stop   func() error      // what was started for it
+	dial   keyholder.Dial
+	own    bool         // epoch 1 was made with the key of the data directory
+	stop   func() error // what was started for it
 
 	mu   sync.Mutex
 	from time.Time // of the window that the ledger has not heard of
@@ -165,6 +166,7 @@ func (s *server) openTokens(ctx context.Context, keys *keyring.Keyring, o server
 			return err
 		}
 	}
+	t.dial = co.Dial
 	if t.client, err = connectHolder(ctx, co); err != nil {
 		return &exitError{code: exitFailed, err: fmt.Errorf("keyholder: %w", err), hint: hint}
 	}
@@ -425,6 +427,11 @@ func (s *server) stateTokens(ctx context.Context) error {
 	if s.tokens.client == nil {
 		return nil
 	}
+	if st, err := s.tokens.client.Stats(ctx); err == nil { // a key may have been destroyed while nobody ran
+		if err := s.stateDestroyed(ctx, st); err != nil && ctx.Err() == nil {
+			s.log.Error("that a key of tokens was destroyed could not be stated; tried again", "err", err)
+		}
+	}
 	tick := time.NewTicker(10 * time.Minute)
 	defer tick.Stop()
 	for {
@@ -450,6 +457,9 @@ func (s *server) stateTokenWindow(ctx context.Context) error {
 	t := s.tokens
 	st, err := t.client.Stats(ctx)
 	if err != nil {
+		return err
+	}
+	if err := s.stateDestroyed(ctx, st); err != nil {
 		return err
 	}
 	t.mu.Lock()

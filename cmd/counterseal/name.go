@@ -326,7 +326,7 @@ func (s *server) nameAnswered(ctx context.Context, _ string, body []byte) (any, 
 }
 
 // holderLedger makes of the keys in a key holder's folder what says whether witnesses have
-// seen that two officers approved a question.
+// seen that two officers approved a question, or the destruction of a key.
 func holderLedger(w keyholder.Witnesses) (keyholder.SeenBy, error) {
 	trust := trustFlags{logs: []string{w.Log}, witnesses: w.Witnesses, threshold: w.Threshold}
 	if err := trust.check(); err != nil {
@@ -338,7 +338,11 @@ func holderLedger(w keyholder.Witnesses) (keyholder.SeenBy, error) {
 	}
 	return func(st *approval.Statement, statement []byte, seen keyholder.Seen, now time.Time) error {
 		r := receipt(seen)
-		leaf, err := r.check("name.approved", st, statement, v)
+		kind := "name.approved"
+		if st.Action == keyholder.DestroyAction {
+			kind = "tokenkey.approved"
+		}
+		leaf, err := r.check(kind, st, statement, v)
 		if err != nil {
 			return err
 		}

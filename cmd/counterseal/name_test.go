@@ -205,6 +205,7 @@ func TestNameByCommands(t *testing.T) {
 	if got := strings.Join(kinds, " "); got != "approval.requested approval.decided approval.decided name.approved approval.used name.answered" {
 		t.Fatal(got)
 	}
+	eraseByCommands(t, s, b, by, pass, file, holder, got[0])
 }
 
 // question is somebody's request for a name, in a case, as the server is asked it.

@@ -63,8 +63,9 @@ type Holder struct {
 	now   func() time.Time
 	began time.Time
 
-	makers map[int]*pseudonym.Maker
-	newest int
+	makers    map[int]*pseudonym.Maker // of the epochs whose keys are there
+	newest    int
+	destroyed []Destroyed
 
 	quota     *quota
 	questions *questions
@@ -114,6 +115,10 @@ func (h *Holder) open(o Options) error {
 		return err
 	}
 	for _, e := range keys.Epochs() {
+		if !e.Destroyed.IsZero() {
+			h.destroyed = append(h.destroyed, Destroyed{h.conf.FirstEpoch + e.N - 1, e.Destroyed.UTC().Format(time.RFC3339)})
+			continue
+		}
 		key, err := keys.MACKeyAt(e.N, keyPurpose)
 		if err != nil {
 			return err
@@ -245,6 +250,8 @@ type Stats struct {
 	LastRefused string   `json:"last_refused"` // empty: never
 	Windows     []Window `json:"windows"`
 
+	Destroyed []Destroyed `json:"destroyed,omitempty"` // epochs whose keys are gone
+
 	Officers         bool  `json:"officers"`          // it knows whose capability counts, and the ledger
 	Questions        int64 `json:"questions"`         // capabilities answered
 	QuestionNames    int64 `json:"question_names"`    // names in them
@@ -256,7 +263,7 @@ func (h *Holder) Stats() Stats {
 	h.mu.Lock()
 	officers := h.roster != nil && h.seen != nil
 	h.mu.Unlock()
-	s := Stats{Epoch: h.newest, Org: h.conf.Org, Officers: officers, Since: h.began.Format(time.RFC3339), Now: h.now().UTC().Format(time.RFC3339)}
+	s := Stats{Epoch: h.newest, Destroyed: h.destroyed, Org: h.conf.Org, Officers: officers, Since: h.began.Format(time.RFC3339), Now: h.now().UTC().Format(time.RFC3339)}
 	h.quota.mu.Lock()
 	s.Asked, s.New, s.Refused = h.quota.asked, h.quota.fresh, h.quota.refused
 	if !h.quota.lastRefused.IsZero() {

@@ -201,6 +201,20 @@ type judgement struct {
 // judge says whether a capability allows to ask these names. What it gives names the
 // capability for being used once.
 func (j *judgement) judge(b, salt []byte, names []Spoken) (*approval.Statement, error) {
+	var q *Question
+	s, err := j.approved(b, func(s *approval.Statement) (err error) {
+		q, err = ParseQuestion(s)
+		return err
+	})
+	if err == nil && !q.Fits(salt, names) {
+		err = errors.New("capability: other names than two officers agreed to")
+	}
+	return s, err
+}
+
+// approved says whether two officers approved what a capability is about, and the ledger
+// knows of it. about reads the statement.
+func (j *judgement) approved(b []byte, about func(*approval.Statement) error) (*approval.Statement, error) {
 	f, err := parseCapability(b)
 	if err != nil {
 		return nil, err
@@ -210,8 +224,7 @@ func (j *judgement) judge(b, salt []byte, names []Spoken) (*approval.Statement, 
 	if err != nil {
 		return nil, err
 	}
-	q, err := ParseQuestion(s)
-	if err != nil || q.Org != j.org {
+	if err := about(s); err != nil || s.Org != j.org.String() {
 		return nil, errors.New("capability: of another action or organisation")
 	}
 	if len(f.Signed) != 2 {
@@ -234,9 +247,6 @@ func (j *judgement) judge(b, salt []byte, names []Spoken) (*approval.Statement, 
 	}
 	if err := j.seen(s, []byte(f.Statement), f.Seen); err != nil {
 		return nil, fmt.Errorf("capability: the ledger: %w", err)
-	}
-	if !q.Fits(salt, names) {
-		return nil, errors.New("capability: other names than two officers agreed to")
 	}
 	return s, nil
 }

@@ -63,9 +63,10 @@ type Keyring struct {
 // epoch is one master secret. New boxes are made by the newest; older ones open what
 // they made.
 type epoch struct {
-	n      int
-	made   time.Time // zero in the first one of a file of format 1
-	master [secretLen]byte
+	n         int
+	made      time.Time // zero in the first one of a file of format 1
+	master    [secretLen]byte
+	destroyed time.Time // zero: master is there
 }
 
 type boxKey struct {
@@ -100,9 +101,10 @@ type file struct {
 }
 
 type fileEpoch struct {
-	Epoch  int    `json:"epoch"`
-	Made   string `json:"made,omitempty"`
-	Master string `json:"master"`
+	Epoch     int    `json:"epoch"`
+	Made      string `json:"made,omitempty"`
+	Master    string `json:"master,omitempty"`
+	Destroyed string `json:"destroyed,omitempty"` // when; then there is no master
 }
 
 const (
@@ -231,7 +233,15 @@ func parseClear(path string, b []byte) (*Keyring, error) {
 	for i, fe := range f.Epochs {
 		e := epoch{n: fe.Epoch}
 		master, err := base64.RawURLEncoding.DecodeString(fe.Master)
-		if err != nil || len(master) != secretLen || e.n != i+1 {
+		if err != nil || e.n != i+1 {
+			return nil, unreadable
+		}
+		if fe.Destroyed != "" {
+			e.destroyed, err = time.Parse(timeForm, fe.Destroyed)
+			if err != nil || len(master) != 0 || f.V != 2 || i == len(f.Epochs)-1 { // the newest makes what comes
+				return nil, unreadable
+			}
+		} else if len(master) != secretLen {
 			return nil, unreadable
 		}
 		copy(e.master[:], master)
@@ -250,7 +260,12 @@ func parseClear(path string, b []byte) (*Keyring, error) {
 func (k *Keyring) encode() ([]byte, error) {
 	f := file{V: 2, ID: k.id.String()}
 	for _, e := range k.epochs {
-		fe := fileEpoch{Epoch: e.n, Master: b64(e.master[:])}
+		fe := fileEpoch{Epoch: e.n}
+		if e.destroyed.IsZero() {
+			fe.Master = b64(e.master[:])
+		} else {
+			fe.Destroyed = e.destroyed.UTC().Format(timeForm)
+		}
 		if !e.made.IsZero() {
 			fe.Made = e.made.UTC().Format(timeForm)
 		}
@@ -314,41 +329,103 @@ func (k *Keyring) Rotate(dataDir string, now time.Time, pass Passphrase) (int, e
 	e := epoch{n: len(k.epochs) + 1, made: now.UTC().Truncate(time.Second)}
 	rand.Read(e.master[:])
 	next := &Keyring{id: k.id, epochs: append(append([]epoch(nil), k.epochs...), e)}
+	if err := k.replace(dataDir, next, sealed, pass); err != nil {
+		return 0, fmt.Errorf("rotating the keyring: %w", err)
+	}
+	return e.n, nil
+}
+
+// Destroy destroys the master secret of an epoch before the newest: nothing that was made
+// with it is made or opened again, so the caller knows that nothing needs it, a lasting key
+// of the first epoch neither. It returns when that is durable, and has then overwritten the
+// file that held the secret, as far as the disk does what it is told: an SSD, a journal and a
+// backup may remember. Done twice it does nothing more. The caller holds the lock of the
+// directory.
+func (k *Keyring) Destroy(dataDir string, n int, now time.Time, pass Passphrase) error {
+	fail := func(err error) error { return fmt.Errorf("destroying epoch %d of the keyring: %w", n, err) }
+	if n < 1 || n >= k.Epoch() {
+		return fail(errors.New("it is not one before the newest"))
+	}
+	if !k.Epochs()[n-1].Destroyed.IsZero() {
+		return nil
+	}
+	sealed, err := IsSealed(dataDir)
+	if err != nil {
+		return fail(err)
+	}
+	next := &Keyring{id: k.id, epochs: append([]epoch(nil), k.epochs...)}
+	next.epochs[n-1].master = [secretLen]byte{}
+	next.epochs[n-1].destroyed = now.UTC().Truncate(time.Second)
+	wipe := func() error { return nil }
+	if runtime.GOOS != "windows" { // where a file that is open keeps its name
+		var d durable.FS
+		old, err := d.OpenFile(keyringPath(dataDir))
+		if err != nil {
+			return fail(err)
+		}
+		defer old.Close()
+		size, err := old.Size()
+		if err != nil {
+			return fail(err)
+		}
+		wipe = func() error {
+			if _, err := old.Write(make([]byte, size)); err != nil {
+				return err
+			}
+			return old.Sync()
+		}
+	}
+	if err := k.replace(dataDir, next, sealed, pass); err != nil {
+		return fail(err)
+	}
+	k.mu.Lock()
+	k.boxes = map[boxKey]cipher.AEAD{}
+	k.mu.Unlock()
+	if err := wipe(); err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// replace writes the file of the epochs of next, and takes them.
+func (k *Keyring) replace(dataDir string, next *Keyring, sealed bool, pass Passphrase) error {
 	var b []byte
+	var err error
 	if sealed {
 		var secret []byte
 		if pass != nil {
 			if secret, err = pass(); err != nil {
-				return 0, err
+				return err
 			}
 			defer clear(secret)
 		}
 		// The passphrase must be the one of the file: a slip would lock everybody out.
 		if _, err = Load(keyringPath(dataDir), func() ([]byte, error) { return bytes.Clone(secret), nil }); err != nil {
-			return 0, fmt.Errorf("rotating the keyring: %w", err)
+			return err
 		}
 		b, err = next.sealed(secret)
 	} else if b, err = next.encode(); err == nil {
 		b = append(b, '\n')
 	}
 	if err != nil {
-		return 0, fmt.Errorf("rotating the keyring: %w", err)
+		return err
 	}
 	defer clear(b)
 	var d durable.FS
 	if err := d.WriteFile(keyringPath(dataDir), b, 0o600); err != nil {
-		return 0, fmt.Errorf("rotating the keyring: %w", err)
+		return err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.epochs = next.epochs
-	return e.n, nil
+	return nil
 }
 
 // Epoch describes one master secret.
 type Epoch struct {
-	N    int
-	Made time.Time // zero: not recorded
+	N         int
+	Made      time.Time // zero: not recorded
+	Destroyed time.Time // zero: its keys are there
 }
 
 // Epochs lists them, oldest first. The last one makes new boxes.
@@ -357,7 +434,7 @@ func (k *Keyring) Epochs() []Epoch {
 	defer k.mu.Unlock()
 	var out []Epoch
 	for _, e := range k.epochs {
-		out = append(out, Epoch{N: e.n, Made: e.made})
+		out = append(out, Epoch{N: e.n, Made: e.made, Destroyed: e.destroyed})
 	}
 	return out
 }
@@ -429,8 +506,11 @@ func (k *Keyring) derive(epoch int, use, purpose string) []byte {
 		panic("keyring: a key without a purpose")
 	}
 	k.mu.Lock()
-	master := k.epochs[epoch-1].master
+	master, destroyed := k.epochs[epoch-1].master, k.epochs[epoch-1].destroyed
 	k.mu.Unlock()
+	if !destroyed.IsZero() {
+		panic("keyring: a key of an epoch that was destroyed")
+	}
 	defer clear(master[:])
 	key, err := hkdf.Key(sha256.New, master[:], k.id[:], "counterseal/keyring/v1/"+use+"/"+purpose, 32)
 	if err != nil {
@@ -499,6 +579,9 @@ func (k *Keyring) Unwrap(purpose string, box, aad []byte) ([]byte, error) {
 			return nil, fmt.Errorf("opening a box for %s: unknown version: %w", purpose, ErrWrongKey)
 		}
 	}
+	if k.isDestroyed(epoch) {
+		return nil, fmt.Errorf("opening a box for %s: the key of epoch %d was destroyed: %w", purpose, epoch, ErrWrongKey)
+	}
 	pt, err := k.box(epoch, purpose).Open(nil, nil, sealed, aad)
 	if err != nil {
 		return nil, fmt.Errorf("opening a box for %s: %w", purpose, ErrWrongKey)
@@ -517,7 +600,16 @@ func (k *Keyring) MACKeyAt(epoch int, purpose string) ([]byte, error) {
 	if epoch < 1 || epoch > k.Epoch() {
 		return nil, fmt.Errorf("the keyring has no epoch %d", epoch)
 	}
+	if k.isDestroyed(epoch) {
+		return nil, fmt.Errorf("the keys of epoch %d were destroyed", epoch)
+	}
 	return k.derive(epoch, "mac", purpose), nil
+}
+
+func (k *Keyring) isDestroyed(epoch int) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return !k.epochs[epoch-1].destroyed.IsZero()
 }
 
 // MAC is HMAC-SHA256 of msg under MACKey(purpose).
@@ -534,6 +626,9 @@ func (k *Keyring) MAC(purpose string, msg []byte) []byte {
 func (k *Keyring) Signer(purpose string, epoch int) (crypto.Signer, error) {
 	if epoch < 1 || epoch > k.Epoch() {
 		return nil, fmt.Errorf("the keyring has no epoch %d", epoch)
+	}
+	if k.isDestroyed(epoch) {
+		return nil, fmt.Errorf("the keys of epoch %d were destroyed", epoch)
 	}
 	seed := k.derive(epoch, "sign", purpose)
 	defer clear(seed)

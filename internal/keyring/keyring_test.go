@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func opened(t testing.TB, dir string) *Keyring {
@@ -201,4 +202,66 @@ func wrap(t testing.TB, k *Keyring, purpose string, plaintext, aad []byte) []byt
 		t.Fatal(err)
 	}
 	return box
+}
+
+// TestDestroyEpoch: what an epoch made does not open again, and all others do.
+func TestDestroyEpoch(t *testing.T) {
+	dir := t.TempDir()
+	k, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Date(2027, 3, 1, 12, 0, 0, 0, time.UTC)
+	var boxes [][]byte
+	for i := range 3 {
+		if i > 0 {
+			if _, err := k.Rotate(dir, at, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		box, err := k.Wrap("test", []byte("something"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		boxes = append(boxes, box)
+	}
+	for _, n := range []int{0, 3, 4} {
+		if err := k.Destroy(dir, n, at, nil); err == nil {
+			t.Errorf("epoch %d is destroyed", n)
+		}
+	}
+	if err := k.Destroy(dir, 2, at, nil); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, k := range map[string]*Keyring{"in memory": k, "from the file": again} {
+		for i, box := range boxes {
+			plain, err := k.Unwrap("test", box, nil)
+			if i == 1 && !errors.Is(err, ErrWrongKey) || i != 1 && (err != nil || string(plain) != "something") {
+				t.Errorf("%s: epoch %d: %v", name, i+1, err)
+			}
+		}
+		if _, err := k.Signer("test", 2); err == nil {
+			t.Errorf("%s: a key of it signs", name)
+		}
+		if e := k.Epochs(); !e[1].Destroyed.Equal(at) || !e[0].Destroyed.IsZero() || len(e) != 3 {
+			t.Errorf("%s: %+v", name, e)
+		}
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "keys", "keyring"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{
+		strings.Replace(string(b), `"destroyed"`, `"master":"`+strings.Repeat("A", 43)+`","destroyed"`, 1),
+		strings.Replace(string(b), `"destroyed":"2027-03-01T12:00:00Z"`, `"destroyed":"yesterday"`, 1),
+		strings.Replace(string(b), `,"destroyed":"2027-03-01T12:00:00Z"`, "", 1),
+	} {
+		if _, err := parseClear("keyring", []byte(bad)); err == nil || bad == string(b) {
+			t.Errorf("it is read: %s", bad)
+		}
+	}
 }

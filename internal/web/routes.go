@@ -72,13 +72,14 @@ var actions = map[string]string{
 	"name.approve":   "approval.bring",
 	"hold.release":   "approval.bring",
 	"erase.approve":  "approval.bring",
-	"erase.list":     "retention.plan",
+	"erase.list":     "hold.list",
 	"rules.waiting":  "rules.list",
 	"channels.show":  "channels.list",
 	"complaint.save": "complaint.list",
 	"notice.shown":   "notice.list",
 
 	"account.setup": "account.change", "account.invite": "account.change", "account.disable": "account.change", "account.enable": "account.change",
+	"tokenkey.request": "erase.request", "tokenkey.approve": "approval.bring",
 	"token.create": "token.change", "token.revoke": "token.change", "token.list": "account.list",
 }
 

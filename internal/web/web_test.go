@@ -80,7 +80,7 @@ func newHouse(t *testing.T, o pipeline.Options) *house {
 		t.Fatal(err)
 	}
 	acts := map[string]Act{}
-	for _, name := range []string{"key.state", "unlock.approve", "unlock.request", "unmask.approve", "unmask.check", "erase.request", "erase.approve", "erase.list", "hold.place", "hold.list", "hold.request", "hold.release", "retention.plan", "retention.run",
+	for _, name := range []string{"key.state", "unlock.approve", "unlock.request", "unmask.approve", "unmask.check", "erase.request", "erase.approve", "erase.list", "tokenkey.request", "tokenkey.approve", "hold.place", "hold.list", "hold.request", "hold.release", "retention.plan", "retention.run",
 		"package.create", "package.list", "replay", "authorise.request", "authorise.list", "break.glass", "review.list", "account.list", "account.change", "token.change", "rules.activate", "channels.show", "channels.propose", "channels.remove", "canary.check"} {
 		acts[name] = func(context.Context, string, []byte) (any, error) { return map[string]any{}, nil }
 	}
