@@ -193,10 +193,8 @@ func (s *server) insider(ctx context.Context) (web.Asker, *officer.Roster, error
 	if roster == nil || !roster.Escrow().Inspected() {
 		return no("no keys of an inspector's office are named in the configuration, so nothing is sealed to one", "docs/operations.md: officers")
 	}
-	for i := range roster.Officers {
-		if o := &roster.Officers[i]; o.Inspector && officer.Person(o.Authority) != officer.Person(a.Person.Authority) {
-			return no("the keys in the configuration are of another inspector's office than yours", "docs/operations.md: officers")
-		}
+	if !keysOf(roster, s.force.Load().offices, a.Person.Office) {
+		return no("the keys in the configuration are of another inspector's office than yours", "docs/operations.md: officers")
 	}
 	return a, roster, nil
 }
@@ -248,7 +246,7 @@ func (s *server) insideRequest(ctx context.Context, _ string, body []byte) (any,
 		return nil, web.BadRequest(err.Error(), "see: counterseal inspector --help")
 	}
 	r.Statement = string(statement)
-	if err := s.stateInside(ctx, insideActor(a), st, statement); err != nil {
+	if err := s.stateInside(ctx, a.Person.Office, st, statement); err != nil {
 		return nil, err
 	}
 	if row != nil {
@@ -263,7 +261,7 @@ func (s *server) insideRequest(ctx context.Context, _ string, body []byte) (any,
 
 // stateInside states that an inspector's office asks to open something. What, lies under its
 // keys.
-func (s *server) stateInside(ctx context.Context, actor string, st *approval.Statement, statement []byte) error {
+func (s *server) stateInside(ctx context.Context, office string, st *approval.Statement, statement []byte) error {
 	seal := s.inside()
 	if seal == nil {
 		return errors.New("the keys of the inspector's office are gone")
@@ -273,7 +271,7 @@ func (s *server) stateInside(ctx context.Context, actor string, st *approval.Sta
 		return err
 	}
 	kept := keptInside{Route: "inspector.request"}
-	if kept.Sealed, err = seal(id.String(), statement); err != nil {
+	if kept.Sealed, err = seal(office, id.String(), statement); err != nil {
 		return err
 	}
 	raw, err := json.Marshal(kept)
@@ -287,7 +285,7 @@ func (s *server) stateInside(ctx context.Context, actor string, st *approval.Sta
 	}
 	digest := approval.Digest(statement)
 	_, err = rec.Critical(ctx, attest.Act{
-		ID: id, Kind: "approval.requested", Actor: actor, Subject: []string{st.ID},
+		ID: id, Kind: "approval.requested", Actor: "office:" + office, Subject: []string{st.ID},
 		Detail: map[string]any{"request": st.ID, "act": st.Action, "expires": st.Expires, "statement": hex.EncodeToString(digest[:]), "payload": payload, "inspector": true},
 	})
 	return err

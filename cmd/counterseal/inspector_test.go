@@ -294,7 +294,7 @@ func layInspectorKeys(t *testing.T, dir string) (keys []*officer.Key) {
 // other; without such keys it is not kept, and where the officers cannot be read nothing
 // is answered.
 func TestInsideSeals(t *testing.T) {
-	b := openBureau(t)
+	b := openBureau(t, func(dir string) { layInspectors(t, dir) })
 	defer b.stop()
 	if b.s.inside() != nil {
 		t.Fatal("it is sealed to nobody")
@@ -303,9 +303,14 @@ func TestInsideSeals(t *testing.T) {
 	b.s.cfg.Officers = filepath.Join(b.dir, "officers.yaml")
 	seal := b.s.inside()
 	const id = "01900000-0000-7000-8000-000000000000"
-	box, err := seal(id, []byte("the question"))
+	box, err := seal("inspection-1", id, []byte("the question"))
 	if err != nil || bytes.Contains(box, []byte("question")) {
 		t.Fatal(err)
+	}
+	for _, other := range []string{"soc", "nobody"} { // of another authority, or no office: kept nowhere
+		if box, err := seal(other, id, []byte("the question")); err != nil || box != nil {
+			t.Errorf("what %s asked is sealed to the inspectors: %v", other, err)
+		}
 	}
 	r, err := b.s.cfg.roster()
 	if err != nil {
@@ -338,7 +343,7 @@ func TestInsideSeals(t *testing.T) {
 		t.Errorf("got %q, %v", got, err)
 	}
 	b.s.cfg.Officers = filepath.Join(b.dir, "gone.yaml")
-	if _, err := b.s.inside()(id, nil); err == nil {
+	if _, err := b.s.inside()("inspection-1", id, nil); err == nil {
 		t.Error("without the officers it is kept nowhere and answered")
 	}
 }

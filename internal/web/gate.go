@@ -38,7 +38,7 @@ type Gate struct {
 	Watching func(ctx context.Context, person string) ([]string, error)
 	// Inside seals what an inspector's office asked to the keys of that office, for the id of
 	// a statement; nil: it is not kept.
-	Inside func(id string, asked []byte) ([]byte, error)
+	Inside func(office, id string, asked []byte) ([]byte, error)
 	// Shown keeps whom an answer under an authorisation that lists people showed, until they
 	// are told; nil: nobody does.
 	Shown func(ctx context.Context, actor, look, authorisation string, tokens []string) error

@@ -316,7 +316,7 @@ func (l *look) stateInside(office string, q question, whole []byte, status int, 
 	}
 	bare := question{Route: q.Route}
 	if keep := l.s.o.Gate.Inside; keep != nil {
-		if bare.Sealed, err = keep(id.String(), whole); err != nil {
+		if bare.Sealed, err = keep(office, id.String(), whole); err != nil {
 			return err
 		}
 	}
