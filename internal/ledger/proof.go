@@ -304,23 +304,30 @@ func parseHashes(lines []string) ([]tlog.Hash, error) {
 // signature of the log and the cosignatures that v asks for. It needs no file and
 // no network. ErrUnwitnessed means that all but the cosignatures hold.
 func VerifyProof(leaf, proof []byte, v Verifiers) (index uint64, err error) {
+	index, _, err = VerifyProofAt(leaf, proof, v)
+	return index, err
+}
+
+// VerifyProofAt is VerifyProof and tells when enough witnesses had cosigned the checkpoint,
+// by their own clocks; zero where v asks for none.
+func VerifyProofAt(leaf, proof []byte, v Verifiers) (index uint64, at time.Time, err error) {
 	t, err := v.parse()
 	if err != nil {
-		return 0, err
+		return 0, at, err
 	}
 	i, p, cp, err := parseProof(proof)
 	if err != nil {
-		return 0, err
+		return 0, at, err
 	}
 	o, err := t.open(cp)
 	if err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrProof, err)
+		return 0, at, fmt.Errorf("%w: %w", ErrProof, err)
 	}
 	if err := tlog.CheckRecord(p, o.size, o.root, i, tlog.RecordHash(leaf)); err != nil {
-		return 0, fmt.Errorf("%w: the leaf does not stand at %d", ErrProof, i)
+		return 0, at, fmt.Errorf("%w: the leaf does not stand at %d", ErrProof, i)
 	}
 	if t.threshold > 0 && !t.witnessed(o) {
-		return uint64(i), fmt.Errorf("%w: %d of %d cosignatures", ErrUnwitnessed, o.count, t.threshold)
+		return uint64(i), at, fmt.Errorf("%w: %d of %d cosignatures", ErrUnwitnessed, o.count, t.threshold)
 	}
-	return uint64(i), nil
+	return uint64(i), o.at, nil
 }

@@ -31,6 +31,8 @@ import (
 	"time"
 
 	"github.com/go-webauthn/webauthn/webauthn"
+
+	"github.com/counterseal/counterseal/internal/passkey"
 )
 
 // The limits of a session, a set-up secret and a ceremony between its two requests.
@@ -62,6 +64,10 @@ type Options struct {
 	// Record makes the ledger statement, of the kinds login, account and token of
 	// ledger.Kinds. It is called before anything takes effect; an error of it refuses.
 	Record func(ctx context.Context, kind, actor string, detail map[string]any) error
+	// Signed is told of a statement that the passkey of an account signed. What it answers
+	// refuses, with the reason for the page; an error says that nobody has it stated. nil:
+	// nothing is signed here.
+	Signed func(ctx context.Context, account string, statement []byte, by *passkey.Signed) (refusal string, err error)
 	Now    func() time.Time // nil: time.Now
 	Client *http.Client     // for the provider; nil: one with a timeout
 }
@@ -193,6 +199,8 @@ func (s *Service) Handler() http.Handler {
 	mux.HandleFunc("GET /login/sessions", s.known(s.sessions))
 	mux.HandleFunc("POST /login/sessions/revoke", s.known(s.revoke))
 	mux.HandleFunc("POST /login/passkeys/remove", s.known(s.removePasskey))
+	mux.HandleFunc("POST /login/sign/begin", s.limited(s.known(s.signBegin)))
+	mux.HandleFunc("POST /login/sign/finish", s.limited(s.known(s.signFinish)))
 	mux.HandleFunc("POST /login/cli/start", s.limited(s.cliStart))
 	mux.HandleFunc("POST /login/cli/confirm", s.limited(s.known(s.cliConfirm)))
 	mux.HandleFunc("POST /login/cli/finish", s.limited(s.cliFinish))

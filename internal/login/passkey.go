@@ -123,6 +123,12 @@ func (s *Service) registerFinish(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ctx, account := r.Context(), reg.u.a.ID
+	known := s.Record(account, cred)
+	record, err := known.Digest()
+	if err != nil {
+		refuse(w, http.StatusInternalServerError)
+		return
+	}
 	way := "invitation"
 	if reg.secret == "" {
 		// Who began it may have been turned away meanwhile.
@@ -147,7 +153,7 @@ func (s *Service) registerFinish(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	if err := s.record(ctx, "login.passkey_added", account, map[string]any{"account": account, "passkey": passkeyID(cred.ID)}); err != nil {
+	if err := s.record(ctx, "login.passkey_added", account, map[string]any{"account": account, "passkey": passkeyID(cred.ID), "record": record}); err != nil {
 		refuse(w, http.StatusServiceUnavailable)
 		return
 	}

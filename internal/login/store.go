@@ -85,6 +85,12 @@ type Store interface {
 	PutToken(ctx context.Context, t APIToken) error // ErrUnknown when the account is disabled
 	TouchToken(ctx context.Context, hash string, used time.Time) error
 	RevokeToken(ctx context.Context, account, id string) error
+	// PutStatement keeps a statement that waits for a signature; the nonce is new. Who has
+	// too many of them gets an error that wraps ErrBad.
+	PutStatement(ctx context.Context, w Waiting) error
+	Statement(ctx context.Context, id string) (Waiting, error)
+	// UseStatement uses a statement up; it answers true once, before it expires.
+	UseStatement(ctx context.Context, id string, now time.Time) (bool, error)
 }
 
 const schema = `
@@ -92,6 +98,7 @@ CREATE TABLE IF NOT EXISTS accounts (id TEXT PRIMARY KEY, external TEXT UNIQUE, 
 CREATE TABLE IF NOT EXISTS credentials (id BLOB PRIMARY KEY, account TEXT NOT NULL REFERENCES accounts(id), data TEXT NOT NULL, made INTEGER NOT NULL, used INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS sessions (hash TEXT PRIMARY KEY, id TEXT UNIQUE NOT NULL, account TEXT NOT NULL REFERENCES accounts(id), created INTEGER NOT NULL, seen INTEGER NOT NULL, terminal INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS tokens (hash TEXT PRIMARY KEY, id TEXT UNIQUE NOT NULL, account TEXT NOT NULL REFERENCES accounts(id), scopes TEXT NOT NULL, created INTEGER NOT NULL, expires INTEGER NOT NULL, used INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS statements (id TEXT PRIMARY KEY, account TEXT NOT NULL REFERENCES accounts(id), nonce TEXT UNIQUE NOT NULL, statement TEXT NOT NULL, made INTEGER NOT NULL, expires INTEGER NOT NULL, used INTEGER NOT NULL) STRICT;
 PRAGMA user_version = 1;
 `
 
