@@ -243,7 +243,7 @@ func (s *Service) signFinish(w http.ResponseWriter, r *http.Request, who Who) {
 	no, err := s.o.Signed(context.WithoutCancel(r.Context()), who.Account.ID, waits.Statement, signed)
 	switch {
 	case err != nil:
-		refuse(w, http.StatusServiceUnavailable)
+		refuseAs(w, http.StatusServiceUnavailable, "unstated")
 	case no != "":
 		b, err := json.Marshal(map[string]any{"type": "about:blank", "title": "refused", "status": http.StatusForbidden, "code": "not_permitted", "detail": no})
 		if err != nil {

@@ -58,7 +58,7 @@ func (p *SignIn) Handler(inner http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	for pattern, h := range map[string]func(http.ResponseWriter, *http.Request){
 		"GET /login/{$}": p.signIn, "GET /login/setup": p.setUp, "GET /login/invited": p.invited,
-		"GET /login/account": p.account, "GET /login/cli": p.terminal,
+		"GET /login/account": p.account, "GET /login/cli": p.terminal, "GET /login/sign/{id}": p.statement,
 	} {
 		mux.Handle(pattern, p.o.Login.Middleware(http.HandlerFunc(h)))
 	}
@@ -118,7 +118,7 @@ func hostName(host string) string {
 // so there is no Trusted Types policy that could.
 const signInPolicy = "default-src 'none'; style-src 'self'; img-src 'self' data:; script-src 'self'; connect-src 'self'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 
-// Where a login goes on: a closed list, since an address in a link would lead anywhere.
+// Where a login goes on, beside nextSign.
 const (
 	nextStart    = "/"
 	nextAccount  = "/login/account"
@@ -141,6 +141,8 @@ type signInPage struct {
 	Problem  string // of the provider
 	Sessions []signInSession
 	Passkeys []signInPasskey
+
+	Statement *signStatement // nil: there is none to sign
 }
 
 type signInSession struct {
@@ -259,19 +261,11 @@ func (p *SignIn) provider(api http.Handler) http.Handler {
 		start := r.URL.Path == "/login/oidc/start"
 		next := nextStart
 		if start {
-			for _, n := range []string{nextAccount, nextTerminal} {
-				if r.URL.Query().Get("next") == strings.TrimPrefix(n, "/login/") {
-					next = n
-				}
-			}
+			next = nextPage(r.URL.Query().Get("next"))
 			http.SetCookie(w, &http.Cookie{Name: nextCookie, Value: strings.TrimPrefix(next, "/login/"), Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode, MaxAge: int(login.Ceremony / time.Second)})
 		} else {
 			if c, err := r.Cookie(nextCookie); err == nil {
-				for _, n := range []string{nextAccount, nextTerminal} {
-					if c.Value == strings.TrimPrefix(n, "/login/") {
-						next = n
-					}
-				}
+				next = nextPage(c.Value)
 			}
 			http.SetCookie(w, &http.Cookie{Name: nextCookie, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode, MaxAge: -1})
 		}

@@ -46,9 +46,12 @@ type door struct {
 	url   string
 	pin   string // digest of the key of the certificate, for the browser
 
-	mu    sync.Mutex // guards past and kinds
+	mu    sync.Mutex // guards what follows
 	past  time.Duration
 	kinds []string
+
+	taken   []string // statements that were signed
+	refuses string   // why they are refused
 }
 
 func (d *door) now() time.Time { d.mu.Lock(); defer d.mu.Unlock(); return time.Now().Add(d.past) }
@@ -83,7 +86,7 @@ func newDoor(t *testing.T) *door {
 	d.srv.StartTLS()
 	t.Cleanup(d.srv.Close)
 	d.url = strings.Replace(d.srv.URL, "127.0.0.1", "localhost", 1)
-	d.login, err = login.New(login.Options{Store: db, RPID: "localhost", Origin: d.url, Now: d.now,
+	d.login, err = login.New(login.Options{Store: db, RPID: "localhost", Origin: d.url, Now: d.now, Signed: d.signed,
 		Record: func(_ context.Context, kind, _ string, _ map[string]any) error {
 			d.mu.Lock()
 			defer d.mu.Unlock()
@@ -296,6 +299,9 @@ func TestSignInInABrowser(t *testing.T) {
 	run("another device", webauthn.RemoveVirtualAuthenticator(authenticator), chromedp.ActionFunc(add), chromedp.Click(`[data-act=add]`, chromedp.ByQuery),
 		chromedp.WaitVisible(`[data-act=remove]`, chromedp.ByQuery), d.look("account-two"))
 	run("remove the first", chromedp.Click(`[data-act=remove]`, chromedp.ByQuery), see("Add a second passkey"))
+
+	run("who am I", at("/login/account"), chromedp.Text(`dd.mono`, &where, chromedp.ByQuery))
+	d.signs(where, run, see)
 
 	secretOf := d.terminal(func(code string) {
 		run("a wrong code", at("/login/cli"), see("Let this terminal in"), d.look("terminal"), chromedp.SendKeys("#code", "BBBBBBBB"+kb.Enter, chromedp.ByQuery), see("No terminal waits"))

@@ -34,6 +34,11 @@ function must(a, refused) {
   if (a.status < 300) return a.body;
   if (a.code === "not_fresh") throw new Told("Your login is older than five minutes. Sign in again, then repeat this.");
   if (a.code === "last_passkey") throw new Told("This is your only passkey. Add another one first.");
+  if (a.code === "used") throw new Told("This statement was signed before, and is signed once. Ask again for another one.");
+  if (a.code === "over") throw new Told("Its time is over, so it cannot be signed. Ask again.");
+  if (a.code === "no_passkey") throw new Told("Your account has no passkey. Add one under your account, then load this page again.");
+  if (a.code === "not_permitted") throw new Told("Signed, but refused: " + a.body.detail + ".");
+  if (a.code === "unstated") throw new Told("Signed, but no witness has seen it yet, and nobody acts on it before. Your terminal says how it goes on.");
   switch (a.status) {
     case 401: throw new Told("You are no longer signed in. Load the page again.");
     case 403: throw new Told(refused);
@@ -114,6 +119,17 @@ const acts = {
   async remove(b) {
     must(await post("/login/passkeys/remove", { id: b.dataset.id }), "The passkey was not removed. Load the page again.");
     location.reload();
+  },
+  async sign(b) {
+    const id = b.dataset.id;
+    const o = must(await post("/login/sign/begin", { id }), "You cannot sign this now. The account may be locked for some minutes.");
+    const c = await navigator.credentials.get(options(o));
+    const a = await post("/login/sign/finish", { id, answer: answer(c) });
+    if (a.status < 300 || a.code === "not_permitted" || a.code === "unstated") { // it is signed, once
+      for (const e of document.querySelectorAll("[data-sign], #sign-hint")) /** @type {HTMLElement} */ (e).hidden = true;
+    }
+    must(a, "This signature was not accepted. It needs a passkey of your own account that checks a PIN, a fingerprint or a face.");
+    /** @type {HTMLElement} */ (document.querySelector(".done")).hidden = false;
   },
   async terminal(form) {
     const input = /** @type {HTMLInputElement} */ (form.querySelector("input"));
