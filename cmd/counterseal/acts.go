@@ -13,6 +13,7 @@ func (s *server) acts() map[string]web.Act {
 		"unlock.request": s.unlockRequest,
 		"unlock.approve": s.unlockApprove,
 		"unmask.request": s.unmaskRequest,
+		"unmask.collect": s.unmaskCollect,
 		"unmask.approve": s.unmaskApprove,
 		"unmask.check":   s.unmaskCheck,
 		"name.request":   s.nameRequest,

@@ -36,6 +36,9 @@ type bureau struct {
 	stop  func()
 	dir   string
 	ahead atomic.Int64 // of the clock
+	// bearer is the session of a terminal of whoever runs the test; empty: they ask by the
+	// socket as the user that they are.
+	bearer string
 }
 
 func layOffices(t *testing.T, dir string) {
@@ -107,7 +110,12 @@ func (b *bureau) as(user int, method, path string, query url.Values, body any) (
 		actor = fmt.Sprintf("os:%d", user)
 	}
 	w := httptest.NewRecorder()
-	b.s.web.Socket().ServeHTTP(w, r.WithContext(web.WithActor(r.Context(), actor)))
+	h := b.s.web.Socket()
+	if user == 0 && b.bearer != "" {
+		r.Header.Set("Authorization", "Bearer "+b.bearer)
+		h = b.s.signin.socket(h)
+	}
+	h.ServeHTTP(w, r.WithContext(web.WithActor(r.Context(), actor)))
 	return w.Code, w.Body.String()
 }
 

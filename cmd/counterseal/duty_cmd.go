@@ -133,7 +133,7 @@ func newDutyCard(env *environment) *cobra.Command {
 				return err
 			}
 			for _, c := range cards {
-				if err := printCard(env, c, by, "duty", ""); err != nil {
+				if err := printCard(env, c, by, "", "duty", ""); err != nil {
 					return err
 				}
 			}

@@ -391,7 +391,7 @@ func (s *server) dutyAsk(ctx context.Context, actor string, body []byte) (any, e
 	if !sealedToDuty(roster, row) {
 		return nil, &web.Refused{Reason: "the name was sealed before there was a duty host", Hint: "two officers open it: counterseal unmask request"}
 	}
-	o := dutyObjects{newUnmaskObjects(alias, row, proof, a), cover.ID, w.ID}
+	o := dutyObjects{newUnmaskObjects(alias, row, proof, a.Person.ID), cover.ID, w.ID}
 	st, statement, err := approval.New(approval.Ask{
 		Action: duty.ToOpen, Case: a.Case, Purpose: ask.Reason, Requester: a.Person.ID, Objects: o.list(), Org: s.pipe.Org(), Life: duty.Fresh, Grant: duty.Fresh,
 	}, s.now())

@@ -318,7 +318,7 @@ func (s *server) insideName(ctx context.Context, a web.Asker, alias string) (obj
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	o := newUnmaskObjects(alias, row, proof, a)
+	o := newUnmaskObjects(alias, row, proof, a.Person.ID)
 	return o.list(), row, proof, nil
 }
 

@@ -66,7 +66,7 @@ func newOfficerInit(env *environment) *cobra.Command {
 			if !asJSON {
 				whole = "counterseal officer card " + out + " --json"
 			}
-			return printCard(env, k.Card(), "", "", whole)
+			return printCard(env, k.Card(), "", "", "", whole)
 		}}
 	cmd.Flags().StringVar(&office, "office", "", "investigation or oversight")
 	cmd.Flags().StringVar(&name, "name", "", "name of the officer")
@@ -80,11 +80,14 @@ func newOfficerInit(env *environment) *cobra.Command {
 // printCard prints a card and its id, or its place in officers.yaml, where of says what it
 // is of that is no office of the house. The card is long: on a
 // terminal stands who it is of and, where whole names it, the command that prints all of it.
-func printCard(env *environment, c *officer.Card, authority, of, whole string) error {
+func printCard(env *environment, c *officer.Card, authority, account, of, whole string) error {
 	var err error
 	mark := ""
+	if account != "" {
+		mark = "    account: " + account + "\n"
+	}
 	if of != "" {
-		mark = "    " + of + ": true\n"
+		mark += "    " + of + ": true\n"
 	}
 	if whole != "" && authority == "" && terminal(env.stdout) {
 		_, err = fmt.Fprintf(env.stdout, "officer  %s\noffice   %s\nid       %s\nthe whole card: %s\n", event.Printable(c.Name), c.Office, c.ID(), whole)
@@ -102,7 +105,7 @@ const cardJSON = "print the whole card on a terminal, too; into a file or a pipe
 func quoted(s string) string { return strings.ReplaceAll(s, "'", "''") }
 
 func newOfficerCard(env *environment) *cobra.Command {
-	var authority string
+	var authority, account string
 	var asJSON, inspector bool
 	cmd := &cobra.Command{Use: "card FILE", Short: "Print the public card in a key file, and its id", Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -118,10 +121,11 @@ func newOfficerCard(env *environment) *cobra.Command {
 			if !asJSON {
 				whole = "counterseal officer card " + args[0] + " --json"
 			}
-			return printCard(env, c, authority, map[bool]string{true: "inspector"}[inspector], whole)
+			return printCard(env, c, authority, account, map[bool]string{true: "inspector"}[inspector], whole)
 		}}
 	cmd.Flags().BoolVar(&asJSON, "json", false, cardJSON)
 	cmd.Flags().StringVar(&authority, "authority", "", "print an entry of officers.yaml, with who appointed the officer")
+	cmd.Flags().StringVar(&account, "account", "", "the entry has the `id` of the account with which the officer signs in, so that it never asks for what the officer decides")
 	cmd.Flags().BoolVar(&inspector, "inspector", false, "the entry is of an inspector's office")
 	return cmd
 }
@@ -132,22 +136,50 @@ func openKey(env *environment, path, pass string) (*officer.Key, error) {
 }
 
 func newOfficerSign(env *environment) *cobra.Command {
-	var key, pass, out string
+	var key, pass, out, origin, roster string
 	var refuse, yes bool
-	cmd := &cobra.Command{Use: "sign REQUEST --key FILE -o FILE", Short: "Show a statement in words and sign the decision about it", Args: cobra.ExactArgs(1),
+	var trust trustFlags
+	cmd := &cobra.Command{Use: "sign REQUEST --key FILE -o FILE [--origin URL --log VKEY --witness VKEY]", Short: "Show a statement in words and sign the decision about it", Args: cobra.ExactArgs(1),
+		Long: fmt.Sprintf("Sign shows what is asked for, on this machine, and signs the decision about exactly that.\n"+
+			"A request for a name must be signed by the passkey of who asks. This machine checks that\n"+
+			"by itself, with the origin and the keys of log and witnesses that it knows from elsewhere:\n"+
+			"the signature and what it is over, that the passkey was enrolled for this account before,\n"+
+			"that the ledger knows the signature and witnesses have seen that within %d minutes, that\n"+
+			"the seal is the one of the first sighting, and that you are not who asks: by your name, and\n"+
+			"with --officers by your account.", int(freshness/time.Minute)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := errors.Join(need(cmd, "key", "output"), free(out)); err != nil {
 				return err
 			}
-			statement, s, err := readStatement(args[0])
+			q, err := readSignable(args[0])
 			if err != nil {
 				return err
+			}
+			statement, s := q.statement, q.st
+			var by *signer
+			var decides func(*officer.Card) error
+			if q.name != nil {
+				if err := errors.Join(need(cmd, "origin", "log", "witness"), trust.check()); err != nil {
+					return err
+				}
+				if trust.verifiers().Threshold <= 0 {
+					return misused(cmd, "--threshold: at least one witness must have cosigned")
+				}
+				if by, err = q.name.signable(s, origin, trust.verifiers(), time.Now()); err != nil {
+					return again(err)
+				}
+				if decides, err = decidesAlone(s, by.account, roster); err != nil {
+					return err
+				}
 			}
 			d := approval.Approve
 			if refuse {
 				d = approval.Refuse
 			}
 			showStatement(env, s)
+			if by != nil {
+				by.show(env.stdout)
+			}
 			var k *officer.Key
 			if s.Action == keyholder.Action { // whom it is about only the officer's key opens
 				if k, err = openKey(env, key, pass); err != nil {
@@ -169,6 +201,11 @@ func newOfficerSign(env *environment) *cobra.Command {
 					return err
 				}
 			}
+			if decides != nil {
+				if err := decides(k.Card()); err != nil {
+					return &exitError{code: exitRefused, err: err, hint: "the other officer of your office, or its spare, decides on this"}
+				}
+			}
 			signed, err := k.Sign(d, []byte(statement))
 			if err != nil {
 				return err
@@ -188,6 +225,9 @@ func newOfficerSign(env *environment) *cobra.Command {
 	cmd.Flags().StringVarP(&out, "output", "o", "", "`file` of the decision, which must not be there")
 	cmd.Flags().BoolVar(&refuse, "refuse", false, "refuse instead of approve")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	cmd.Flags().StringVar(&roster, "officers", "", "`file` of the officers (officers/v1), this machine's own copy; for a name")
+	addOrigin(cmd, &origin)
+	trust.add(cmd)
 	return cmd
 }
 

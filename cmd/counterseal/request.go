@@ -15,34 +15,57 @@ type officerRequest struct {
 	V         int    `json:"v"`
 }
 
+// signable is what an officer is asked to sign: a statement, and, where it must be signed by
+// passkey first, the request that shows it.
+type signable struct {
+	statement string
+	st        *approval.Statement
+	name      *unmaskRequest // nil: it is about something else
+}
+
 // readStatement reads the statement out of a request of any kind.
 func readStatement(path string) (string, *approval.Statement, error) {
-	b, err := readFile(path, "the request", "the command that asks the officers wrote it with -o")
+	q, err := readSignable(path)
 	if err != nil {
 		return "", nil, err
+	}
+	return q.statement, q.st, nil
+}
+
+// readSignable reads what an officer is asked to sign out of a request of any kind.
+func readSignable(path string) (*signable, error) {
+	b, err := readFile(path, "the request", "the command that asks the officers wrote it with -o")
+	if err != nil {
+		return nil, err
 	}
 	var r officerRequest
 	if approval.Decode(b, &r) == nil && r.V == 1 {
 		s, err := approval.Parse([]byte(r.Statement))
 		if err != nil {
-			return "", nil, fmt.Errorf("%s: %w", path, err)
+			return nil, fmt.Errorf("%s: %w", path, err)
 		}
-		return r.Statement, s, nil
+		if s.Action == actionUnmask {
+			return nil, again(fmt.Errorf("%s: a request for a name is signed by passkey, and this one is not", path))
+		}
+		return &signable{r.Statement, s, nil}, nil
 	}
 	if u, s, err := parseInside(b); err == nil {
-		return u.Statement, s, nil
+		return &signable{u.Statement, s, nil}, nil
 	}
 	if u, s, err := parseUnmask(b); err == nil {
-		return u.Statement, s, nil
+		return &signable{u.Statement, s, u}, nil
 	}
 	if r, s, err := parseNameRequest(b); err == nil {
-		return r.Statement, s, nil
+		return &signable{r.Statement, s, nil}, nil
 	}
 	u, s, err := parseRequest(b)
 	if err != nil {
-		return "", nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return u.Statement, s, nil
+	if s.Action == actionUnmask {
+		return nil, again(fmt.Errorf("%s: a request for a name is signed by passkey, and this one is not", path))
+	}
+	return &signable{u.Statement, s, nil}, nil
 }
 
 // showStatement says a statement in words.
@@ -53,8 +76,8 @@ func showStatement(env *environment, s *approval.Statement) {
 }
 
 // sendRequest writes a request for the officers into a file, shows what they are asked,
-// and says what comes next.
-func sendRequest(env *environment, out string, request any, statement string) error {
+// and says what comes next: the command of the officers, with more flags where they need them.
+func sendRequest(env *environment, out string, request any, statement string, more ...string) error {
 	b, err := approval.Canonical(request)
 	if err != nil {
 		return err
@@ -67,7 +90,7 @@ func sendRequest(env *environment, out string, request any, statement string) er
 		return err
 	}
 	showStatement(env, s)
-	_, err = fmt.Fprintf(env.stdout, "wrote %s; both officers: counterseal officer sign %s --key FILE -o FILE\n", out, out)
+	_, err = fmt.Fprintf(env.stdout, "wrote %s; both officers: counterseal officer sign %s\n", out, strings.Join(append([]string{out, "--key FILE -o FILE"}, more...), " "))
 	return err
 }
 

@@ -126,6 +126,8 @@ type signIn struct {
 	tls   *tls.Config
 	l     net.Listener // nil: commands without a running server have none
 
+	signatures signatures // of statements, by passkey
+
 	mu     sync.Mutex // guards the rest
 	stated int        // refusals of strangers stated since
 	silent int        // and not stated
@@ -163,13 +165,13 @@ func (s *server) openLogin(ctx context.Context) (*signIn, error) {
 	if x.db, err = login.Open(filepath.Join(s.cfg.Data, "login")); err != nil {
 		return nil, err
 	}
-	o.Store, o.Record, o.Now = x.db, x.record, s.now
+	o.Store, o.Record, o.Signed, o.Now = x.db, x.record, x.signed, s.now
 	if x.login, err = login.New(o); err == nil {
 		x.pages, err = web.NewSignIn(web.SignInOptions{Login: x.login, Origin: o.Origin, Provider: o.OIDC != nil, Log: s.log, Now: s.now,
 			Empty: func(r *http.Request) (bool, error) { return x.empty(r.Context()) }})
 	}
 	if err == nil {
-		_, err = x.empty(ctx)
+		err = x.restateEnrolments(ctx)
 	}
 	if err != nil {
 		return nil, errors.Join(err, x.db.Close())
@@ -199,7 +201,7 @@ func (x *signIn) record(ctx context.Context, kind, actor string, detail map[stri
 	if strings.HasPrefix(actor, "u_") {
 		act.Actor = "account:" + actor
 	}
-	for _, name := range []string{"account", "session", "token"} {
+	for _, name := range []string{"account", "session", "token", "passkey", "alarm"} {
 		if id, ok := detail[name].(string); ok {
 			act.Subject = append(act.Subject, id)
 		}
@@ -262,6 +264,7 @@ func (x *signIn) run(ctx context.Context, inner http.Handler) error {
 	stopped := make(chan error, 1)
 	go func() { // ends with the context
 		<-ctx.Done()
+		x.signatures.tell("", "", true)
 		c, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
 		err := srv.Shutdown(c)

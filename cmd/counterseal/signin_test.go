@@ -30,6 +30,7 @@ import (
 
 	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/login"
+	"github.com/counterseal/counterseal/internal/packs"
 )
 
 // layCertificate writes a certificate for logs.example and localhost, and gives it.
@@ -163,7 +164,7 @@ func newPerson(t *testing.T, c *http.Client, secret string) *person {
 
 func newPersonAt(t *testing.T, c *http.Client, rp virtualwebauthn.RelyingParty, secret string) *person {
 	t.Helper()
-	p := &person{t: t, c: c, rp: rp, auth: virtualwebauthn.NewAuthenticator(), cred: virtualwebauthn.NewCredential(virtualwebauthn.KeyTypeEC2)}
+	p := &person{t: t, c: c, rp: rp, auth: virtualwebauthn.NewAuthenticator(), cred: packs.NewPasskey()}
 	code, out := p.post("/login/register/begin", `{"secret":"`+secret+`"}`)
 	if code != 200 {
 		t.Fatalf("begin: %d %s", code, out)

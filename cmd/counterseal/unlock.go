@@ -343,17 +343,25 @@ func readReceipt(path string) (*receipt, error) {
 // proved gives the statement of a receipt, if it is of a kind and witnesses have seen it. It
 // trusts the keys of v alone.
 func (r *receipt) proved(kind string, v ledger.Verifiers) (*ledger.Statement, error) {
-	if _, err := ledger.VerifyProof([]byte(r.Leaf), []byte(r.Proof), v); err != nil {
-		return nil, err
+	s, _, _, err := r.seen(kind, v)
+	return s, err
+}
+
+// seen is proved and tells where the statement stands in its log, and when witnesses had
+// signed the checkpoint.
+func (r *receipt) seen(kind string, v ledger.Verifiers) (*ledger.Statement, uint64, time.Time, error) {
+	index, at, err := ledger.VerifyProofAt([]byte(r.Leaf), []byte(r.Proof), v)
+	if err != nil {
+		return nil, 0, at, err
 	}
 	s, err := ledger.Parse([]byte(r.Leaf))
 	if err != nil {
-		return nil, err
+		return nil, 0, at, err
 	}
 	if s.Kind != kind {
-		return nil, errors.New("it is about another act")
+		return nil, 0, at, errors.New("it is about another act")
 	}
-	return &s, nil
+	return &s, index, at, nil
 }
 
 // check proves that the ledger has a statement of a kind about this statement.
@@ -362,12 +370,20 @@ func (r *receipt) check(kind string, st *approval.Statement, statement []byte, v
 	if err != nil {
 		return nil, fmt.Errorf("the receipt: %w", err)
 	}
+	if err := about(s, st, statement); err != nil {
+		return nil, fmt.Errorf("the receipt: %w", err)
+	}
+	return s, nil
+}
+
+// about says whether a statement of the ledger is about this one.
+func about(s *ledger.Statement, st *approval.Statement, statement []byte) error {
 	var d struct{ Request, Statement string }
 	digest := approval.Digest(statement)
 	if json.Unmarshal(s.Detail, &d) != nil || d.Request != st.ID || d.Statement != hex.EncodeToString(digest[:]) {
-		return nil, errors.New("the receipt is of another act")
+		return errors.New("it is of another act")
 	}
-	return s, nil
+	return nil
 }
 
 func newEvidenceUnlock(env *environment) *cobra.Command {

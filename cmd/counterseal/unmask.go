@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
@@ -9,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,15 +37,16 @@ const (
 	actionUnmask = "unmask"
 )
 
-// unmaskRequest is what travels from the server to the officers: what they are asked, the
-// sealed name, and what the ledger knew of it from its first sighting. Nothing in it is
-// secret.
+// unmaskRequest is what travels from the server to the officers: what they are asked, by
+// whose passkey, the sealed name, and what the ledger knew of it from its first sighting.
+// Nothing in it is secret.
 type unmaskRequest struct {
-	Path      []string `json:"path"`      // from the seal to the root of its window, hex
-	Row       string   `json:"row"`       // unpadded base64url; it has the token
-	Statement string   `json:"statement"` //
-	V         int      `json:"v"`
-	Window    receipt  `json:"window"` // vault.sealed, under a witnessed checkpoint
+	By        *signedBy `json:"by,omitempty"` // nil: of a night, which no officer signs
+	Path      []string  `json:"path"`         // from the seal to the root of its window, hex
+	Row       string    `json:"row"`          // unpadded base64url; it has the token
+	Statement string    `json:"statement"`    //
+	V         int       `json:"v"`
+	Window    receipt   `json:"window"` // vault.sealed, under a witnessed checkpoint
 
 	row *vault.Row
 }
@@ -53,7 +56,7 @@ const maxUnmask = 768 << 10
 func parseUnmask(b []byte) (*unmaskRequest, *approval.Statement, error) {
 	bad := errors.New("not a request for a name")
 	var r unmaskRequest
-	if err := approval.DecodeUpTo(maxUnmask, b, &r); err != nil {
+	if err := approval.DecodeUpTo(maxUnmask, b, &r); err != nil || r.By == nil {
 		return nil, nil, bad
 	}
 	s, err := r.read()
@@ -69,8 +72,13 @@ func parseUnmask(b []byte) (*unmaskRequest, *approval.Statement, error) {
 // read reads what lies inside a request that was decoded.
 func (r *unmaskRequest) read() (*approval.Statement, error) {
 	bad := errors.New("not a request for a name")
-	if r.V != 1 || r.Window.V != 1 {
+	if r.V != 1 && r.V != 2 || (r.V == 2) != (r.By != nil) || r.Window.V != 1 {
 		return nil, bad
+	}
+	if r.By != nil {
+		if err := r.By.check(); err != nil {
+			return nil, err
+		}
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(r.Row)
 	if err != nil {
@@ -136,9 +144,9 @@ type unmaskAsk struct {
 	Minutes   int    `json:"minutes"`
 }
 
-// unmaskRequest makes a request to the officers and states it under the eyes of the
-// witnesses. It opens nothing: this server cannot.
-func (s *server) unmaskRequest(ctx context.Context, actor string, body []byte) (any, error) {
+// unmaskRequest makes a request to the officers that waits for the passkey of who asks. It
+// opens nothing: this server cannot.
+func (s *server) unmaskRequest(ctx context.Context, _ string, body []byte) (any, error) {
 	var ask unmaskAsk
 	if json.Unmarshal(body, &ask) != nil {
 		return nil, web.BadRequest("this is no request for a name", "")
@@ -159,7 +167,7 @@ func (s *server) unmaskRequest(ctx context.Context, actor string, body []byte) (
 	if !event.IsToken([]byte(token)) {
 		return nil, web.BadRequest("somebody is named by the alias that an answer in this case showed", "such as person-…; search in the case first: counterseal search --case CASE …")
 	}
-	cover, err := s.mayAskName(ctx, a, token)
+	account, cover, err := s.mayAskName(ctx, a, token)
 	if err != nil {
 		return nil, err
 	}
@@ -170,26 +178,14 @@ func (s *server) unmaskRequest(ctx context.Context, actor string, body []byte) (
 	if err != nil {
 		return nil, err
 	}
-	o := newUnmaskObjects(alias, row, proof, a)
-	st, statement, err := approval.New(approval.Ask{
+	o := newUnmaskObjects(alias, row, proof, account)
+	_, statement, err := approval.New(approval.Ask{
 		Action: actionUnmask, Case: a.Case, Purpose: ask.Reason, Requester: ask.Requester, Objects: o.list(), Org: s.pipe.Org(), Grant: time.Duration(ask.Minutes) * time.Minute,
 	}, s.now())
 	if err != nil {
 		return nil, web.BadRequest(err.Error(), "see: counterseal unmask request --help")
 	}
-	rec := s.pipe.Recorder()
-	payload, err := rec.PutPayload(statement)
-	if err != nil {
-		return nil, err
-	}
-	digest := approval.Digest(statement)
-	if _, err := rec.Critical(ctx, attest.Act{
-		Kind: "approval.requested", Actor: actor, Purpose: word(a.Case), Subject: []string{st.ID},
-		Detail: map[string]any{"request": st.ID, "act": st.Action, "expires": st.Expires, "statement": hex.EncodeToString(digest[:]), "payload": payload, "authorisation": cover.ID},
-	}); err != nil {
-		return nil, err
-	}
-	return s.sealedRequest(ctx, row, proof, statement)
+	return s.await(ctx, account, statement)
 }
 
 // findSeal gives the seal of a token and its place in the ledger.
@@ -208,9 +204,9 @@ func (s *server) findSeal(ctx context.Context, token string) (*vault.Row, *vault
 }
 
 // newUnmaskObjects are what a statement about a name says of it.
-func newUnmaskObjects(alias string, row *vault.Row, proof *vault.Proof, a web.Asker) unmaskObjects {
+func newUnmaskObjects(alias string, row *vault.Row, proof *vault.Proof, account string) unmaskObjects {
 	commitment := row.Commitment()
-	return unmaskObjects{alias: alias, seal: hex.EncodeToString(commitment[:]), window: proof.Window.ID, index: proof.Index, account: a.Person.ID}
+	return unmaskObjects{alias: alias, seal: hex.EncodeToString(commitment[:]), window: proof.Window.ID, index: proof.Index, account: account}
 }
 
 // sealedRequest is a request about a seal whose statement witnesses have seen.
@@ -246,24 +242,29 @@ func (s *server) sealOf(ctx context.Context, caseID, token string) (row *vault.R
 	return row, proof, err
 }
 
-// mayAskName asks the policies, and for an authorisation of the case.
-func (s *server) mayAskName(ctx context.Context, a web.Asker, token string) (cover cases.Cover, err error) {
+// mayAskName asks the policies, for the account that will sign, and for an authorisation of
+// the case.
+func (s *server) mayAskName(ctx context.Context, a web.Asker, token string) (account string, cover cases.Cover, err error) {
 	decide := web.DecideBy(func() *policy.Set { return s.force.Load().policy })
 	r := policy.Request{Principal: a.Person, Action: "unmask.request", Context: policy.Context{Now: s.now(), Authorisation: cases.Covers}}
 	d := decide(ctx, r)
 	if d.Allow { // or nothing could cover it: whoever may not ask uses up no grant
+		if account, err = s.signs(ctx); err != nil { // before an authorisation of theirs is asked for
+			web.Judged(ctx, "not_permitted")
+			return "", cover, err
+		}
 		if cover, err = s.namesCover(ctx, a.Person, a.Case, token); err != nil {
-			return cover, err
+			return "", cover, err
 		}
 		r.Context.Authorisation = cover.Authorisation
 		d = decide(ctx, r)
 	}
 	if !d.Allow {
 		web.Judged(ctx, "not_permitted")
-		return cover, &web.Refused{Reason: joinNonEmpty("; ", d.Reason, cover.Reason), Hint: "ask for an authorisation that names whom it is about: counterseal authorise request; docs/policy-matrix.md says who may ask for a name"}
+		return "", cover, &web.Refused{Reason: joinNonEmpty("; ", d.Reason, cover.Reason), Hint: "ask for an authorisation that names whom it is about: counterseal authorise request; docs/policy-matrix.md says who may ask for a name"}
 	}
 	web.Judged(ctx, "")
-	return cover, nil
+	return account, cover, nil
 }
 
 // namesCover gives the authorisation in force that covers somebody for a person in a case.
@@ -336,8 +337,8 @@ func (s *server) unmaskApprove(ctx context.Context, actor string, body []byte) (
 	})
 }
 
-// stillCovered looks again at all that may have changed since the request: the seal, the
-// authorisation of who asked, the names of the month; and whether who asked decides.
+// stillCovered looks again at all that may have changed since the request: the passkey, the
+// seal, the authorisation of who asked, the names of the month; and whether who asks decides.
 func (s *server) stillCovered(ctx context.Context, st *approval.Statement, signed []approval.Signed, roster *officer.Roster) error {
 	o, err := parseUnmaskObjects(st.Objects)
 	if err == nil {
@@ -345,6 +346,9 @@ func (s *server) stillCovered(ctx context.Context, st *approval.Statement, signe
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", attest.ErrNotApproved, err)
+	}
+	if err := s.stillSigned(ctx, st.ID, o.account); err != nil {
+		return err
 	}
 	_, err = s.covered(ctx, st, o)
 	return err
@@ -390,14 +394,20 @@ func (s *server) covered(ctx context.Context, st *approval.Statement, o *unmaskO
 	return no(joinNonEmpty("; ", "no authorisation in force covers this person for who asked", cover.Reason))
 }
 
-// apart refuses where who asked is one of those who decided.
+// notApproved is the reason alone.
+func notApproved(err error) string {
+	return strings.TrimPrefix(err.Error(), attest.ErrNotApproved.Error()+": ")
+}
+
+// apart refuses where who asked is one of those who decided, by name or, where the statement
+// and the roster name them, by account.
 func apart(st *approval.Statement, signed []approval.Signed, roster *officer.Roster) error {
 	for _, d := range signed {
 		by, err := roster.VoterFor(d.Key, st.Action)
 		if err != nil {
 			return err
 		}
-		if by.Person == officer.Person(st.Requester) {
+		if by.Person == officer.Person(st.Requester) || slices.Contains(st.Objects, "account "+cmp.Or(roster.Find(d.Key).Account, "of nobody")) {
 			return errors.New("who asks does not decide on it")
 		}
 	}

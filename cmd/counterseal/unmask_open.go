@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,14 +19,15 @@ import (
 
 func newUnmask(env *environment) *cobra.Command {
 	cmd := &cobra.Command{Use: "unmask", Short: "The name of one person, by two officers: ask, approve, open", Args: cobra.NoArgs,
-		Long: "A name takes five steps. An investigator asks, under an authorisation that covers the\n" +
-			"person (unmask request). One officer of each office reads the statement and signs it on a\n" +
+		Long: "A name takes six steps. An investigator asks, under an authorisation that covers the\n" +
+			"person (unmask request), and signs the statement with their passkey on a page of the\n" +
+			"server. One officer of each office checks that, reads the statement and signs it on a\n" +
 			"machine of their own (officer sign). The server takes both decisions (unmask approve).\n" +
 			"Oversight opens the outer layer and never sees the name (unmask open). Investigation opens\n" +
 			"the inner one, the server says whether that name gives the token, once, and the name is\n" +
 			"shown on this terminal and nowhere else.",
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(newUnmaskRequest(env), newUnmaskApprove(env), newUnmaskOpen(env))
+	cmd.AddCommand(newUnmaskRequest(env), newUnmaskCollect(env), newUnmaskApprove(env), newUnmaskOpen(env))
 	return cmd
 }
 
@@ -35,19 +37,47 @@ func newUnmaskRequest(env *environment) *cobra.Command {
 	var ask unmaskAsk
 	var out string
 	var grant time.Duration
+	var leave bool
 	cmd := &cobra.Command{Use: "request ALIAS --case C --reason TEXT --requester NAME -o FILE", Short: "Ask two officers for the name behind an alias", Args: cobra.ExactArgs(1),
-		Long: "Request writes a request and opens nothing: this server cannot. It needs an authorisation\n" +
-			"in force that names the person, in this case, for you. Who asks does not decide.\n\n" + aliasHelp,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := errors.Join(need(cmd, "case", "reason", "requester", "output"), free(out)); err != nil {
+		Long: "Request opens nothing: this server cannot. It needs an authorisation in force that names\n" +
+			"the person, in this case, for you, and an account: counterseal login. It prints the\n" +
+			"address of a page of the server; open it in your browser, read the statement, and sign it\n" +
+			"with your passkey within ten minutes. Then the request is written. Who asks does not\n" +
+			"decide.\n\n" + aliasHelp,
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if leave == (out != "") {
+				return misused(cmd, "-o names the file of the request; or --no-wait leaves it to counterseal unmask collect")
+			}
+			if err := need(cmd, "case", "reason", "requester"); err != nil {
 				return err
+			}
+			if !leave {
+				if err := free(out); err != nil {
+					return err
+				}
 			}
 			ask.Alias, ask.Minutes = args[0], int(grant/time.Minute)
-			var r unmaskRequest
-			if err := doActIn(cmd, env, &f, &l, "unmask.request", &ask, &r); err != nil {
+			cfg, err := f.load()
+			if err != nil {
 				return err
 			}
-			return sendRequest(env, out, &r, r.Statement)
+			c, err := dial(cmd.Context(), env, cfg)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, c.close()) }()
+			var w unmaskWaits
+			if err := c.actIn(cmd.Context(), &l, "unmask.request", &ask, &w); err != nil {
+				return err
+			}
+			if _, err := fmt.Fprintf(env.stdout, "sign      %s\n          with your passkey, by %s\n", w.URL, w.Expires.UTC().Format(time.RFC3339)); err != nil {
+				return err
+			}
+			if leave {
+				_, err := fmt.Fprintf(env.stdout, "then      counterseal unmask collect %s -o FILE\n", w.ID)
+				return err
+			}
+			return collectUnmask(cmd.Context(), env, c, &l, w.ID, out)
 		}}
 	f.add(cmd)
 	l.add(cmd)
@@ -55,7 +85,50 @@ func newUnmaskRequest(env *environment) *cobra.Command {
 	cmd.Flags().StringVar(&ask.Requester, "requester", "", "your `name`, as the officers know you")
 	cmd.Flags().DurationVar(&grant, "for", time.Hour, "how long both officers have to open it, once it is approved")
 	cmd.Flags().StringVarP(&out, "output", "o", "", "`file` of the request, which must not be there")
+	cmd.Flags().BoolVar(&leave, "no-wait", false, "do not wait for the signature; counterseal unmask collect writes the request")
 	return cmd
+}
+
+func newUnmaskCollect(env *environment) *cobra.Command {
+	var f configFlags
+	var l look
+	var out string
+	cmd := &cobra.Command{Use: "collect ID -o FILE", Short: "Write a request that you signed, with proofs of now", Args: cobra.ExactArgs(1),
+		Long: fmt.Sprintf("Collect waits until the request is signed and writes it for the officers. An officer signs\n"+
+			"a request only while witnesses have seen the ledger with it within the last %d minutes:\n"+
+			"collect it again, just before, as often as that is needed.", int(freshness/time.Minute)),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if err := errors.Join(need(cmd, "output"), free(out)); err != nil {
+				return err
+			}
+			cfg, err := f.load()
+			if err != nil {
+				return err
+			}
+			c, err := dial(cmd.Context(), env, cfg)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, c.close()) }()
+			return collectUnmask(cmd.Context(), env, c, &l, args[0], out)
+		}}
+	f.add(cmd)
+	l.add(cmd)
+	cmd.Flags().StringVarP(&out, "output", "o", "", "`file` of the request, which must not be there")
+	return cmd
+}
+
+// collectUnmask waits for the signature of a request and writes its file.
+func collectUnmask(ctx context.Context, env *environment, c *client, l *look, id, out string) error {
+	for {
+		var got unmaskCollected
+		if err := c.actIn(ctx, l, "unmask.collect", map[string]string{"request": id}, &got); err != nil {
+			return err
+		}
+		if r := got.Request; r != nil {
+			return sendRequest(env, out, r, r.Statement, "--origin "+r.By.Signed.Record.Origin+" --log VKEY --witness VKEY")
+		}
+	}
 }
 
 func newUnmaskApprove(env *environment) *cobra.Command {
@@ -74,6 +147,8 @@ type unmaskOpening struct {
 	st       *approval.Statement
 	receipt  *receipt
 	trust    *trustFlags
+	origin   string // at which people sign, known from elsewhere
+	by       *signer
 	roster   *officer.Roster
 	signed   []approval.Signed
 	records  string
@@ -88,6 +163,13 @@ func (u *unmaskOpening) opening() (o *officer.Opening, sealed time.Time, err err
 		return nil, sealed, err
 	}
 	statement := []byte(u.request.Statement)
+	named, err := parseUnmaskObjects(u.st.Objects)
+	if err != nil {
+		return nil, sealed, err
+	}
+	if u.by, err = u.request.By.verify(u.st, statement, named.account, u.origin, v, u.now); err != nil {
+		return nil, sealed, err
+	}
 	if err := u.receipt.approved(u.st, statement, v, u.now); err != nil {
 		return nil, sealed, err
 	}
@@ -155,16 +237,17 @@ func newUnmaskOpen(env *environment) *cobra.Command {
 	var pipe bool
 	u := unmaskOpening{trust: &trustFlags{}}
 	var decisions []string
-	cmd := &cobra.Command{Use: "open REQUEST --key FILE --officers FILE --decision FILE --decision FILE --receipt FILE --log VKEY --witness VKEY [-o FILE | --handover FILE]", Short: "Open the officer's own layer of a sealed name, after two officers approved", Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "open REQUEST --key FILE --officers FILE --decision FILE --decision FILE --receipt FILE --origin URL --log VKEY --witness VKEY [-o FILE | --handover FILE]", Short: "Open the officer's own layer of a sealed name, after two officers approved", Args: cobra.ExactArgs(1),
 		Long: "Oversight opens first and writes a handover (-o), which is still sealed to investigation.\n" +
 			"Investigation opens it (--handover) and sees the name, once the server has said that it\n" +
-			"gives the token. This machine checks by itself: both decisions with its own copy of the\n" +
-			"officers, that who asked did not decide, that witnesses have seen the approval, that its\n" +
+			"gives the token. This machine checks by itself: that who asked signed with their passkey\n" +
+			"at this origin, both decisions with its own copy of the officers, that who asked did not\n" +
+			"decide, that witnesses have seen the approval, that its\n" +
 			"time is not over, and that the seal is the one of which the ledger knew from its first\n" +
 			"sighting. It opens for one statement once. The name is shown on a terminal and kept\n" +
 			"nowhere: close the window when you have read it.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := need(cmd, "key", "officers", "decision", "receipt", "log", "witness"); err != nil {
+			if err := need(cmd, "key", "officers", "decision", "receipt", "origin", "log", "witness"); err != nil {
 				return err
 			}
 			if (out == "") == (handover == "") {
@@ -202,6 +285,7 @@ func newUnmaskOpen(env *environment) *cobra.Command {
 				u.records = key + ".statements"
 			}
 			showStatement(env, u.st)
+			u.by.show(env.stdout)
 			fmt.Fprintf(env.stdout, "  sealed     %s, at the latest\n", sealed.UTC().Format(time.RFC3339))
 			if handover == "" {
 				return unmaskOuter(env, &u, key, pass, out)
@@ -224,6 +308,7 @@ func newUnmaskOpen(env *environment) *cobra.Command {
 	cmd.Flags().StringVar(&u.records, "records", "", "`folder` in which this machine keeps the statements that it opened for (default beside the key)")
 	cmd.Flags().StringVarP(&out, "output", "o", "", "`file` of the handover, which must not be there; for oversight")
 	cmd.Flags().BoolVar(&pipe, "pipe", false, "show the name also where standard output is no terminal")
+	addOrigin(cmd, &u.origin)
 	u.trust.add(cmd)
 	return cmd
 }

@@ -7,16 +7,18 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
+	"net/http/cookiejar"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/descope/virtualwebauthn"
 
 	"github.com/counterseal/counterseal/internal/approval"
 	"github.com/counterseal/counterseal/internal/attest"
@@ -24,12 +26,18 @@ import (
 	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/officer"
+	"github.com/counterseal/counterseal/internal/passkey"
 	"github.com/counterseal/counterseal/internal/vault"
 )
 
-// names is a bureau with officers, a witness, and an investigator who runs the test.
+// socketUser is an investigator who has no account.
+const socketUser = 4715
+
+// names is a bureau with officers, a witness, and an investigator who runs the test, with a
+// passkey.
 type names struct {
 	*bureau
+	person     *person // who asks
 	sh         *shell
 	roster     *officer.Roster
 	keys       map[string]*officer.Key
@@ -48,7 +56,7 @@ func layNames(t *testing.T, s *shell) (pass string) {
 		t.Fatal(err)
 	}
 	s.write("offices.yaml", strings.Replace(string(text), "roles: [analyst, responder]", "roles: [investigator]", 1))
-	if err := layAgency(s.dir, "http: off\nreserve: 16MiB\nmemory: 64MiB\nofficers: officers.yaml\noffices: offices.yaml\nown_rules: false\n"); err != nil {
+	if err := layAgency(s.dir, "http: off\nreserve: 16MiB\nmemory: 64MiB\nofficers: officers.yaml\noffices: offices.yaml\nown_rules: false\nlogin: {address: \"127.0.0.1:0\", origin: \"https://logs.example\"}\n"); err != nil {
 		t.Fatal(err)
 	}
 	return pass
@@ -93,13 +101,151 @@ func openNames(t *testing.T) *names {
 	}
 	n.bureau = &bureau{t: t, dir: n.sh.dir}
 	n.open()
+	n.person = n.newPerson("investigator")
 	n.stop()
+	n.holds(n.person.id)
 	var lines string
 	n.log, n.vkey, lines, n.away = n.sh.witness(n.sh.at("data"))
 	watched(t, n.sh, lines)
 	n.open()
+	n.signIn()
 	n.who = n.people()
 	return n
+}
+
+// later moves the clock, and signs in again: a session does not last.
+func (n *names) later(d time.Duration) {
+	n.t.Helper()
+	n.bureau.later(d)
+	if n.person != nil {
+		n.signIn()
+	}
+}
+
+// newPerson makes an account with a passkey.
+func (n *names) newPerson(role string) *person {
+	n.t.Helper()
+	first, err := n.s.signin.empty(n.t.Context())
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if first {
+		made, err := act[accountSecret](n.t, n.s.signin.accountSetUp, struct{}{})
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		newPerson(n.t, n.browser(), made.Secret)
+	}
+	made, err := act[accountSecret](n.t, n.s.signin.accountInvite, accountInvite{[]string{role}})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return newPerson(n.t, n.browser(), made.Secret)
+}
+
+// browser reaches the pages of the server, whichever runs now.
+func (n *names) browser() *http.Client {
+	n.t.Helper()
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return &http.Client{Jar: jar, Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+		return handlerTransport{n.s.signin.handler(n.s.web.People())}.RoundTrip(r)
+	})}
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// holds gives the office of whoever runs the test to an account.
+func (n *names) holds(account string) {
+	n.t.Helper()
+	text := string(read(n.t, n.sh.at("offices.yaml")))
+	text = strings.Replace(text, "holder: "+owner(), "holder: "+account, 1)
+	n.sh.write("offices.yaml", text+fmt.Sprintf("  - id: by-socket\n    authority: ciso\n    holder: os-%d\n    standing: confirmed\n    since: 2020-01-01\n    roles: [investigator]\n    training_until: 2099-01-01\n", socketUser))
+}
+
+// signIn signs the investigator in, in a browser and in a terminal.
+func (n *names) signIn() {
+	n.t.Helper()
+	n.person.signIn()
+	n.bearer = n.person.terminal()
+}
+
+// signIn signs in by passkey.
+func (p *person) signIn() {
+	p.t.Helper()
+	code, out := p.post("/login/passkey/begin", "{}")
+	o, err := virtualwebauthn.ParseAssertionOptions(out)
+	if code != 200 || err != nil {
+		p.t.Fatalf("%d %s %v", code, out, err)
+	}
+	code, out = p.post("/login/passkey/finish", virtualwebauthn.CreateAssertionResponse(p.rp, p.auth, p.cred, *o))
+	var got struct{ CSRF string }
+	if err := json.Unmarshal([]byte(out), &got); code != 200 || err != nil {
+		p.t.Fatalf("%d %s", code, out)
+	}
+	p.csrf = got.CSRF
+}
+
+// terminal signs a terminal in.
+func (p *person) terminal() string {
+	p.t.Helper()
+	var start struct {
+		Device string `json:"device_code"`
+		User   string `json:"user_code"`
+	}
+	var done struct{ Secret string }
+	for _, step := range []struct {
+		path string
+		body func() string
+		out  any
+	}{
+		{"/login/cli/start", func() string { return "{}" }, &start},
+		{"/login/cli/confirm", func() string { return `{"user_code":"` + start.User + `"}` }, &struct{}{}},
+		{"/login/cli/finish", func() string { return `{"device_code":"` + start.Device + `"}` }, &done},
+	} {
+		code, out := p.post(step.path, step.body())
+		if err := json.Unmarshal([]byte(out), step.out); code != 200 || err != nil {
+			p.t.Fatalf("%s: %d %s", step.path, code, out)
+		}
+	}
+	return done.Secret
+}
+
+// signs signs a statement on its page.
+func (p *person) signs(id string, spoil ...func(*virtualwebauthn.AssertionOptions)) (int, string) {
+	p.t.Helper()
+	o, code := p.signOptions(id)
+	if o == nil {
+		return code, ""
+	}
+	for _, f := range spoil {
+		f(o)
+	}
+	return p.answers(id, o)
+}
+
+// signOptions are what the page gets for a statement.
+func (p *person) signOptions(id string) (*virtualwebauthn.AssertionOptions, int) {
+	p.t.Helper()
+	code, out := p.post("/login/sign/begin", `{"id":"`+id+`"}`)
+	if code != 200 {
+		return nil, code
+	}
+	o, err := virtualwebauthn.ParseAssertionOptions(out)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return o, code
+}
+
+// answers answers for the authenticator.
+func (p *person) answers(id string, o *virtualwebauthn.AssertionOptions) (int, string) {
+	p.t.Helper()
+	return p.post("/login/sign/finish", `{"id":"`+id+`","answer":`+virtualwebauthn.CreateAssertionResponse(p.rp, p.auth, p.cred, *o)+`}`)
 }
 
 // authorised lets the investigator ask about somebody.
@@ -113,9 +259,20 @@ func (n *names) authorised(alias string) authorisationRow {
 // asked is a request that the server made.
 func (n *names) asked(alias, requester string) *unmaskRequest {
 	n.t.Helper()
-	var r unmaskRequest
-	n.does(0, "unmask.request", unmaskAsk{alias, "who signed in from there", requester, 60}, &r, 200, "")
-	return n.travelled(&r)
+	var w unmaskWaits
+	n.does(0, "unmask.request", unmaskAsk{alias, "who signed in from there", requester, 60}, &w, 200, "")
+	if code, text := n.person.signs(w.ID); code != 200 {
+		n.t.Fatalf("signing: %d %s", code, text)
+	}
+	return n.collected(w.ID)
+}
+
+// collected is a request that was signed.
+func (n *names) collected(id string) *unmaskRequest {
+	n.t.Helper()
+	var got unmaskCollected
+	n.does(0, "unmask.collect", map[string]string{"request": id}, &got, 200, "")
+	return n.travelled(got.Request)
 }
 
 // travelled is a request as the officers read it out of its file.
@@ -175,7 +332,7 @@ func (n *names) opening(r *unmaskRequest, got *receipt) unmaskOpening {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	return unmaskOpening{request: r, st: st, receipt: got, trust: &trustFlags{logs: []string{n.log}, witnesses: []string{n.vkey}}, roster: n.roster,
+	return unmaskOpening{request: r, st: st, receipt: got, origin: doorRP.Origin, trust: &trustFlags{logs: []string{n.log}, witnesses: []string{n.vkey}}, roster: n.roster,
 		signed: n.both(r.Statement), records: filepath.Join(n.t.TempDir(), "statements"), now: n.now()}
 }
 
@@ -244,23 +401,49 @@ func TestUnmaskRequest(t *testing.T) {
 	if code, text := n.as(0, "POST", "/api/v1/acts/unmask.request", nil, ask); code != 400 || !strings.Contains(text, "case") {
 		t.Errorf("without a case: %d %s", code, text)
 	}
-	n.away.Store(true)
-	n.does(0, "unmask.request", ask, nil, 503, "")
-	n.away.Store(false)
+	n.does(socketUser, "unmask.request", ask, nil, 403, "signed by the passkey of who asks")
 
 	code, text := n.as(0, "POST", "/api/v1/acts/unmask.request", url.Values{"case": {"C-17"}}, ask)
 	if at, _ := event.NextToken([]byte(text)); code != 200 || at >= 0 || strings.Contains(text, "alice") {
 		t.Fatalf("%d: a canonical token or a name leaves the server\n%s", code, text)
 	}
-	var r unmaskRequest
-	if err := json.Unmarshal([]byte(text), &r); err != nil {
-		t.Fatal(err)
+	var w unmaskWaits
+	if err := json.Unmarshal([]byte(text), &w); err != nil || w.URL != "https://logs.example/login/sign/"+w.ID {
+		t.Fatal(w.URL, err)
 	}
-	st, err := approval.Parse([]byte(n.travelled(&r).Statement))
-	if err != nil {
-		t.Fatal(err)
+	// Nobody has signed it: the officers have nothing, the ledger knows nothing.
+	if n.stated("approval.requested", w.ID) {
+		t.Error("the ledger has a request that nobody signed")
 	}
-	for _, want := range []string{n.who[0], "C-17", "Ines Vogel", "who signed in from there", "account " + owner()} {
+	n.does(0, "unmask.approve", unlockDecided{w.Statement, n.both(w.Statement)}, nil, 403, "knows no request")
+	n.does(0, "unmask.collect", map[string]string{"request": "0d1a53a4-7e0c-4c53-8d2f-3a3c2f5b0001"}, nil, 403, "no request of yours")
+	n.does(socketUser, "unmask.collect", map[string]string{"request": w.ID}, nil, 403, "passkey of who asks")
+	// It waits for the signature, and gives what was signed.
+	done := make(chan string, 1)
+	go func() {
+		_, text := n.as(0, "POST", "/api/v1/acts/unmask.collect", url.Values{"case": {"C-17"}}, map[string]string{"request": w.ID})
+		done <- text
+	}()
+	n.away.Store(true)
+	if code, text := n.person.signs(w.ID); code != 503 || !strings.Contains(text, "unstated") {
+		t.Fatalf("without a witness: %d %s", code, text)
+	}
+	if text := <-done; !strings.Contains(text, `"code":"unwitnessed"`) {
+		t.Errorf("a request that no witness has seen: %s", text)
+	}
+	n.does(0, "unmask.collect", map[string]string{"request": w.ID}, nil, 503, "")
+	n.away.Store(false)
+	other := n.asked(n.who[0], "Ines Vogel") // the next checkpoint reaches the witness
+	code, text = n.as(0, "POST", "/api/v1/acts/unmask.collect", url.Values{"case": {"C-17"}}, map[string]string{"request": w.ID})
+	if at, _ := event.NextToken([]byte(text)); code != 200 || at >= 0 || strings.Contains(text, "alice") {
+		t.Fatalf("%d: a canonical token or a name leaves the server\n%s", code, text)
+	}
+	r := n.collected(w.ID)
+	st, err := approval.Parse([]byte(r.Statement))
+	if err != nil || r.Statement != w.Statement || r.Statement == other.Statement {
+		t.Fatal("another statement than was signed", err)
+	}
+	for _, want := range []string{n.who[0], "C-17", "Ines Vogel", "who signed in from there", "account " + n.person.id} {
 		if !strings.Contains(st.Words(), want) {
 			t.Errorf("the officers are not told %q:\n%s", want, st.Words())
 		}
@@ -274,7 +457,7 @@ func TestUnmaskRequest(t *testing.T) {
 	if err == nil && event.IsToken([]byte(token)) {
 		t.Fatal("an alias of the case is turned back outside of it")
 	}
-	n.erases(n.travelled(&r).row.Token)
+	n.erases(r.row.Token)
 	n.does(0, "unmask.request", ask, nil, 403, "nothing is sealed")
 	// The authorisation ends: nothing can be asked under it.
 	n.does(0, "authorise.end", authoriseNamed{ID: waits.ID, Reason: "done"}, nil, 200, "")
@@ -352,6 +535,8 @@ func TestUnmaskApprove(t *testing.T) {
 		t.Error("the approval was not used up")
 	}
 
+	n.spoiledApprovals()
+
 	// What held at the request must hold now.
 	erased, late := n.asked(n.who[0], "Ines Vogel"), n.asked(n.who[0], "Ines Vogel")
 	n.does(0, "authorise.end", authoriseNamed{ID: auth.ID, Reason: "done"}, nil, 200, "")
@@ -421,6 +606,9 @@ func TestUnmaskOfficers(t *testing.T) {
 		"late":                           func(u *unmaskOpening) { u.now = u.now.Add(61 * time.Minute) },
 		"after its expiry":               func(u *unmaskOpening) { u.now = u.now.Add(25 * time.Hour) },
 		"before it was made":             func(u *unmaskOpening) { u.now = u.now.Add(-time.Hour) },
+		"signed by nobody":               func(u *unmaskOpening) { c := *r; c.By = nil; u.request = &c }, // TestUnmaskSignable has the others
+		"signed at another server":       func(u *unmaskOpening) { u.origin = "https://evil.example" },
+		"who asks decides, by account":   n.decidesByAccount,
 		"it cannot be recorded":          func(u *unmaskOpening) { u.records = filepath.Join(n.sh.at("officers.yaml"), "x") },
 	}
 	for name, spoil := range spoiled {
@@ -694,7 +882,11 @@ func FuzzParseUnmask(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	b, err := approval.Canonical(&unmaskRequest{Path: []string{}, Row: base64.RawURLEncoding.EncodeToString(row.Bytes), Statement: string(statement), V: 1, Window: receipt{V: 1}})
+	b64 := base64.RawURLEncoding.EncodeToString
+	signed := passkey.Signed{AuthenticatorData: b64(make([]byte, 37)), ClientData: b64([]byte("{}")), Signature: b64(make([]byte, 64)), V: 1, Record: passkey.Record{
+		AAGUID: strings.Repeat("0", 32), Account: "u_A", ID: "AA", Origin: doorRP.Origin, PublicKey: b64(make([]byte, 77)), RPID: doorRP.ID, V: 1}}
+	b, err := approval.Canonical(&unmaskRequest{Path: []string{}, Row: b64(row.Bytes), Statement: string(statement), V: 2, Window: receipt{V: 1},
+		By: &signedBy{Signed: signed, Enrolled: receipt{V: 1}, Requested: receipt{V: 1}, V: 1}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -714,143 +906,10 @@ func FuzzParseUnmask(f *testing.F) {
 		if _, err := r.verify(st, ledger.Verifiers{Log: []string{"x"}}); err == nil {
 			t.Error("it is proved by nobody")
 		}
-	})
-}
-
-// TestUnmaskByCommands goes the whole way with processes: a server, a witness, the
-// investigator's commands, two officers on machines of their own.
-func TestUnmaskByCommands(t *testing.T) {
-	s := newShell(t)
-	pass := layNames(t, s)
-	file := s.at(configName)
-	at := time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
-	s.write("in.ndjson", fmt.Sprintf(`{"time":%q,"event":"signin","user":"alice@agency.example","src_ip":"203.0.113.9","country":"US","result":"success","mfa":true,"client_app":"Browser","risk":"none"}`+"\n", at))
-	// Who imports is the operator: the record of offices comes afterwards.
-	s.write(configName, strings.Replace(string(read(t, file)), "offices: offices.yaml\n", "", 1))
-	s.run(0, "import", "--config", file, "--source", "idp", s.at("in.ndjson"))
-	log := strings.TrimSpace(string(read(t, s.at("data/ledger/log.vkey"))))
-	witness, address := runWitness(t, log)
-	watched(t, s, "offices: offices.yaml\nwitnesses:\n  - {vkey: \""+witness+"\", url: \""+address+"\", run_by: others}\n")
-
-	// by runs a command in a process of its own.
-	by := func(code int, args ...string) string {
-		t.Helper()
-		cmd := exec.Command("counterseal", args...)
-		out, err := cmd.CombinedOutput()
-		if got := cmd.ProcessState.ExitCode(); got != code {
-			t.Fatalf("%v: exit %d, want %d: %v\n%s", args, got, code, err, out)
-		}
-		return string(out)
-	}
-	text := by(0, "search", "--config", file, "--case", "C-17", "--jsonl", "-", "source = idp")
-	alias := regexp.MustCompile(`mail-[a-z2-7]{6,}`).FindString(text)
-	if alias == "" {
-		t.Fatal(text)
-	}
-	ask := []string{"unmask", "request", alias, "--config", file, "--case", "C-17", "--reason", "who signed in from there", "--requester", "Ines Vogel", "-o", s.at("request")}
-	if said := by(3, ask...); !strings.Contains(said, "authorise request") {
-		t.Fatal(said)
-	}
-	by(2, "unmask", "request", alias, "--config", file, "--reason", "x", "--requester", "y", "-o", s.at("request"))
-
-	// Somebody else authorises it. A test is one user of the machine, so this is not done in
-	// processes of its own.
-	b := &bureau{t: t, dir: s.dir}
-	b.open()
-	r := b.request(alias)
-	b.does(privacyOfficer, "authorise", authoriseNamed{ID: r.ID, Digest: r.Digest, Approve: true}, nil, 200, "")
-	b.stop()
-
-	server := exec.Command("counterseal", "serve", "--config", file)
-	var said bytes.Buffer
-	server.Stdout, server.Stderr = &said, &said
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		server.Process.Signal(os.Interrupt)
-		if err := server.Wait(); err != nil {
-			t.Errorf("the server: %v", err)
-		}
-		if strings.Contains(said.String(), "alice") {
-			t.Error("the log of the server has the name")
-		}
-		if t.Failed() {
-			t.Logf("the server said:\n%s", said.String())
+		if _, err := r.By.verify(st, []byte(r.Statement), r.By.Signed.Record.Account, r.By.Signed.Record.Origin, ledger.Verifiers{Log: []string{"x"}}, st.MadeAt()); err == nil {
+			t.Error("it is signed by nobody")
 		}
 	})
-	up := false
-	for end := time.Now().Add(30 * time.Second); !up && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if c := dialRunning(t.Context(), s.at("data")); c != nil {
-			up = c.close() == nil
-		}
-	}
-	if !up {
-		t.Fatalf("the server does not come up:\n%s", said.String())
-	}
-	words := by(0, ask...)
-	seal := regexp.MustCompile(`seal [0-9a-f]{64}`).FindString(words)
-	if !strings.Contains(words, alias) || !strings.Contains(words, "Ines Vogel") || !strings.Contains(words, "officer sign") {
-		t.Fatal(words)
-	}
-	by(1, ask...) // the file is there
-	for _, who := range []string{"inv", "ovs"} {
-		by(3, "officer", "sign", s.at("request"), "--key", s.at(who), "--passphrase-file", pass, "-o", s.at("unread")) // nobody typed approve
-		if said := by(0, "officer", "sign", s.at("request"), "--key", s.at(who), "--passphrase-file", pass, "--yes", "-o", s.at("says-"+who)); !strings.Contains(said, alias) {
-			t.Fatal(said)
-		}
-	}
-	by(3, "unmask", "approve", s.at("request"), "--config", file, "--decision", s.at("says-inv"), "-o", s.at("receipt"))
-	by(0, "unmask", "approve", s.at("request"), "--config", file, "--decision", s.at("says-inv"), "--decision", s.at("says-ovs"), "-o", s.at("receipt"))
-	open := func(code int, who string, more ...string) string {
-		t.Helper()
-		return by(code, append([]string{"unmask", "open", s.at("request"), "--config", file, "--key", s.at(who), "--passphrase-file", pass, "--officers", s.at("officers.yaml"),
-			"--decision", s.at("says-inv"), "--decision", s.at("says-ovs"), "--receipt", s.at("receipt"), "--log", log, "--witness", witness}, more...)...)
-	}
-	open(2, "ovs")
-	open(1, "inv", "-o", s.at("handover"))
-	shown := open(0, "ovs", "-o", s.at("handover"))
-	if !strings.Contains(shown, "who signed in from there") || strings.Contains(shown, "alice") {
-		t.Fatal(shown)
-	}
-	if said := open(1, "ovs", "-o", s.at("again")); !strings.Contains(said, "it was used") {
-		t.Fatal(said)
-	}
-	if said := open(3, "inv", "--handover", s.at("handover")); !strings.Contains(said, "on a terminal") || strings.Contains(said, "alice") {
-		t.Fatal(said)
-	}
-	if said := open(0, "inv", "--handover", s.at("handover"), "--pipe"); !strings.Contains(said, "mail       alice@agency.example\n") {
-		t.Fatal(said)
-	}
-	if said := open(1, "inv", "--handover", s.at("handover"), "--pipe"); strings.Contains(said, "alice") {
-		t.Fatal("the name is shown twice")
-	}
-	if said := by(0, "verify", "--config", file); !strings.Contains(said, "nothing altered") {
-		t.Fatal(said)
-	}
-	n := &names{bureau: &bureau{t: t}, sh: s}
-	n.noName("alice")
-	var kinds []string
-	_, err := ledger.VerifyDir(t.Context(), s.at("data/ledger"), ledger.Verifiers{Log: []string{log}, Witnesses: []ledger.Witness{{VKey: witness}}, Threshold: 1, Each: func(_ uint64, st ledger.Statement) {
-		if strings.HasPrefix(st.Kind, "approval.") || strings.HasPrefix(st.Kind, "unmask.") || st.Kind == "vault.sealed" {
-			kinds = append(kinds, st.Kind)
-		}
-		leaf, err := st.Canonical()
-		if err != nil {
-			t.Error(err)
-		}
-		for _, no := range append([]string{"alice", "Ines", "Ada", "signed in from"}, strings.Fields(seal)[1]) {
-			if strings.Contains(string(leaf), no) {
-				t.Errorf("a leaf holds %q: %s", no, leaf)
-			}
-		}
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := strings.Join(kinds, " "); got != "vault.sealed approval.requested approval.decided approval.decided unmask.approved approval.used unmask.opened" {
-		t.Fatal(got)
-	}
 }
 
 func read(t *testing.T, path string) []byte {

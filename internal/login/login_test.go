@@ -23,6 +23,8 @@ import (
 	"github.com/descope/virtualwebauthn"
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-webauthn/webauthn/webauthn"
+
+	"github.com/counterseal/counterseal/internal/packs"
 )
 
 type event struct {
@@ -160,7 +162,7 @@ func (g *rig) login(c *http.Client, k *key) int {
 }
 
 func newKey() *key {
-	k := &key{auth: virtualwebauthn.NewAuthenticator(), cred: virtualwebauthn.NewCredential(virtualwebauthn.KeyTypeEC2)}
+	k := &key{auth: virtualwebauthn.NewAuthenticator(), cred: packs.NewPasskey()}
 	k.cred.Counter = 5
 	return k
 }

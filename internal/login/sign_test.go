@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/counterseal/counterseal/internal/approval"
+	"github.com/counterseal/counterseal/internal/packs"
 	"github.com/counterseal/counterseal/internal/passkey"
 )
 
@@ -137,7 +138,7 @@ func TestSign(t *testing.T) {
 	}
 	unverified, absent, foreign := *k, *k, *k
 	unverified.auth.Options.UserNotVerified, absent.auth.Options.UserNotPresent = true, true
-	foreign.cred = virtualwebauthn.NewCredential(virtualwebauthn.KeyTypeEC2)
+	foreign.cred = packs.NewPasskey()
 	foreign.cred.ID = k.cred.ID
 	evil := rp
 	evil.ID = "evil.example"

@@ -18,6 +18,7 @@ import (
 	"github.com/descope/virtualwebauthn"
 
 	"github.com/counterseal/counterseal/internal/login"
+	"github.com/counterseal/counterseal/internal/packs"
 	"github.com/counterseal/counterseal/internal/web"
 )
 
@@ -141,7 +142,7 @@ func TestWholeByProvider(t *testing.T) {
 
 	// A passkey beside the provider, then a login by it elsewhere.
 	rp := virtualwebauthn.RelyingParty{ID: "example.org", Name: "Counterseal", Origin: origin}
-	auth, cred := virtualwebauthn.NewAuthenticator(), virtualwebauthn.NewCredential(virtualwebauthn.KeyTypeEC2)
+	auth, cred := virtualwebauthn.NewAuthenticator(), packs.NewPasskey()
 	code, out := v.post("/login/register/begin", `{"secret":""}`)
 	if code != 200 {
 		t.Fatalf("register: %d %s", code, out)

@@ -26,6 +26,7 @@ const (
 type Appointed struct {
 	*Card
 	Authority string // who appointed
+	Account   string // with which they sign in to the server; empty: not known
 	Inspector bool   // of an inspector's office, which opens seals without the organisation
 	Duty      bool   // of a duty host, a machine that opens names at night: it decides on nothing
 }
@@ -48,6 +49,7 @@ type rosterForm struct {
 type rosterFormLine struct {
 	ID        string `yaml:"id"`
 	Authority string `yaml:"authority"`
+	Account   string `yaml:"account"`
 	Inspector bool   `yaml:"inspector"`
 	Duty      bool   `yaml:"duty"`
 	Card      string `yaml:"card"`
@@ -55,6 +57,9 @@ type rosterFormLine struct {
 
 // goField is how the YAML library names a key.
 var goField = regexp.MustCompile(`Go struct field \w+\.(\w+)`)
+
+// account is how the login names one.
+var account = regexp.MustCompile(`^u_[A-Z2-7]{1,62}$`)
 
 // ParseRoster reads officers/v1, strictly: an unknown key is an error, every card has
 // the id beside it, and the two offices differ in people and authorities. name is the
@@ -90,7 +95,10 @@ func ParseRoster(name string, data []byte) (*Roster, error) {
 		if err := checkName(o.Authority); err != nil {
 			return nil, fmt.Errorf("%s: authority: %w", at, err)
 		}
-		r.Officers = append(r.Officers, Appointed{card, o.Authority, o.Inspector, o.Duty})
+		if o.Account != "" && !account.MatchString(o.Account) {
+			return nil, fmt.Errorf("%s: account: write it as counterseal account list does: u_ and letters", at)
+		}
+		r.Officers = append(r.Officers, Appointed{Card: card, Authority: o.Authority, Account: o.Account, Inspector: o.Inspector, Duty: o.Duty})
 	}
 	if err := r.check(); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
@@ -117,6 +125,8 @@ func (r *Roster) check() error {
 			switch {
 			case a.Office == b.Office && a.Spare == b.Spare && a.Inspector == b.Inspector && a.Duty == b.Duty:
 				return fmt.Errorf("officers[%d] and [%d] hold one office; each has one officer and one spare", j, i)
+			case a.Account != "" && a.Account == b.Account:
+				return fmt.Errorf("officers[%d] and [%d] have one account", j, i)
 			case a.Sign.Equal(b.Sign) || a.Seal.ID() == b.Seal.ID():
 				return fmt.Errorf("officers[%d] and [%d] have one key", j, i)
 			case a.Duty || b.Duty: // a machine, whoever runs it

@@ -6,6 +6,8 @@
 // environment variable COUNTERSEAL_REQUIRE names "packs", its absence is a
 // failure. It unpacks once into the user's temporary directory, keyed by the
 // digest of the archive, and shares the result between test processes.
+//
+// It also makes the keys of virtual authenticators (NewPasskey).
 package packs
 
 import (

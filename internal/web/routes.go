@@ -70,6 +70,7 @@ var actions = map[string]string{
 	"unmask.approve": "approval.bring",
 	"duty.approve":   "approval.bring",
 	"name.approve":   "approval.bring",
+	"unmask.collect": "unmask.request",
 	"hold.release":   "approval.bring",
 	"erase.approve":  "approval.bring",
 	"erase.list":     "hold.list",
