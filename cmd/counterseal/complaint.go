@@ -76,8 +76,8 @@ const (
 	complaintAnswer = "answer"
 )
 
-// complaintKeys are those of the overseers; none where no officers are enrolled.
-func (s *server) complaintKeys() (keys []keyring.PublicKey, epoch int, err error) {
+// overseerKeys are those of the overseers; none where no officers are enrolled.
+func (s *server) overseerKeys() (keys []keyring.PublicKey, epoch int, err error) {
 	roster, err := s.cfg.roster()
 	if err != nil || roster == nil {
 		return nil, 0, err
@@ -102,7 +102,7 @@ func (s *server) complain(ctx context.Context, text string) (string, error) {
 	if err := complaint.CheckText(text); err != nil {
 		return "", web.BadRequest(err.Error(), "write what happened, in up to 16,384 bytes")
 	}
-	keys, epoch, err := s.complaintKeys()
+	keys, epoch, err := s.overseerKeys()
 	if err != nil {
 		return "", err
 	}
@@ -123,7 +123,7 @@ func (s *server) receiveComplaint(ctx context.Context, body []byte) error {
 	if err != nil {
 		return web.BadRequest(err.Error(), "counterseal me complain makes one")
 	}
-	keys, epoch, err := s.complaintKeys()
+	keys, epoch, err := s.overseerKeys()
 	if err != nil {
 		return err
 	}
@@ -462,7 +462,7 @@ func (s *server) peopleFacts(ctx context.Context) (*web.PeopleFacts, error) {
 		return nil, err
 	}
 	f := &web.PeopleFacts{PublicFacts: public, Contact: s.cfg.Oversight.Contact}
-	keys, epoch, err := s.complaintKeys()
+	keys, epoch, err := s.overseerKeys()
 	if err != nil {
 		return nil, err
 	}

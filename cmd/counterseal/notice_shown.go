@@ -16,6 +16,7 @@ import (
 	"github.com/counterseal/counterseal/internal/attest"
 	"github.com/counterseal/counterseal/internal/broker"
 	"github.com/counterseal/counterseal/internal/cases"
+	"github.com/counterseal/counterseal/internal/complaint"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/ledger"
@@ -97,14 +98,8 @@ func shownInfo(org uuid.UUID, epoch int, look string) keyring.SealInfo {
 	return keyring.SealInfo{Purpose: shownPurpose, Org: org, Epoch: epoch, Subject: look}
 }
 
-// opener is a key that opens seals of one layer.
-type opener interface {
-	OpenOnly(info keyring.SealInfo, box []byte) ([]byte, error)
-	SealKey() keyring.KeyID
-}
-
 // openShown is the part of an overseer. What it gives is still closed to them.
-func openShown(k opener, raw []byte) ([]byte, error) {
+func openShown(k complaint.Opener, raw []byte) ([]byte, error) {
 	f, boxes, err := parseShown(raw)
 	if err != nil {
 		return nil, err
@@ -120,7 +115,7 @@ func openShown(k opener, raw []byte) ([]byte, error) {
 // keepShown keeps whom an answer under an authorisation that lists people showed.
 func (s *server) keepShown(ctx context.Context, actor, look, authorisation string, tokens []string) error {
 	d := shownDetail{Authorisation: authorisation}
-	keys, epoch, err := s.complaintKeys()
+	keys, epoch, err := s.overseerKeys()
 	if err != nil {
 		return err
 	}

@@ -82,7 +82,7 @@ func TestPeople(t *testing.T) {
 		path string
 		want int
 	}{
-		{client(), "/", 303}, {client(), "/api/v1/status", 401}, {boss.c, "/", 200}, {analyst.c, "/", 200},
+		{client(), "/", 303}, {client(), "/me", 200}, {client(), "/api/v1/me", 200}, {client(), "/api/v1/status", 401}, {boss.c, "/", 200}, {analyst.c, "/", 200},
 		{boss.c, "/api/v1/search?q=class_uid%20%3D%201", 403}, {boss.c, "/metrics", 403},
 	} {
 		if code, out := get(c.who, c.path); code != c.want {
