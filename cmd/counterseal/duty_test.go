@@ -532,6 +532,19 @@ func TestDuty(t *testing.T) {
 	}
 	n.does(0, "duty.ask", ask, nil, 403, "no warrant")
 	n.does(overseer, "duty.end", dutyNamed{"0d1a53a4-7e0c-4c53-8d2f-3a3c2f5b0001"}, nil, 400, "no such warrant")
+	// Whoever's name could be opened at night is told.
+	n.later(duty.Fresh)
+	var notices []noticeRow
+	n.does(overseer, "notice.list", struct{}{}, &notices, 200, "")
+	at := 0
+	for _, row := range notices {
+		if row.About == aboutName && row.State == "due" && row.People == 1 {
+			at++
+		}
+	}
+	if at != len(state.Asked) {
+		t.Errorf("%d names were asked for at night, and notices are about %d", len(state.Asked), at)
+	}
 	n.noName("bob@")
 	told := ledgerTold(t, n.sh.at("data"))
 	for _, want := range []string{"duty.warranted", "duty.asked", "duty.opened", "duty.ended " + "os:", nst.ID} {
