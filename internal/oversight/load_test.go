@@ -202,10 +202,12 @@ func BenchmarkStart(b *testing.B) {
 		b.Run(map[bool]string{false: "what-counts", true: "all"}[all], func(b *testing.B) {
 			for b.Loop() {
 				b.StopTimer()
+				began := time.Now()
 				db, err := state.Open(dir)
 				if err != nil {
 					b.Fatal(err)
 				}
+				b.ReportMetric(time.Since(began).Seconds(), "s-to-open-the-file")
 				p := &projected{DB: db}
 				book := &Book{o: Options{Statements: p, Now: func() time.Time { return now }}}
 				var before, after runtime.MemStats
