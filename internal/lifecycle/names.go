@@ -359,7 +359,7 @@ func (l *Lifecycle) outlived(ctx context.Context, w *world) (int64, error) {
 	if l.o.Vault == nil {
 		return 0, nil
 	}
-	gone, err := l.goneWeeks(w)
+	gone, err := l.goneWeeks(ctx, w)
 	if err != nil {
 		return 0, err
 	}
@@ -383,11 +383,14 @@ func (l *Lifecycle) outlived(ctx context.Context, w *world) (int64, error) {
 	})
 }
 
-// goneWeeks tells of which weeks of a compartment no record of the event stream is left. The
-// empty compartment asks about all of them, up to a week.
-func (l *Lifecycle) goneWeeks(w *world) (func(compartment string, week int) bool, error) {
+// goneWeeks tells of which weeks of a compartment no record of the event stream is left: the
+// ledger says that each segment of it was destroyed. One that it knows and that is not there
+// may come back, from a backup say, and keeps its names. The empty compartment asks about all
+// of them, up to a week.
+func (l *Lifecycle) goneWeeks(ctx context.Context, w *world) (func(compartment string, week int) bool, error) {
 	type span struct{ from, to int }
 	live := map[string][]span{}
+	there := map[string]bool{}
 	for _, comp := range l.o.Evidence.Compartments(evidence.Events) {
 		infos, err := l.o.Evidence.Segments(evidence.Events, comp)
 		if err != nil {
@@ -395,9 +398,31 @@ func (l *Lifecycle) goneWeeks(w *world) (func(compartment string, week int) bool
 		}
 		for i := range infos {
 			s := describe(&infos[i], l.now())
+			there[s.Segment.String()] = true
 			if s.State == "open" || !w.isGone(s) {
 				live[comp] = append(live[comp], span{vault.Week(s.first), vault.Week(s.last)})
 			}
+		}
+	}
+	opened, err := l.o.Statements.Facts(ctx, "segment.opened")
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range opened {
+		if _, done := w.done[f.Key]; done || there[f.Key] {
+			continue
+		}
+		var d struct{ Compartment, Stream string }
+		id, err := uuid.Parse(f.Key)
+		if err == nil {
+			err = json.Unmarshal(f.Detail, &d)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading statement %d: %w", f.Index, err)
+		}
+		if d.Stream == evidence.Events.String() { // it ended with its week, or the next
+			made := vault.Week(time.Unix(id.Time().UnixTime()))
+			live[d.Compartment] = append(live[d.Compartment], span{made, made + 1})
 		}
 	}
 	now := vault.Week(l.now())

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 
 	"github.com/counterseal/counterseal/internal/approval"
 	"github.com/counterseal/counterseal/internal/attest"
@@ -225,6 +226,37 @@ func TestNamesGoWithTheirRecords(t *testing.T) {
 		}
 	}
 	n.silent()
+}
+
+// TestNamesOfLostEvidence: evidence that is not there, and was not destroyed, keeps its names:
+// it may come back.
+func TestNamesOfLostEvidence(t *testing.T) {
+	n := newNamed(t)
+	n.about("hr", "alice")
+	id := uuid.UUID{6: 0x70, 8: 0x80, 15: 1} // version 7, of this moment
+	for i, ms := 5, n.at.UnixMilli(); i >= 0; i, ms = i-1, ms>>8 {
+		id[i] = byte(ms)
+	}
+	lost := func(stream, key string) {
+		t.Helper()
+		if _, err := n.book.Record(t.Context(), attest.Act{Kind: "segment.opened", Actor: attest.System, Subject: []string{key}, Detail: map[string]any{"compartment": "hr", "stream": stream}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lost("events", id.String())
+	n.at = monday.Add(60 * day)
+	n.pass()
+	n.after(n.grace)
+	if r := n.pass(); r.Destroyed != 1 || r.Names != 0 || !n.has("alice") {
+		t.Fatalf("%+v", r)
+	}
+	if _, err := n.book.Record(t.Context(), attest.Act{Kind: "destruction.done", Actor: attest.System, Subject: []string{id.String()}, Detail: map[string]any{"rule": "none", "destroyed": map[string]any{}}}); err != nil {
+		t.Fatal(err)
+	}
+	n.restart()
+	if r := n.pass(); r.Names != 1 || n.has("alice") {
+		t.Fatalf("%+v", r)
+	}
 }
 
 // silent fails where a statement about erasing, or its list, tells of whom it is.
