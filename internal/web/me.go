@@ -244,7 +244,11 @@ func (s *Server) told(r *http.Request) (*Told, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := tell(s.o.Pipeline.Assessed(), r.URL.Query().Get("of"))
+	assessed := s.o.Pipeline.Assessed()
+	t := tell(assessed, r.URL.Query().Get("of"))
+	if t == nil && !strings.HasPrefix(r.URL.Path, "/api/") { // an old link leads to the page as it is now
+		t = tell(assessed, "")
+	}
 	if t == nil {
 		return nil, &badRequest{"no assessment in force is about this kind of people", "leave out `of`; the answer names the kinds"}
 	}

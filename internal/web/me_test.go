@@ -100,6 +100,9 @@ func TestMePage(t *testing.T) {
 	if w := get("/api/v1/me?of=minor"); w.Code != 400 {
 		t.Errorf("a kind that no assessment names: %d", w.Code)
 	}
+	if w := get("/me?of=minor"); w.Code != 200 || !strings.Contains(w.Body.String(), "Employees") {
+		t.Errorf("an old link: %d", w.Code)
+	}
 	if after := h.pipe.Recorder().Ledger().Size(); after != before {
 		t.Errorf("reading the page made %d statements", after-before)
 	}
