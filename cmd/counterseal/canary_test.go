@@ -179,7 +179,7 @@ func TestNonInterferenceOfEveryWay(t *testing.T) {
 			t.Error("the log tells of it")
 		}
 		all := map[string]string{"ledger": ledgerTold(t, filepath.Join(s.dir, "data"))}
-		// As whoever reads everything: the owner of the machine, before anybody is in office.
+		// As whoever runs the machine, and then as whoever reads events.
 		path := filepath.Join(s.dir, configName)
 		conf, err := os.ReadFile(path)
 		if err != nil {
@@ -189,7 +189,15 @@ func TestNonInterferenceOfEveryWay(t *testing.T) {
 			t.Fatal(err)
 		}
 		paths := slices.DeleteFunc(slices.Clone(apiPaths), func(p string) bool { return strings.Contains(p, "finding") }) // there are none
-		answersTo(t, s.dir, "founder ", paths, all)
+		answersTo(t, s.dir, "operator ", operatorPaths, all)
+		if err := os.WriteFile(path, conf, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		writeOffices(t, s.dir, office{"soc", "ciso", "", owner(), "analyst"}, inspector)
+		answersTo(t, s.dir, "analyst ", slices.DeleteFunc(paths, func(p string) bool { return p == "/metrics" }), all)
+		if !strings.Contains(all["analyst "+apiPaths[0]], "an ordinary line") {
+			t.Fatal("the analyst is shown nothing")
+		}
 		for k, v := range all {
 			all[k] = unmarkedCanary(v)
 		}

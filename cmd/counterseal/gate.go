@@ -21,6 +21,7 @@ import (
 	"github.com/counterseal/counterseal/internal/cases"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/index"
+	"github.com/counterseal/counterseal/internal/pipeline"
 	"github.com/counterseal/counterseal/internal/policy"
 	"github.com/counterseal/counterseal/internal/query"
 	"github.com/counterseal/counterseal/internal/web"
@@ -32,6 +33,7 @@ type inForce struct {
 	policy  *policy.Set
 	offices *policy.Offices // nil: no record is configured
 	digest  string          // of the record of offices, hex; empty without one
+	held    bool            // a record of offices is in force, or was
 }
 
 // inForce reads policies and offices. A set or a record that is not valid is refused.
@@ -72,8 +74,23 @@ func (s *server) reloadForce(ctx context.Context) error {
 	); err != nil {
 		return err
 	}
-	s.force.Store(force)
-	return nil
+	return s.putInForce(ctx, *force)
+}
+
+// putInForce puts it in force, with whether the ledger has had a record of offices.
+func (s *server) putInForce(ctx context.Context, f inForce) (err error) {
+	if _, f.held, err = s.pipe.Recorder().Fact(ctx, "offices.activated", "offices"); err == nil {
+		s.force.Store(&f)
+	}
+	return err
+}
+
+// officeChecks tells the doctor of a record of offices that was taken away.
+func (s *server) officeChecks() []pipeline.Check {
+	if f := s.force.Load(); f.offices != nil || !f.held {
+		return nil
+	}
+	return []pipeline.Check{{Name: "offices", State: "fail", Text: "a record of offices was in force, and the configuration names none: nobody asks about events", Hint: "offices: FILE in " + configName}}
 }
 
 // owner is the person id of the user who runs the server.
@@ -119,6 +136,7 @@ func (s *server) gate() web.Gate {
 	return web.Gate{
 		Policy:  func() *policy.Set { return s.force.Load().policy },
 		Offices: func() *policy.Offices { return s.force.Load().offices },
+		Held:    func() bool { return s.force.Load().held },
 		Access:  s.pipe.Asking, Purposes: s.pipe.Purposes,
 		Inside: s.inside(), // what an inspector's office asked
 		Shown:  s.keepShown,

@@ -672,6 +672,7 @@ func (s *server) checks(ctx context.Context) ([]pipeline.Check, error) {
 	out = append(out, more...)
 	out = append(out, s.tokenChecks(ctx)...)
 	out = append(out, s.channelChecks()...)
+	out = append(out, s.officeChecks()...)
 	all, err := report.Packages(ctx, s.pipe.Recorder(), s.now())
 	if err != nil {
 		return nil, err

@@ -201,10 +201,13 @@ func (s *server) started(ctx context.Context) error {
 		return err
 	}
 	force := s.force.Load()
-	return s.pipe.Started(ctx, pipeline.Start{
+	if err := s.pipe.Started(ctx, pipeline.Start{
 		Binary: hex.EncodeToString(binary[:]), Config: hex.EncodeToString(sum[:]),
 		Policy: force.policy.Digest(), Offices: force.digest, Version: version(), Actor: ownActor(),
-	})
+	}); err != nil {
+		return err
+	}
+	return s.putInForce(ctx, *force)
 }
 
 // ownActor is the user of this process, as the ledger names users until there is a

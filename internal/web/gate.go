@@ -28,6 +28,9 @@ type Gate struct {
 	// Offices is the record of who is in office; nil: none is configured, and the owner of
 	// the machine is the founder.
 	Offices func() *policy.Offices
+	// Held reports that a record of offices was in force once: taken away, it makes the
+	// owner of the machine no founder again. nil: there was none.
+	Held func() bool
 	// Access is what Selects has to know.
 	Access func() access.Options
 	// Purposes are the codes that the assessments in force declare.
@@ -129,9 +132,15 @@ func (s *Server) asks(r *http.Request) (*permit, error) {
 		if named != "" {
 			return p.unheld(), &Refused{"no record of offices is in force, so nobody holds the office that is named", "leave out --office and COUNTERSEAL_OFFICE, or begin a record: counterseal offices init"}
 		}
-		p.person = policy.Person{ID: id, Roles: []string{founder}}
-		if !s.owner(r) {
-			p.person.Roles = roles
+		switch {
+		case s.wasHeld() && s.owner(r) && id == g.Owner:
+			p.person = policy.Person{ID: id, Roles: []string{"operator"}}
+		case s.wasHeld():
+			p.person = policy.Person{ID: id, Roles: outOfOffice(roles)}
+		case s.owner(r):
+			p.person = policy.Person{ID: id, Roles: []string{founder}}
+		default:
+			p.person = policy.Person{ID: id, Roles: roles}
 		}
 		return p, nil
 	}
@@ -165,6 +174,9 @@ func (s *Server) asks(r *http.Request) (*permit, error) {
 	}
 	return p, nil
 }
+
+// wasHeld reports that people were in office before.
+func (s *Server) wasHeld() bool { return s.o.Gate.Held != nil && s.o.Gate.Held() }
 
 // seats are the roles that watch, decide, or ask for names. Where there is a record of
 // offices it alone gives them: an account is made by one person, or by a provider.
@@ -237,7 +249,7 @@ func checkCase(id string) error {
 // request fills in what every decision has.
 func (s *Server) request(p *permit, act string, res policy.Resource) policy.Request {
 	kept := "kept"
-	if s.o.Gate.Offices() == nil {
+	if s.o.Gate.Offices() == nil && !s.wasHeld() {
 		kept = "none"
 	}
 	return policy.Request{
@@ -526,6 +538,8 @@ func (s *Server) refusal(p *permit, v *access.Verdict) error {
 // hint is the next step after a refusal.
 func (s *Server) hint(p *permit, v *access.Verdict) string {
 	switch {
+	case s.o.Gate.Offices() == nil && s.wasHeld():
+		return "the configuration names no record of offices any more: offices in counterseal.yaml, and counterseal offices show"
 	case p.selects == "protected":
 		return "contact with a protected channel is not looked at; the overseer is told of the question"
 	case slices.Contains(p.decision.Policies, "purpose"):
