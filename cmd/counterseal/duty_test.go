@@ -400,7 +400,7 @@ func TestDuty(t *testing.T) {
 	}
 	settings := string(read(t, n.sh.at("duty/duty.yaml")))
 	n.sh.write("duty/duty.yaml", settings+"  - somebody-else\n")
-	if _, err := n.host.open("somebody-else", n.bytes(one)); err == nil || !strings.Contains(err.Error(), "another account") {
+	if _, err := n.host.open("somebody-else", n.bytes(one)); err == nil || !strings.Contains(err.Error(), "another account than the certificate") {
 		t.Error("another responder takes the request", err)
 	}
 	n.sh.write("duty/duty.yaml", settings)
