@@ -23,6 +23,8 @@ func (s *server) acts() map[string]web.Act {
 		"duty.warrant": s.dutyWarrant,
 		"duty.approve": s.dutyApprove,
 		"duty.ask":     s.dutyAsk,
+		"duty.sign":    s.dutySign,
+		"duty.collect": s.dutyCollect,
 		"duty.opened":  s.dutyOpened,
 		"duty.status":  s.dutyStatus,
 		"duty.end":     s.dutyEnd,

@@ -151,7 +151,7 @@ func parseDuty(b []byte) (*dutyRequest, error) {
 	if r.st, err = r.read(); err != nil {
 		return nil, err
 	}
-	if r.st.Action != duty.ToOpen || r.By != nil {
+	if r.st.Action != duty.ToOpen {
 		return nil, errors.New("the statement is about another act")
 	}
 	r.objects, err = parseDutyObjects(r.st.Objects)

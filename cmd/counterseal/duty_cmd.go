@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -37,7 +38,7 @@ func newDuty(env *environment) *cobra.Command {
 }
 
 func newDutyInit(env *environment) *cobra.Command {
-	var dir, org, name, pass, outerPass string
+	var dir, org, name, pass, outerPass, origin string
 	var responders []string
 	var trust trustFlags
 	cmd := &cobra.Command{Use: "init --dir DIR --org ID --log VKEY --witness VKEY --name TEXT", Short: "Make the folder of a duty host: its keys and its settings", Args: cobra.NoArgs,
@@ -72,6 +73,9 @@ func newDutyInit(env *environment) *cobra.Command {
 			fmt.Fprintf(&text, "threshold: %d\nresponders: # accounts, as their certificates name them\n", trust.verifiers().Threshold)
 			for _, r := range responders {
 				fmt.Fprintf(&text, "  - '%s'\n", quoted(r))
+			}
+			if origin != "" {
+				fmt.Fprintf(&text, "origin: '%s' # a request is signed by passkey there\n", quoted(origin))
 			}
 			if _, err := parseDutySettings([]byte(text.String())); err != nil {
 				return usage("%v", err)
@@ -111,6 +115,7 @@ func newDutyInit(env *environment) *cobra.Command {
 	cmd.Flags().StringVar(&org, "org", "", "`id` of the data directory whose names it opens")
 	cmd.Flags().StringVar(&name, "name", "", "`name` of the host")
 	cmd.Flags().StringArrayVar(&responders, "responder", nil, "`account` that may ask, as its certificate names it; repeats")
+	addOrigin(cmd, &origin)
 	dutyPassphrases(cmd, &pass, &outerPass)
 	trust.add(cmd)
 	return cmd
@@ -331,7 +336,8 @@ func newDutyAsk(env *environment) *cobra.Command {
 			if err != nil {
 				return &exitError{code: exitUsage, err: err}
 			}
-			if err := d.do(cmd.Context(), "GET", "/ready", nil, &struct{}{}); err != nil { // before anything is counted
+			var ready dutyReady
+			if err := d.do(cmd.Context(), "GET", "/ready", nil, &ready); err != nil { // before anything is counted
 				return err
 			}
 			cfg, err := f.load()
@@ -344,11 +350,11 @@ func newDutyAsk(env *environment) *cobra.Command {
 			}
 			defer func() { err = errors.Join(err, c.close()) }()
 			ask.Alias = args[0]
-			var r dutyRequest
-			if err := c.actIn(cmd.Context(), &l, "duty.ask", &ask, &r); err != nil {
+			r, err := askAtNight(cmd.Context(), env, c, &l, &ask, ready.Signed)
+			if err != nil {
 				return err
 			}
-			b, err := approval.Canonical(&r)
+			b, err := approval.Canonical(r)
 			if err != nil {
 				return err
 			}
@@ -376,6 +382,30 @@ func newDutyAsk(env *environment) *cobra.Command {
 	cmd.Flags().StringVar(&ca, "host-ca", "", "`file` of who signed the certificate of the duty host")
 	cmd.Flags().BoolVar(&pipe, "pipe", false, "show the name also where standard output is no terminal")
 	return cmd
+}
+
+// askAtNight has a request stated, signed by passkey first where the duty host wants that.
+func askAtNight(ctx context.Context, env *environment, c *client, l *look, ask *dutyAsk, signed bool) (*dutyRequest, error) {
+	if !signed {
+		var r dutyRequest
+		return &r, c.actIn(ctx, l, "duty.ask", ask, &r)
+	}
+	var w unmaskWaits
+	if err := c.actIn(ctx, l, "duty.sign", ask, &w); err != nil {
+		return nil, err
+	}
+	if _, err := fmt.Fprintf(env.stderr, "sign      %s\n          with your passkey, by %s\n", w.URL, w.Expires.UTC().Format(time.RFC3339)); err != nil {
+		return nil, err
+	}
+	for {
+		var got dutyCollected
+		if err := c.actIn(ctx, l, "duty.collect", map[string]string{"request": w.ID}, &got); err != nil {
+			return nil, err
+		}
+		if got.Request != nil {
+			return got.Request, nil
+		}
+	}
 }
 
 func newDutyStatus(env *environment) *cobra.Command {

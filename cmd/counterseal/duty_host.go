@@ -50,6 +50,9 @@ type dutySettings struct {
 	Threshold int           `yaml:"threshold"`
 	// Responders are the accounts that may ask, as their certificates name them.
 	Responders []string `yaml:"responders"`
+	// Origin is the address at which people sign in to the server, https://host[:port]. Where
+	// it is set, a request is signed by the passkey of who asks.
+	Origin string `yaml:"origin"`
 }
 
 type dutyWitness struct {
@@ -213,6 +216,15 @@ func (h *dutyHost) open(account string, body []byte) (*dutyAnswer, error) {
 	if err := r.verify(account, w, v, now); err != nil {
 		return refuse(err)
 	}
+	if set.Origin != "" {
+		by, err := r.By.verify(r.st, []byte(r.Statement), r.objects.account, set.Origin, v, now)
+		if err == nil {
+			err = by.fresh(now)
+		}
+		if err != nil {
+			return refuse(err)
+		}
+	}
 	if err := h.reviewed(w, append(slices.Clone(w.reviews), r.Reviews...), v, now); err != nil {
 		return refuse(err)
 	}
@@ -274,6 +286,11 @@ func stillUnreviewed(missing []string, done map[string]bool) error {
 	return nil
 }
 
+// dutyReady is what a duty host answers before it is asked.
+type dutyReady struct {
+	Signed bool `json:"signed"` // a request is signed by passkey
+}
+
 // dutyNo is what a duty host answers where it opens nothing.
 type dutyNo struct {
 	Reason string `json:"reason"`
@@ -293,11 +310,14 @@ func (h *dutyHost) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		account = r.TLS.PeerCertificates[0].Subject.CommonName
 	}
 	var answer *dutyAnswer
+	var ready dutyReady
 	var err error
 	switch r.Method + " " + r.URL.Path {
 	case "GET /ready":
 		var set *dutySettings
-		if set, err = readDutySettings(h.dir); err == nil && !set.answers(account) {
+		if set, err = readDutySettings(h.dir); err == nil && set.answers(account) {
+			ready.Signed = set.Origin != ""
+		} else if err == nil {
 			err = &duty.Refusal{Reason: "the duty host does not answer this account", Hint: "who runs the host names responders in " + dutySettingsFile}
 		}
 	case "POST /open":
@@ -320,7 +340,7 @@ func (h *dutyHost) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.log.Error("the duty host cannot open names", "err", err)
 		say(http.StatusInternalServerError, dutyNo{Reason: "the duty host has a fault of its own", Hint: "its log says which"})
 	case answer == nil:
-		say(http.StatusOK, struct{}{})
+		say(http.StatusOK, ready)
 	default:
 		say(http.StatusOK, answer)
 		clear(answer.Identity)

@@ -22,6 +22,7 @@ import (
 	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/officer"
 	"github.com/counterseal/counterseal/internal/oversight"
+	"github.com/counterseal/counterseal/internal/passkey"
 	"github.com/counterseal/counterseal/internal/pipeline"
 	"github.com/counterseal/counterseal/internal/policy"
 	"github.com/counterseal/counterseal/internal/state"
@@ -347,9 +348,18 @@ func (s *server) dutyNow(ctx context.Context) (*dutyWarrantRow, error) {
 	return w, nil
 }
 
-// dutyAsk states that a responder asks for a name at night, under the eyes of the witnesses,
-// and gives what the duty host needs. This server opens nothing: it cannot.
-func (s *server) dutyAsk(ctx context.Context, actor string, body []byte) (any, error) {
+// nightAsk is a request for a name at night, before it is stated.
+type nightAsk struct {
+	st        *approval.Statement
+	statement []byte
+	row       *vault.Row
+	proof     *vault.Proof
+	grant     string
+	warrant   string
+}
+
+// newNightAsk makes a request for a name at night, if who asks may ask for it now.
+func (s *server) newNightAsk(ctx context.Context, body []byte) (*nightAsk, error) {
 	var ask dutyAsk
 	if err := decodeAct(body, &ask); err != nil {
 		return nil, err
@@ -370,66 +380,162 @@ func (s *server) dutyAsk(ctx context.Context, actor string, body []byte) (any, e
 	if !event.IsToken([]byte(token)) {
 		return nil, web.BadRequest("somebody is named by the alias that an answer in this case showed", "such as person-…; search in the case first: counterseal search --case CASE …")
 	}
-	cover, err := s.mayAskAtNight(ctx, a, token)
+	w, cover, err := s.mayAskAtNight(ctx, a, token)
 	if err != nil {
 		return nil, err
 	}
-	s.approving.Lock()
-	defer s.approving.Unlock()
-	w, err := s.dutyNow(ctx) // again: another one may have been asked for meanwhile
-	if err != nil {
-		return nil, err
-	}
-	row, proof, err := s.sealOf(ctx, a.Case, token)
-	if err != nil {
+	n := nightAsk{grant: cover.ID, warrant: w.ID}
+	if n.row, n.proof, err = s.sealOf(ctx, a.Case, token); err != nil {
 		return nil, err
 	}
 	roster, err := s.cfg.roster()
 	if err != nil {
 		return nil, err
 	}
-	if !sealedToDuty(roster, row) {
+	if !sealedToDuty(roster, n.row) {
 		return nil, &web.Refused{Reason: "the name was sealed before there was a duty host", Hint: "two officers open it: counterseal unmask request"}
 	}
-	o := dutyObjects{newUnmaskObjects(alias, row, proof, a.Person.ID), cover.ID, w.ID}
-	st, statement, err := approval.New(approval.Ask{
+	o := dutyObjects{newUnmaskObjects(alias, n.row, n.proof, a.Person.ID), n.grant, n.warrant}
+	n.st, n.statement, err = approval.New(approval.Ask{
 		Action: duty.ToOpen, Case: a.Case, Purpose: ask.Reason, Requester: a.Person.ID, Objects: o.list(), Org: s.pipe.Org(), Life: duty.Fresh, Grant: duty.Fresh,
 	}, s.now())
 	if err != nil {
 		return nil, web.BadRequest(err.Error(), "see: counterseal duty ask --help")
 	}
-	rec := s.pipe.Recorder()
-	d := dutyAsked{Act: "duty.ask", Case: a.Case, Cover: cover.ID, Office: a.Person.Office, Purpose: word(a.Case), Request: st.ID, Selects: access.Person.String(), Statement: hexDigest(statement), Warrant: w.ID}
-	question, err := json.Marshal(map[string]any{"path": "/api/v1/acts/duty.ask", "query": ask.Reason, "look": oversight.AboutOf(s.force.Load().offices, a.Person.ID, []string{token})})
+	return &n, nil
+}
+
+// dutyAsk states that a responder asks for a name at night, under the eyes of the witnesses,
+// and gives what the duty host needs. This server opens nothing: it cannot.
+func (s *server) dutyAsk(ctx context.Context, actor string, body []byte) (any, error) {
+	n, err := s.newNightAsk(ctx, body)
 	if err != nil {
 		return nil, err
 	}
-	if d.Payload, err = rec.PutPayload(statement); err != nil {
-		return nil, err
-	}
-	if d.Question, err = rec.PutPayload(question); err != nil {
-		return nil, err
-	}
-	stated, err := rec.Critical(ctx, attest.Act{Kind: "duty.asked", Actor: actor, Purpose: word(a.Case), Subject: []string{st.ID}, Detail: d})
-	s.oversight.Stated(ctx, "duty.asked", st.ID) // it waits for its review, whether witnesses have seen it or not
+	return s.askAtNight(ctx, actor, n)
+}
+
+// askAtNight counts a request, states it, and proves all that the duty host wants to see.
+func (s *server) askAtNight(ctx context.Context, actor string, n *nightAsk) (*dutyRequest, error) {
+	s.approving.Lock()
+	defer s.approving.Unlock()
+	rec, a := s.pipe.Recorder(), web.AskerOf(ctx)
+	f, asked, err := rec.Fact(ctx, "duty.asked", n.st.ID)
 	if err != nil {
 		return nil, err
 	}
-	sealed, err := s.sealedRequest(ctx, row, proof, statement)
+	if !asked {
+		// Again: another one may have been asked for meanwhile.
+		if w, err := s.dutyNow(ctx); err != nil {
+			return nil, err
+		} else if w.ID != n.warrant {
+			return nil, &web.Refused{Reason: "the warrant has ended", Hint: "ask again: counterseal duty ask"}
+		}
+		d := dutyAsked{Act: "duty.ask", Case: n.st.Case, Cover: n.grant, Office: a.Person.Office, Purpose: word(n.st.Case), Request: n.st.ID, Selects: access.Person.String(), Statement: hexDigest(n.statement), Warrant: n.warrant}
+		question, err := json.Marshal(map[string]any{"path": "/api/v1/acts/duty.ask", "query": n.st.Purpose, "look": oversight.AboutOf(s.force.Load().offices, a.Person.ID, []string{string(n.row.Token)})})
+		if err != nil {
+			return nil, err
+		}
+		if d.Payload, err = rec.PutPayload(n.statement); err != nil {
+			return nil, err
+		}
+		if d.Question, err = rec.PutPayload(question); err != nil {
+			return nil, err
+		}
+		stated, err := rec.Critical(ctx, attest.Act{Kind: "duty.asked", Actor: actor, Purpose: word(n.st.Case), Subject: []string{n.st.ID}, Detail: d})
+		s.oversight.Stated(ctx, "duty.asked", n.st.ID) // it waits for its review, whether witnesses have seen it or not
+		if err != nil {
+			return nil, err
+		}
+		f.Index = stated.Index
+	}
+	sealed, err := s.sealedRequest(ctx, n.row, n.proof, n.statement)
 	if err != nil {
 		return nil, err
 	}
 	r := dutyRequest{unmaskRequest: *sealed}
-	asked, err := s.receiptOf(ctx, stated.Index)
+	got, err := s.receiptOf(ctx, f.Index)
 	if err != nil {
 		return nil, err
 	}
-	r.Asked = *asked
-	if err := s.provenGrant(ctx, cover.ID, &r); err != nil {
+	r.Asked = *got
+	if err := s.provenGrant(ctx, n.grant, &r); err != nil {
 		return nil, err
 	}
 	r.Reviews, err = s.nightReviews(ctx)
 	return &r, err
+}
+
+// dutySign makes a request that waits for the passkey of who asks. Nothing is counted before
+// it is signed and collected.
+func (s *server) dutySign(ctx context.Context, _ string, body []byte) (any, error) {
+	n, err := s.newNightAsk(ctx, body)
+	if err != nil {
+		return nil, err
+	}
+	account, err := s.signs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.await(ctx, account, n.statement)
+}
+
+// dutyCollected is what came of a request: nil while it waits for its passkey.
+type dutyCollected struct {
+	Request *dutyRequest `json:"request,omitempty"`
+}
+
+// dutyCollect gives what the duty host needs, once a request was signed by the passkey of who
+// asks. What held when it was made must hold now.
+func (s *server) dutyCollect(ctx context.Context, actor string, body []byte) (any, error) {
+	from, err := s.awaitSigned(ctx, body, duty.ToOpen, func(objects []string) (*unmaskObjects, error) {
+		o, err := parseDutyObjects(objects)
+		if err != nil {
+			return nil, err
+		}
+		return &o.unmaskObjects, nil
+	}, "counterseal duty ask")
+	if err != nil || from == nil {
+		return dutyCollected{}, err
+	}
+	o, err := parseDutyObjects(from.st.Objects)
+	if err != nil {
+		return nil, err
+	}
+	n := nightAsk{st: from.st, statement: from.statement, grant: o.grant, warrant: o.warrant}
+	if n.row, n.proof, err = s.pipe.Vault().At(ctx, o.window, o.index); err != nil {
+		return nil, err
+	}
+	a := web.AskerOf(ctx)
+	if a.Case != from.st.Case {
+		return nil, web.BadRequest("the request is of another case", "--case names it")
+	}
+	_, cover, err := s.mayAskAtNight(ctx, a, string(n.row.Token))
+	if err != nil {
+		return nil, err
+	}
+	if cover.ID != n.grant {
+		return nil, &web.Refused{Reason: "another grant opens this person now", Hint: "ask again: counterseal duty ask"}
+	}
+	r, err := s.askAtNight(ctx, actor, &n)
+	if err != nil {
+		return nil, err
+	}
+	by, err := s.signedByOf(ctx, from)
+	r.By, r.V = by, 2
+	return dutyCollected{r}, err
+}
+
+// dutySigned states a request for a name at night that a passkey signed.
+func (s *server) dutySigned(ctx context.Context, account string, st *approval.Statement, statement []byte, by *passkey.Signed) (string, error) {
+	o, err := parseDutyObjects(st.Objects)
+	if err != nil {
+		return "", err
+	}
+	if o.account != account {
+		return "the statement is of another account", nil
+	}
+	return s.stateSigned(ctx, account, st, statement, by, "")
 }
 
 // sealedToDuty reports whether the duty host of the officers has a box of a seal.
@@ -445,35 +551,35 @@ func sealedToDuty(roster *officer.Roster, row *vault.Row) bool {
 
 // mayAskAtNight asks the policies, for a warrant, whether somebody watches who could review
 // it, and for a finding that opens the person.
-func (s *server) mayAskAtNight(ctx context.Context, a web.Asker, token string) (cover cases.Cover, err error) {
+func (s *server) mayAskAtNight(ctx context.Context, a web.Asker, token string) (w *dutyWarrantRow, cover cases.Cover, err error) {
 	decide := web.DecideBy(func() *policy.Set { return s.force.Load().policy })
 	r := policy.Request{Principal: a.Person, Action: "duty.ask", Context: policy.Context{Now: s.now(), Grant: cases.Covers}}
 	d := decide(ctx, r)
 	if d.Allow { // or no grant could open it: whoever may not ask opens none
-		if _, err := s.dutyNow(ctx); err != nil {
+		if w, err = s.dutyNow(ctx); err != nil {
 			web.Judged(ctx, cases.Times)
-			return cover, err
+			return w, cover, err
 		}
 		stop, err := s.oversight.Stopped(ctx)
 		if err != nil {
-			return cover, err
+			return w, cover, err
 		}
 		if stop != nil {
 			web.Judged(ctx, stop.Code)
-			return cover, &web.Refused{Reason: stop.Reason, Hint: stop.Hint}
+			return w, cover, &web.Refused{Reason: stop.Reason, Hint: stop.Hint}
 		}
 		if cover, err = s.cases.ByFinding(ctx, a.Person, a.Case, s.questionAbout(cases.Named{Who: access.ByToken, Value: token})); err != nil {
-			return cover, err
+			return w, cover, err
 		}
 		r.Context.Grant = cover.Grant
 		d = decide(ctx, r)
 	}
 	if !d.Allow {
 		web.Judged(ctx, "not_permitted")
-		return cover, &web.Refused{Reason: joinNonEmpty("; ", d.Reason, cover.Reason), Hint: cmp.Or(cover.Hint, "docs/policy-matrix.md says who may ask for a name at night")}
+		return w, cover, &web.Refused{Reason: joinNonEmpty("; ", d.Reason, cover.Reason), Hint: cmp.Or(cover.Hint, "docs/policy-matrix.md says who may ask for a name at night")}
 	}
 	web.Judged(ctx, "")
-	return cover, nil
+	return w, cover, nil
 }
 
 // provenGrant adds the statement of a grant and its payload to a request.

@@ -25,7 +25,7 @@ const signInRule = "title: A Sign-In Without A Second Factor\nid: 0d1a53a4-7e0c-
 
 // layNights lays a house whose officers name a duty host, with a witness, and gives the
 // file of the passphrases. The server has run once.
-func layNights(t *testing.T, s *shell, witness func(log string) (vkey, lines string)) (pass, log, vkey string) {
+func layNights(t *testing.T, s *shell, more string, witness func(log string) (vkey, lines string)) (pass, log, vkey string) {
 	t.Helper()
 	var officers string
 	officers, pass = s.office()
@@ -34,7 +34,7 @@ func layNights(t *testing.T, s *shell, witness func(log string) (vkey, lines str
 		t.Fatal(err)
 	}
 	s.write("rules/more.yml", signInRule)
-	if err := layAgency(s.dir, "http: off\nreserve: 16MiB\nmemory: 64MiB\nofficers: officers.yaml\noffices: offices.yaml\nown_rules: false\nrules: [rules]\n"); err != nil {
+	if err := layAgency(s.dir, "http: off\nreserve: 16MiB\nmemory: 64MiB\nofficers: officers.yaml\noffices: offices.yaml\nown_rules: false\nrules: [rules]\n"+more); err != nil {
 		t.Fatal(err)
 	}
 	b := &bureau{t: t, dir: s.dir}
@@ -58,9 +58,21 @@ func layNights(t *testing.T, s *shell, witness func(log string) (vkey, lines str
 // the case, and the alias of somebody whom it does not open.
 func (b *bureau) granted() (opened []string, other string) {
 	b.t.Helper()
+	b.ruled()
+	return b.opens()
+}
+
+// ruled has two people stand for the rules, an hour ago.
+func (b *bureau) ruled() {
+	b.t.Helper()
 	b.does(colleague, "rules.activate", struct{}{}, nil, 200, "")
 	b.does(privacyOfficer, "rules.approve", rulesNamed{b.s.pipe.Rules().Digest()}, nil, 200, "")
 	b.later(time.Hour)
+}
+
+// opens has a finding of them.
+func (b *bureau) opens() (opened []string, other string) {
+	b.t.Helper()
 	in := `"user":"%s@agency.example","src_ip":"203.0.113.7","country":"%s","result":"success"`
 	b.signIns("in.ndjson", fmt.Sprintf(in, "bob", "RO"), fmt.Sprintf(in, "carol", "US"))
 	for _, r := range rowsOf(b.t, b.asks("source = idp and kind = event", 200, "")) {
@@ -86,11 +98,17 @@ type nights struct {
 	pass  string
 }
 
-func openNights(t *testing.T) *nights {
+// openNights opens it; signed: who asks has an account and a passkey, and the duty host wants
+// requests that are signed by it.
+func openNights(t *testing.T, signed bool) *nights {
 	t.Helper()
+	more := ""
+	if signed {
+		more = "login: {address: \"127.0.0.1:0\", origin: \"https://logs.example\"}\n"
+	}
 	s := newShell(t)
 	n := &nights{names: &names{sh: s, keys: map[string]*officer.Key{}}}
-	n.pass, n.log, n.vkey = layNights(t, s, func(string) (string, string) {
+	n.pass, n.log, n.vkey = layNights(t, s, more, func(string) (string, string) {
 		_, vkey, lines, away := s.witness(s.at("data"))
 		n.away = away
 		return vkey, lines
@@ -103,8 +121,21 @@ func openNights(t *testing.T) *nights {
 		}
 	}
 	n.bureau = &bureau{t: t, dir: s.dir}
+	n.bureau.later(-time.Hour) // the witness has a clock of its own
 	n.open()
-	opened, other := n.granted()
+	if signed {
+		n.person = n.newPerson("responder")
+		n.stop()
+		n.holds(n.person.id)
+		s.write("offices.yaml", strings.Replace(string(read(t, s.at("offices.yaml"))), "roles: [investigator]", "roles: [responder]", 1)) // who has no account
+		s.write("duty/duty.yaml", strings.Replace(string(read(t, s.at("duty/duty.yaml"))), owner(), n.person.id, 1)+"origin: 'https://logs.example'\n")
+		n.open()
+	}
+	n.ruled()
+	if signed {
+		n.signIn()
+	}
+	opened, other := n.opens()
 	n.bob, n.carol = opened[0], other
 	n.start()
 	return n
@@ -294,7 +325,7 @@ func (n *nights) review() (ids []string) {
 // also where the server and its ledger lie.
 func TestDuty(t *testing.T) {
 	t.Parallel() // it waits more than it works
-	n := openNights(t)
+	n := openNights(t, false)
 	ask := dutyAsk{n.bob, "who signed in from there"}
 	n.does(0, "duty.ask", ask, nil, 403, "no warrant")
 	n.does(colleague, "duty.ask", ask, nil, 403, "")

@@ -18,7 +18,7 @@ import (
 func TestDutyByCommands(t *testing.T) {
 	t.Parallel() // it waits more than it works
 	s := newShell(t)
-	pass, log, witness := layNights(t, s, func(log string) (string, string) {
+	pass, log, witness := layNights(t, s, "", func(log string) (string, string) {
 		vkey, address := runWitness(t, log)
 		return vkey, "witnesses:\n  - {vkey: \"" + vkey + "\", url: \"" + address + "\", run_by: others}\n"
 	})

@@ -41,7 +41,7 @@ const (
 // whose passkey, the sealed name, and what the ledger knew of it from its first sighting.
 // Nothing in it is secret.
 type unmaskRequest struct {
-	By        *signedBy `json:"by,omitempty"` // nil: of a night, which no officer signs
+	By        *signedBy `json:"by,omitempty"` // nil: of a night, where the duty host does not ask for it
 	Path      []string  `json:"path"`         // from the seal to the root of its window, hex
 	Row       string    `json:"row"`          // unpadded base64url; it has the token
 	Statement string    `json:"statement"`    //

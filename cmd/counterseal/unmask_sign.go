@@ -12,6 +12,7 @@ import (
 
 	"github.com/counterseal/counterseal/internal/approval"
 	"github.com/counterseal/counterseal/internal/attest"
+	"github.com/counterseal/counterseal/internal/duty"
 	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/login"
 	"github.com/counterseal/counterseal/internal/passkey"
@@ -108,6 +109,8 @@ func (x *signIn) signed(ctx context.Context, account string, statement []byte, b
 	switch st.Action {
 	case actionUnmask:
 		refusal, err = x.s.unmaskSigned(ctx, account, st, statement, by)
+	case duty.ToOpen:
+		refusal, err = x.s.dutySigned(ctx, account, st, statement, by)
 	default:
 		refusal = "nobody asks for this by passkey"
 	}
@@ -125,14 +128,8 @@ func (s *server) unmaskSigned(ctx context.Context, account string, st *approval.
 	if err != nil {
 		return "", err
 	}
-	if o.account != account || by.Record.Account != account {
+	if o.account != account {
 		return "the statement is of another account", nil
-	}
-	rec := s.pipe.Recorder()
-	if _, err := s.enrolment(ctx, &by.Record); errors.Is(err, attest.ErrNotApproved) {
-		return "the ledger does not know this passkey", nil
-	} else if err != nil {
-		return "", err
 	}
 	cover, err := s.covered(ctx, st, o)
 	var no *web.Refused
@@ -142,6 +139,21 @@ func (s *server) unmaskSigned(ctx context.Context, account string, st *approval.
 	case errors.As(err, &no):
 		return no.Reason, nil
 	case err != nil:
+		return "", err
+	}
+	return s.stateSigned(ctx, account, st, statement, by, cover.ID)
+}
+
+// stateSigned states a request that a passkey of an account signed, under the eyes of the
+// witnesses, and what covers it.
+func (s *server) stateSigned(ctx context.Context, account string, st *approval.Statement, statement []byte, by *passkey.Signed, cover string) (refusal string, err error) {
+	if by.Record.Account != account {
+		return "the statement is of another account", nil
+	}
+	rec := s.pipe.Recorder()
+	if _, err := s.enrolment(ctx, &by.Record); errors.Is(err, attest.ErrNotApproved) {
+		return "the ledger does not know this passkey", nil
+	} else if err != nil {
 		return "", err
 	}
 	payload, err := rec.PutPayload(statement)
@@ -160,12 +172,11 @@ func (s *server) unmaskSigned(ctx context.Context, account string, st *approval.
 	if err != nil {
 		return "", err
 	}
-	digest := approval.Digest(statement)
-	_, err = rec.Critical(ctx, attest.Act{
-		Kind: "approval.requested", Actor: "account:" + account, Purpose: word(st.Case), Subject: []string{st.ID},
-		Detail: map[string]any{"request": st.ID, "act": st.Action, "expires": st.Expires, "statement": hex.EncodeToString(digest[:]), "payload": payload,
-			"signed": sum, "signature": signature, "authorisation": cover.ID},
-	})
+	detail := map[string]any{"request": st.ID, "act": st.Action, "expires": st.Expires, "statement": hexDigest(statement), "payload": payload, "signed": sum, "signature": signature}
+	if cover != "" {
+		detail["authorisation"] = cover
+	}
+	_, err = rec.Critical(ctx, attest.Act{Kind: "approval.requested", Actor: "account:" + account, Purpose: word(st.Case), Subject: []string{st.ID}, Detail: detail})
 	return "", err
 }
 
@@ -270,15 +281,29 @@ type unmaskCollected struct {
 // unmaskCollect gives a request of who asks that was signed, with proofs of now; it waits for
 // the signature a while.
 func (s *server) unmaskCollect(ctx context.Context, _ string, body []byte) (any, error) {
+	r, err := s.awaitSigned(ctx, body, actionUnmask, parseUnmaskObjects, "counterseal unmask request")
+	if err != nil || r == nil {
+		return unmaskCollected{}, err
+	}
+	o, err := parseUnmaskObjects(r.st.Objects)
+	if err != nil {
+		return nil, err
+	}
+	return s.unmaskFile(ctx, r, o)
+}
+
+// awaitSigned waits until a request of who asks was signed; nil: it waits still. objects reads
+// those of its statement, and again is the command that begins anew.
+func (s *server) awaitSigned(ctx context.Context, body []byte, action string, objects func([]string) (*unmaskObjects, error), again string) (*stated, error) {
 	var in struct {
 		Request string `json:"request"`
 	}
 	if err := decodeAct(body, &in); err != nil {
 		return nil, err
 	}
-	no := func(reason string) (any, error) {
+	no := func(reason string) (*stated, error) {
 		web.Judged(ctx, "not_permitted")
-		return nil, &web.Refused{Reason: reason, Hint: "begin anew: counterseal unmask request"}
+		return nil, &web.Refused{Reason: reason, Hint: "begin anew: " + again}
 	}
 	account, err := s.signs(ctx)
 	if err != nil {
@@ -294,8 +319,8 @@ func (s *server) unmaskCollect(ctx context.Context, _ string, body []byte) (any,
 			return nil, err
 		}
 		if r != nil {
-			o, err := parseUnmaskObjects(r.st.Objects)
-			if r.st.Action != actionUnmask || err != nil || o.account != account {
+			o, err := objects(r.st.Objects)
+			if r.st.Action != action || err != nil || o.account != account {
 				return no("no request of yours has this id")
 			}
 			if err := s.stillSigned(ctx, in.Request, account); errors.Is(err, attest.ErrNotApproved) {
@@ -304,7 +329,7 @@ func (s *server) unmaskCollect(ctx context.Context, _ string, body []byte) (any,
 				return nil, err
 			}
 			web.Judged(ctx, "")
-			return s.unmaskFile(ctx, r, o)
+			return r, nil
 		}
 		w, err := s.signin.login.Awaited(ctx, account, in.Request)
 		switch {
@@ -327,7 +352,7 @@ func (s *server) unmaskCollect(ctx context.Context, _ string, body []byte) (any,
 		case <-time.After(w.Expires.Sub(s.now())): // to say that it is over
 		case <-ctx.Done():
 			web.Judged(ctx, "")
-			return unmaskCollected{}, nil
+			return nil, nil
 		}
 	}
 }
@@ -338,7 +363,7 @@ func (s *server) unmaskFile(ctx context.Context, from *stated, o *unmaskObjects)
 	if err != nil {
 		return nil, err
 	}
-	r := unmaskRequest{Row: base64.RawURLEncoding.EncodeToString(row.Bytes), Statement: string(from.statement), V: 2, Path: []string{}, By: &signedBy{Signed: *from.signed, V: 1}}
+	r := unmaskRequest{Row: base64.RawURLEncoding.EncodeToString(row.Bytes), Statement: string(from.statement), V: 2, Path: []string{}}
 	for _, h := range proof.Path {
 		r.Path = append(r.Path, hex.EncodeToString(h[:]))
 	}
@@ -346,18 +371,30 @@ func (s *server) unmaskFile(ctx context.Context, from *stated, o *unmaskObjects)
 	if err != nil || !ok {
 		return nil, errors.Join(err, errors.New("the ledger does not know the window of this seal"))
 	}
+	window, err := s.receiptOf(ctx, f.Index)
+	if err != nil {
+		return nil, err
+	}
+	r.Window = *window
+	r.By, err = s.signedByOf(ctx, from)
+	return unmaskCollected{Request: &r}, err
+}
+
+// signedByOf proves by whose passkey a request was signed.
+func (s *server) signedByOf(ctx context.Context, from *stated) (*signedBy, error) {
 	enrolled, err := s.enrolment(ctx, &from.signed.Record)
 	if err != nil {
 		return nil, err
 	}
-	for index, into := range map[uint64]*receipt{f.Index: &r.Window, enrolled: &r.By.Enrolled, from.index: &r.By.Requested} {
+	by := signedBy{Signed: *from.signed, V: 1}
+	for index, into := range map[uint64]*receipt{enrolled: &by.Enrolled, from.index: &by.Requested} {
 		got, err := s.receiptOf(ctx, index)
 		if err != nil {
 			return nil, err
 		}
 		*into = *got
 	}
-	return unmaskCollected{Request: &r}, nil
+	return &by, nil
 }
 
 // restateEnrolments states each passkey whose newest statement is in a log that was

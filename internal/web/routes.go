@@ -69,6 +69,8 @@ var actions = map[string]string{
 	"unlock.approve": "approval.bring",
 	"unmask.approve": "approval.bring",
 	"duty.approve":   "approval.bring",
+	"duty.sign":      "duty.ask",
+	"duty.collect":   "duty.ask",
 	"name.approve":   "approval.bring",
 	"unmask.collect": "unmask.request",
 	"hold.release":   "approval.bring",
