@@ -77,7 +77,12 @@ func newUnmaskRequest(env *environment) *cobra.Command {
 				_, err := fmt.Fprintf(env.stdout, "then      counterseal unmask collect %s -o FILE\n", w.ID)
 				return err
 			}
-			return collectUnmask(cmd.Context(), env, c, &l, w.ID, out)
+			err = collectUnmask(cmd.Context(), env, c, &l, w.ID, out)
+			var told *exitError
+			if err != nil && !errors.As(err, &told) { // the way to the server broke; the request is there
+				err = &exitError{code: exitFailed, err: err, hint: "it can be signed all the same; then: counterseal unmask collect " + w.ID + " -o FILE"}
+			}
+			return err
 		}}
 	f.add(cmd)
 	l.add(cmd)

@@ -345,7 +345,8 @@ func (s *server) awaitSigned(ctx context.Context, body []byte, action string, ob
 			return no("nobody signed the request in time")
 		}
 		if stopped {
-			return nil, errors.New("the server stops")
+			web.Judged(ctx, "not_permitted")
+			return nil, &web.Refused{Reason: "the server stops", Hint: "when it runs again: counterseal unmask collect " + in.Request + " -o FILE"}
 		}
 		select {
 		case <-changed:

@@ -25,6 +25,7 @@ import (
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/ledger"
+	"github.com/counterseal/counterseal/internal/login"
 	"github.com/counterseal/counterseal/internal/officer"
 	"github.com/counterseal/counterseal/internal/passkey"
 	"github.com/counterseal/counterseal/internal/vault"
@@ -411,6 +412,11 @@ func TestUnmaskRequest(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &w); err != nil || w.URL != "https://logs.example/login/sign/"+w.ID {
 		t.Fatal(w.URL, err)
 	}
+	// A command without a running server has no page.
+	l := n.s.signin.l
+	n.s.signin.l = nil
+	n.does(0, "unmask.request", ask, nil, 403, "no server runs")
+	n.s.signin.l = l
 	// Nobody has signed it: the officers have nothing, the ledger knows nothing.
 	if n.stated("approval.requested", w.ID) {
 		t.Error("the ledger has a request that nobody signed")
@@ -462,6 +468,67 @@ func TestUnmaskRequest(t *testing.T) {
 	// The authorisation ends: nothing can be asked under it.
 	n.does(0, "authorise.end", authoriseNamed{ID: waits.ID, Reason: "done"}, nil, 200, "")
 	n.does(0, "unmask.request", ask, nil, 403, "has ended")
+}
+
+// TestUnmaskSigning: what held when a request was made must hold when it is signed, and who
+// waits for the signature hears what came of it.
+func TestUnmaskSigning(t *testing.T) {
+	n := openNames(t)
+	auth := n.authorised(n.who[0])
+	ask := unmaskAsk{n.who[0], "who signed in from there", "Ines Vogel", 60}
+	var w, late, open unmaskWaits
+	for _, into := range []*unmaskWaits{&w, &late, &open} {
+		n.does(0, "unmask.request", ask, into, 200, "")
+	}
+	waiting := func(id string) <-chan string {
+		done := make(chan string, 1)
+		go func() { // ends with the answer
+			_, text := n.as(0, "POST", "/api/v1/acts/unmask.collect", url.Values{"case": {"C-17"}}, map[string]string{"request": id})
+			done <- text
+		}()
+		return done
+	}
+	n.does(0, "authorise.end", authoriseNamed{ID: auth.ID, Reason: "done"}, nil, 200, "")
+	done := waiting(w.ID)
+	if code, text := n.person.signs(w.ID); code != 403 || !strings.Contains(text, "no authorisation in force") {
+		t.Errorf("signed without an authorisation: %d %s", code, text)
+	}
+	if text := <-done; !strings.Contains(text, "no authorisation in force") || !strings.Contains(text, "unmask request") {
+		t.Errorf("who waits is told %s", text)
+	}
+	if n.stated("approval.requested", w.ID) {
+		t.Error("the ledger has a request that was refused")
+	}
+	n.does(0, "unmask.collect", map[string]string{"request": w.ID}, nil, 403, "no authorisation in force")
+
+	// A passkey that the ledger does not know signs nothing.
+	n.authorised(n.who[0])
+	list, err := n.s.signin.login.Enrolments(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range list {
+		if e.Account == n.person.id {
+			if _, err := n.s.pipe.Recorder().Record(t.Context(), attest.Act{Kind: "login.passkey_added", Actor: attest.System, Subject: []string{e.Passkey}, Detail: map[string]any{"account": e.Account, "record": strings.Repeat("0", 64)}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if code, text := n.person.signs(open.ID); code != 403 || !strings.Contains(text, "does not know this passkey") {
+		t.Errorf("signed by a passkey that nobody stated: %d %s", code, text)
+	}
+
+	n.later(login.SignLife)
+	n.does(0, "unmask.collect", map[string]string{"request": late.ID}, nil, 403, "nobody signed the request in time")
+	if code, _ := n.person.signs(late.ID); code != 410 {
+		t.Errorf("signed late: %d", code)
+	}
+	n.does(0, "unmask.request", ask, &late, 200, "")
+	done = waiting(late.ID)
+	n.stop()
+	if text := <-done; !strings.Contains(text, "the server stops") || !strings.Contains(text, "unmask collect "+late.ID) {
+		t.Errorf("when the server stops, who waits is told %s", text)
+	}
 }
 
 // TestUnmaskApprove: what the server takes for the approval of two officers.
