@@ -7,14 +7,17 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/counterseal/counterseal/internal/attest"
 	"github.com/counterseal/counterseal/internal/collect"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/index"
 	"github.com/counterseal/counterseal/internal/query"
+	"github.com/counterseal/counterseal/internal/vault"
 )
 
 // TestKillWhileSealing kills the server again and again while every line that comes in has
@@ -96,6 +99,12 @@ func TestKillWhileSealing(t *testing.T) {
 						err = fmt.Errorf("the ledger does not know its window")
 					}
 				}
+				if err == nil {
+					var seen []vault.Seen
+					if seen, err = b.pipe.Vault().Seen(t.Context(), event.Token(f.Value[i:j])); err == nil && len(seen) == 0 {
+						err = fmt.Errorf("nobody noted when it was seen")
+					}
+				}
 				if err != nil {
 					t.Errorf("a token of an event: %v", err)
 					return false
@@ -109,6 +118,10 @@ func TestKillWhileSealing(t *testing.T) {
 	}
 	if rows < acked {
 		t.Errorf("%d lines were acknowledged and %d are there", acked, rows)
+	}
+	report, err := attest.Verify(t.Context(), filepath.Join(s.dir, "data"), attest.VerifyOptions{})
+	if err != nil || !report.OK() || len(report.Vault.Notes) > 0 || report.Vault.Rows < int64(acked) {
+		t.Errorf("the vault after it: %v %v %+v", err, report.Problems, report.Vault)
 	}
 	t.Logf("%d lines sent, %d acknowledged, %d sealed", n, acked, rows)
 }

@@ -5,8 +5,9 @@
 // witnessed statement and left for the grace; nothing under a hold is ever destroyed,
 // which is looked at again under the lock that placing a hold takes, in the moment
 // before each key card goes; segment, key, index week and what else we derived go
-// together; each step can be cut off and the next pass ends it; and what was destroyed
-// stays destroyed, also where somebody brings a card back.
+// together, and a sealed name with the last record that holds its token; each step can be
+// cut off and the next pass ends it; and what was destroyed stays destroyed, also where
+// somebody brings a card or a row back.
 //
 // It makes no statement about segments that live (internal/attest), opens none, and
 // cannot reach copies that left the data directory: exports, packages, unlocked keys,

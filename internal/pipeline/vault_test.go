@@ -2,9 +2,11 @@ package pipeline
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"github.com/counterseal/counterseal/internal/index"
 	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/query"
+	"github.com/counterseal/counterseal/internal/vault"
 )
 
 func fourOfficers(t testing.TB) *keyring.Escrow {
@@ -124,6 +127,19 @@ func TestEveryTokenIsSealed(t *testing.T) {
 	}
 	if said != fmt.Sprintf("ok %d tokens have a seal to the officers of now\n", before.Sealed) {
 		t.Errorf("doctor says:\n%s", said)
+	}
+	file, err := sql.Open("sqlite", "file:"+filepath.Join(o.Dir, vault.File))
+	if err == nil {
+		_, err = file.Exec("UPDATE seals SET row = (SELECT row FROM seals WHERE id = 1) WHERE id = 2")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	file.Close()
+	if !slices.ContainsFunc(p.Doctor(t.Context(), true), func(c Check) bool {
+		return c.Name == "names" && c.State == "fail" && strings.HasPrefix(c.Text, "1 places of the vault")
+	}) {
+		t.Error("doctor does not see that a row was exchanged")
 	}
 	if err := p.Close(); err != nil {
 		t.Fatal(err)

@@ -312,6 +312,27 @@ func FuzzParseList(f *testing.F) {
 	})
 }
 
+// BenchmarkNoted looks for tokens in the values of a record of 1,000 bytes, all of them noted.
+func BenchmarkNoted(b *testing.B) {
+	h := newHouse(b)
+	rec := []byte{}
+	for i := range 4 {
+		name := fmt.Sprint("name ", i)
+		h.sees(name)
+		rec = fmt.Appendf(rec, "%s and some_text_of_a_value with under_scores, %0150d ", tokenOf(name), i)
+	}
+	rec = append(rec, bytes.Repeat([]byte("x"), 1000-len(rec))...)
+	if err := h.v.Keep(b.Context(), "hr", now, rec); err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(len(rec)))
+	for b.Loop() {
+		if err := h.v.Keep(b.Context(), "hr", now, rec); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // BenchmarkOutlived looks at 100,000 tokens of 50 weeks each, of which one week is gone.
 func BenchmarkOutlived(b *testing.B) {
 	h := newHouse(b)
