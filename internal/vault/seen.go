@@ -174,7 +174,7 @@ func noteWeeks(ctx context.Context, tx *sql.Tx, t event.Token, compartment strin
 
 // Seen tells when records with a token were sealed.
 type Seen struct {
-	Compartment string // empty: in any, up to the one week that is there
+	Compartment string // empty: in any, up to the last week that is there
 	Weeks       []int  // ascending; see Week
 }
 
@@ -203,8 +203,7 @@ func (v *Vault) Seen(ctx context.Context, t event.Token) ([]Seen, error) {
 	return out, nil
 }
 
-// OfEpoch counts the tokens of an epoch of which a record, or a row, may be left. One that
-// was seen while nobody was in office counts for ever: nobody noted when.
+// OfEpoch counts the tokens of an epoch of which a record, or a row, may be left.
 func (v *Vault) OfEpoch(ctx context.Context, epoch int) (int64, error) {
 	var n int64
 	of := fmt.Sprintf("[pmda]%d_*", epoch)
@@ -309,6 +308,9 @@ func (v *Vault) outlived(ctx context.Context, after string, gone func(string, in
 			}
 			if lives > 0 {
 				continue
+			}
+			if _, err := tx.ExecContext(ctx, "DELETE FROM unsealed WHERE token = ?", t); err != nil {
+				return err
 			}
 			var have int
 			switch err := tx.QueryRowContext(ctx, "SELECT 1 FROM seals WHERE token = ?", t).Scan(&have); {

@@ -81,15 +81,27 @@ func TestSeen(t *testing.T) {
 	e := h.e
 	h.e = nil
 	h.open()
-	h.sees("dora")
+	h.sees("dora", "eric")
 	h.closes()
 	h.v.Close()
 	h.e = e
 	h.open()
+	today := Week(time.Now())
+	for _, name := range []string{"dora", "eric"} {
+		if diff := cmp.Diff([]Seen{{"", []int{today}}}, h.seen(name)); diff != "" {
+			t.Error(name, diff)
+		}
+	}
 	h.v.o.Now = func() time.Time { return now }
 	h.seals("hr", now, "dora")
-	if diff := cmp.Diff([]Seen{{"", []int{w}}, {"hr", []int{w}}}, h.seen("dora")); diff != "" {
-		t.Error(diff)
+	if seen := h.seen("dora"); len(seen) != 2 || len(seen[0].Weeks) != 2 || seen[1].Compartment != "hr" {
+		t.Errorf("%+v", seen)
+	}
+	if _, err := h.v.Outlived(t.Context(), func(string, int) bool { return true }, now); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := h.v.Unsealed(t.Context(), tokenOf("eric")); u || err != nil {
+		t.Error("who was never sealed is remembered after the last record", err)
 	}
 }
 

@@ -173,6 +173,11 @@ func Open(ctx context.Context, o Options) (*Vault, error) {
 		return nil, errors.Join(whatIs("reading", err), db.Close())
 	}
 	v.rows.Store(have || o.Escrow != nil)
+	if o.Escrow != nil { // who was seen without officers was seen until now, and nobody noted where
+		if _, err := db.ExecContext(ctx, "INSERT INTO seen SELECT token, ?, ? FROM unsealed WHERE NOT EXISTS (SELECT 1 FROM seen WHERE seen.token = unsealed.token)", unknown, encodeWeeks([]int{Week(o.Now())})); err != nil {
+			return nil, errors.Join(whatIs("writing", err), db.Close())
+		}
+	}
 	if err := v.CloseWindow(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
