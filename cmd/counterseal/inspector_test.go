@@ -18,6 +18,7 @@ import (
 	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/lifecycle"
 	"github.com/counterseal/counterseal/internal/officer"
+	"github.com/counterseal/counterseal/internal/oversight"
 	"github.com/counterseal/counterseal/internal/policy"
 )
 
@@ -202,6 +203,13 @@ func TestInspectorsOffice(t *testing.T) {
 	a, err := b.s.cases.AuthorisationFor(t.Context(), b.person(inspectorOne), r.ID)
 	if err != nil || len(a.Scope.Subjects) != 1 {
 		t.Fatalf("%+v, %v", a, err)
+	}
+
+	// When the quarter is over, everybody reads how often.
+	_, began := oversight.Quarter(b.now())
+	b.later(began.AddDate(0, 3, 0).Sub(b.now()) + time.Hour)
+	if page := b.page(); !regexp.MustCompile(`Looks by inspectors<[^\d]*fewer than 8`).MatchString(page) {
+		t.Errorf("the page does not tell how often inspectors looked:\n%s", page)
 	}
 	b.stop()
 

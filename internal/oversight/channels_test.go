@@ -73,7 +73,7 @@ func TestInspectorsInReport(t *testing.T) {
 		add(n, "hold.released", with(in, map[string]any{"hold": "x", "request": "r"}), "x")
 		add(n, "unmask.approved", with(in, map[string]any{"request": "r", "statement": "s"}), "u")
 	}
-	add(12, "request.served", map[string]any{"look": Inspecting, "selects": "person", "office": "inspection", "inspector": true})
+	add(12, "request.served", map[string]any{"look": Inspecting, "office": "inspection", "inspector": true})
 	add(3, "authorisation.decided", map[string]any{"inspector": true, "authorisation": "i", "decision": "refuse"}, "i/2")
 	text := tally.report(Public).Format()
 	for _, want := range []string{"requests 20", "inspector-requests 9", "decisions 20", "inspector-decisions 12", "inspector-decisions decision * 12", "ended 20", "holds-placed 20", "inspector-holds 9", "holds-released 20", "inspector-releases 9",

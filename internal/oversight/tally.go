@@ -178,14 +178,18 @@ func (t *Tally) Add(index uint64, s ledger.Statement) {
 // served counts a question about events.
 func (t *Tally) served(s *ledger.Statement) {
 	var d servedDetail
-	if json.Unmarshal(s.Detail, &d) != nil || d.Selects == "" {
+	switch {
+	case json.Unmarshal(s.Detail, &d) != nil:
+		return
+	case d.Look == Inspecting: // what it selects is told nobody
+		t.count("inspector-looks")
+		return
+	case d.Selects == "":
 		return // it asked for no events
 	}
 	switch d.Look {
 	case People:
 		t.count("looks", "act", d.Act, "class", d.Selects, "office", d.Office, "cover", d.CoveredBy)
-	case Inspecting:
-		t.count("inspector-looks")
 	case Wide:
 		drawn := len(s.Subject) > 0
 		t.drawWrong = t.drawWrong || drawn != Drawn(s.ID)
