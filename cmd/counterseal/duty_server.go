@@ -237,15 +237,7 @@ func (s *server) dutyWarrant(ctx context.Context, actor string, body []byte) (an
 	if err != nil {
 		return nil, web.BadRequest(err.Error(), "see: counterseal duty warrant --help")
 	}
-	rec := s.pipe.Recorder()
-	payload, err := rec.PutPayload(statement)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := rec.Critical(ctx, attest.Act{
-		Kind: "approval.requested", Actor: actor, Subject: []string{st.ID},
-		Detail: map[string]any{"request": st.ID, "act": st.Action, "expires": st.Expires, "statement": hexDigest(statement), "payload": payload},
-	}); err != nil {
+	if err := s.requested(ctx, actor, st, statement, nil); err != nil {
 		return nil, err
 	}
 	return officerRequest{Statement: string(statement), V: 1}, nil

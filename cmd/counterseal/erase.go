@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -98,16 +97,7 @@ func (s *server) askOfficers(ctx context.Context, actor string, ask approval.Ask
 	if err != nil {
 		return nil, web.BadRequest(err.Error(), "")
 	}
-	rec := s.pipe.Recorder()
-	payload, err := rec.PutPayload(statement)
-	if err != nil {
-		return nil, err
-	}
-	digest := approval.Digest(statement)
-	if _, err := rec.Critical(ctx, attest.Act{
-		Kind: "approval.requested", Actor: actor, Purpose: word(ask.Case), Subject: []string{st.ID},
-		Detail: map[string]any{"request": st.ID, "act": st.Action, "expires": st.Expires, "statement": hex.EncodeToString(digest[:]), "payload": payload},
-	}); err != nil {
+	if err := s.requested(ctx, actor, st, statement, nil); err != nil {
 		return nil, err
 	}
 	return &officerRequest{Statement: string(statement), V: 1}, nil

@@ -188,16 +188,7 @@ func (s *server) nameRequest(ctx context.Context, actor string, body []byte) (an
 	if err != nil {
 		return nil, web.BadRequest(err.Error(), "see: counterseal name request --help")
 	}
-	rec := s.pipe.Recorder()
-	payload, err := rec.PutPayload(statement)
-	if err != nil {
-		return nil, err
-	}
-	digest := approval.Digest(statement)
-	if _, err := rec.Critical(ctx, attest.Act{
-		Kind: "approval.requested", Actor: actor, Purpose: word(a.Case), Subject: []string{q.ID},
-		Detail: map[string]any{"request": q.ID, "act": q.Action, "expires": q.Expires, "statement": hex.EncodeToString(digest[:]), "payload": payload},
-	}); err != nil {
+	if err := s.requested(ctx, actor, q, statement, nil); err != nil {
 		return nil, err
 	}
 	return &nameRequest{Boxes: []nameBox{}, Statement: string(statement), V: 1}, nil

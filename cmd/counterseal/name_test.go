@@ -22,6 +22,7 @@ import (
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/keyholder"
 	"github.com/counterseal/counterseal/internal/ledger"
+	"github.com/counterseal/counterseal/internal/lifecycle"
 	"github.com/counterseal/counterseal/internal/officer"
 	"github.com/counterseal/counterseal/internal/policy"
 )
@@ -378,6 +379,21 @@ func TestNameRefused(t *testing.T) {
 	n.authorised(first.People[0]) // the alias of before
 	if u := n.asked(shown[0], "Ines Vogel"); u.row.Token != token {
 		t.Error("the seal of another token is asked for")
+	}
+	// Two seals of one person are erased together, by either alias.
+	another, err := n.s.pipe.TokenOf(event.Mail, []byte("bob@agency.example"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.s.cases.Answered(t.Context(), policy.Person{ID: owner()}, "C-17", uuid.NewString(), [][]string{{string(another), string(newer)}}); err != nil {
+		t.Fatal(err)
+	}
+	st, err := approval.Parse([]byte(n.eraseAsked(0, first.People[0]).Statement))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all, err := lifecycle.ParseErasure(st.Objects); err != nil || len(all) != 2 {
+		t.Errorf("%d seals are to be erased, %v", len(all), err)
 	}
 	n.later(15 * 24 * time.Hour) // no overseer is heard any more
 	n.does(0, "name.request", ask, nil, 403, "overseer")

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"context"
+	"encoding/hex"
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/counterseal/counterseal/internal/approval"
+	"github.com/counterseal/counterseal/internal/attest"
 	"github.com/counterseal/counterseal/internal/event"
 )
 
@@ -21,6 +25,21 @@ type signable struct {
 	statement string
 	st        *approval.Statement
 	name      *unmaskRequest // nil: it is about something else
+}
+
+// requested states under the eyes of the witnesses that officers are asked about a
+// statement. Subjects are others than its id.
+func (s *server) requested(ctx context.Context, actor string, st *approval.Statement, statement []byte, more map[string]any, subjects ...string) error {
+	rec := s.pipe.Recorder()
+	payload, err := rec.PutPayload(statement)
+	if err != nil {
+		return err
+	}
+	digest := approval.Digest(statement)
+	detail := map[string]any{"request": st.ID, "act": st.Action, "expires": st.Expires, "statement": hex.EncodeToString(digest[:]), "payload": payload}
+	maps.Copy(detail, more)
+	_, err = rec.Critical(ctx, attest.Act{Kind: "approval.requested", Actor: actor, Purpose: word(st.Case), Subject: append([]string{st.ID}, subjects...), Detail: detail})
+	return err
 }
 
 // readStatement reads the statement out of a request of any kind.

@@ -123,7 +123,7 @@ func (s *server) unlockRequest(ctx context.Context, actor string, body []byte) (
 	if r.Segments, r.sealed, err = s.sealedSegments(ids); err != nil {
 		return nil, err
 	}
-	subject := []string{""}
+	var subject []string
 	for _, id := range ids {
 		subject = append(subject, id.String())
 	}
@@ -137,16 +137,8 @@ func (s *server) unlockRequest(ctx context.Context, actor string, body []byte) (
 	if err != nil {
 		return nil, web.BadRequest(err.Error(), "")
 	}
-	r.Statement, subject[0] = string(statement), st.ID
-	payload, err := s.pipe.Recorder().Ledger().PutPayload(statement)
-	if err != nil {
-		return nil, err
-	}
-	digest := approval.Digest(statement)
-	if _, err := s.pipe.Recorder().Critical(ctx, attest.Act{
-		Kind: "approval.requested", Actor: actor, Purpose: word(ask.Case), Subject: subject,
-		Detail: map[string]any{"request": st.ID, "act": st.Action, "expires": st.Expires, "statement": hex.EncodeToString(digest[:]), "payload": payload},
-	}); err != nil {
+	r.Statement = string(statement)
+	if err := s.requested(ctx, actor, st, statement, nil, subject...); err != nil {
 		return nil, err
 	}
 	return &r, nil

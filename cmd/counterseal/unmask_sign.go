@@ -156,10 +156,6 @@ func (s *server) stateSigned(ctx context.Context, account string, st *approval.S
 	} else if err != nil {
 		return "", err
 	}
-	payload, err := rec.PutPayload(statement)
-	if err != nil {
-		return "", err
-	}
 	signed, err := approval.Canonical(by)
 	if err != nil {
 		return "", err
@@ -172,12 +168,11 @@ func (s *server) stateSigned(ctx context.Context, account string, st *approval.S
 	if err != nil {
 		return "", err
 	}
-	detail := map[string]any{"request": st.ID, "act": st.Action, "expires": st.Expires, "statement": hexDigest(statement), "payload": payload, "signed": sum, "signature": signature}
+	more := map[string]any{"signed": sum, "signature": signature}
 	if cover != "" {
-		detail["authorisation"] = cover
+		more["authorisation"] = cover
 	}
-	_, err = rec.Critical(ctx, attest.Act{Kind: "approval.requested", Actor: "account:" + account, Purpose: word(st.Case), Subject: []string{st.ID}, Detail: detail})
-	return "", err
+	return "", s.requested(ctx, "account:"+account, st, statement, more)
 }
 
 // enrolment finds the statement about a passkey. Its error wraps attest.ErrNotApproved where
