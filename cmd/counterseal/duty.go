@@ -39,6 +39,7 @@ const (
 type warranted struct {
 	*duty.Warrant
 	at      time.Time // when the ledger had it
+	signers []string  // accounts of the officers who signed it, where the roster has them
 	reviews []receipt
 }
 
@@ -63,6 +64,7 @@ func (w *dutyWarrant) verify(st *approval.Statement, roster *officer.Roster, v l
 	if err != nil {
 		return nil, err
 	}
+	var signers []string
 	var book approval.Book // as it stood when the ledger had it
 	if _, err := book.Request([]byte(w.Statement), leaf.Time); err != nil {
 		return nil, err
@@ -75,6 +77,7 @@ func (w *dutyWarrant) verify(st *approval.Statement, roster *officer.Roster, v l
 		if _, err := book.Decide(st.ID, d, by, leaf.Time); err != nil {
 			return nil, fmt.Errorf("decision %d: %w", i+1, err)
 		}
+		signers = append(signers, roster.Find(d.Key).Account)
 	}
 	if _, err := book.Use(st.ID, leaf.Time); err != nil {
 		return nil, err
@@ -90,7 +93,7 @@ func (w *dutyWarrant) verify(st *approval.Statement, roster *officer.Roster, v l
 	case inner == "" || p.Inner != inner || p.Outer != outer:
 		return nil, errors.New("the warrant is of another duty host than the one in the officers of this machine")
 	}
-	return &warranted{p, leaf.Time, w.Reviews}, nil
+	return &warranted{p, leaf.Time, signers, w.Reviews}, nil
 }
 
 // dutyRequest is what a responder's client brings to a duty host: the sealed name with its
@@ -179,6 +182,9 @@ type dutyAsked struct {
 func (r *dutyRequest) verify(account string, w *warranted, v ledger.Verifiers, now time.Time) error {
 	if !strings.EqualFold(r.objects.account, account) {
 		return errors.New("the request is of another account than the certificate")
+	}
+	if slices.ContainsFunc(w.signers, func(s string) bool { return strings.EqualFold(s, account) }) {
+		return errors.New("who signed the warrant asks for nothing under it")
 	}
 	leaf, err := r.Asked.check("duty.asked", r.st, []byte(r.Statement), v)
 	if err != nil {

@@ -92,6 +92,11 @@ func TestDutySigned(t *testing.T) {
 	refused("under a checkpoint of before", one, "longer than 5 minutes ago")
 	n.at = time.Time{}
 
+	officers := string(read(t, n.sh.at("duty/officers.yaml")))
+	n.sh.write("duty/officers.yaml", strings.Replace(officers, "    authority: 'Head of Legal'\n", "    authority: 'Head of Legal'\n    account: "+me+"\n", 1))
+	refused("an officer who signed the warrant", one, "who signed the warrant")
+	n.sh.write("duty/officers.yaml", officers)
+
 	a, err := n.host.open(me, n.bytes(one))
 	if err != nil || string(a.Identity) != "bob@agency.example" || a.Number != 1 {
 		t.Fatal(err, a)
