@@ -17,7 +17,7 @@ import (
 // well as one on this. The others read or write files of the server's machine.
 var remote = []string{
 	"search", "timeline", "doctor", "prove", "replay", "authorise", "contain", "glass", "review", "inquiry", "hold", "retention", "account", "token", "oversight", "me",
-	"rules list", "rules run", "rules activate", "rules approve", "channels", "package list", "package receive", "package return", "evidence unlock", "evidence approve", "unmask", "inspector",
+	"rules list", "rules run", "rules activate", "rules approve", "channels", "package list", "package receive", "package return", "evidence unlock", "evidence approve", "unmask", "name", "erase", "inspector",
 	"duty warrant", "duty approve", "duty ask", "duty status", "duty end",
 }
 

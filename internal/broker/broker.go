@@ -213,6 +213,8 @@ func (b *Broker) Do(ctx context.Context, a Asked) (state string, err error) {
 	now := b.o.Now()
 	at, alone, err := a.stands(o, b.o.Ledger)
 	switch {
+	case errors.Is(err, ledger.ErrUnwitnessed):
+		return "", &Refusal{err.Error(), "ask again when a witness answers: counterseal doctor; broker.yaml names those that the broker believes"}
 	case err != nil:
 		return "", &Refusal{err.Error(), "somebody else agrees: counterseal contain agree"}
 	case o.Org != b.o.Org:
