@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
 	"maps"
 	"strings"
@@ -35,8 +34,7 @@ func (s *server) requested(ctx context.Context, actor string, st *approval.State
 	if err != nil {
 		return err
 	}
-	digest := approval.Digest(statement)
-	detail := map[string]any{"request": st.ID, "act": st.Action, "expires": st.Expires, "statement": hex.EncodeToString(digest[:]), "payload": payload}
+	detail := map[string]any{"request": st.ID, "act": st.Action, "expires": st.Expires, "statement": hexDigest(statement), "payload": payload}
 	maps.Copy(detail, more)
 	_, err = rec.Critical(ctx, attest.Act{Kind: "approval.requested", Actor: actor, Purpose: word(st.Case), Subject: append([]string{st.ID}, subjects...), Detail: detail})
 	return err
