@@ -374,7 +374,8 @@ type Folded struct {
 	Next  uint64
 	Facts map[[2]string]state.Fact // by kind and key
 
-	holds []heldFor // every hold there was, in the order in which they were placed
+	holds    []heldFor            // every hold there was, in the order in which they were placed
+	enrolled map[[2]string]uint64 // one more than the first statement about a passkey, by account and record
 }
 
 // heldFor is a hold with the statements between which it was in force.
@@ -402,6 +403,8 @@ func (f *Folded) Add(index uint64, s ledger.Statement) {
 				h.Scope.id, h.Scope.placed = fact.Key, index
 				f.holds = append(f.holds, h.Scope)
 			}
+		case "login.passkey_added":
+			f.enrols(fact)
 		case "hold.released":
 			for i := range f.holds {
 				if f.holds[i].id == fact.Key && f.holds[i].ended == 0 {

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"io/fs"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -84,18 +83,7 @@ func (f *Folded) ofKind(kind string) (out []state.Fact) {
 
 // vault holds the vault against the ledger. names is a moment before the ledger was read.
 func (r *Report) vault(ctx context.Context, dir string, known *Folded, names *vault.Snapshot, lookErr error) error {
-	logs := []string{"ledger"}
-	for n := range r.Earlier {
-		logs = append(logs, filepath.Join("ledger.before", strconv.Itoa(n+1)))
-	}
-	stated, bad := Stated(known.ofKind("vault.sealed"), known.ofKind("vault.erased"), func(d ledger.Digest) (b []byte, err error) {
-		for _, at := range logs {
-			if b, err = ledger.ReadPayload(filepath.Join(dir, at), d); !errors.Is(err, ledger.ErrNoPayload) {
-				return b, err
-			}
-		}
-		return b, err
-	})
+	stated, bad := Stated(known.ofKind("vault.sealed"), known.ofKind("vault.erased"), r.payloads(dir))
 	r.Problems = append(r.Problems, bad...)
 	if name, ok := strings.CutPrefix(r.Ledger.Origin, "counterseal/"); ok {
 		name, _, _ = strings.Cut(name, "/")

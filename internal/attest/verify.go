@@ -127,6 +127,7 @@ func Verify(ctx context.Context, dir string, o VerifyOptions) (Report, error) {
 		if err := r.vault(ctx, dir, known, names, vaultErr); err != nil {
 			return r, err
 		}
+		r.signatures(known, r.payloads(dir))
 		r.Problems = append(r.Problems, known.Segments(r.Evidence.Segments, since)...)
 		r.Destroyed = known.Destroyed(r.Evidence.Segments)
 	}
