@@ -29,6 +29,11 @@ func TestDutyRoster(t *testing.T) {
 	if err := e.Check(); err != nil || e.Duty.Investigation.ID() != ks[4].Card().Seal.ID() || e.Duty.Oversight.ID() != ks[5].Card().Seal.ID() || e.Main.Oversight.ID() != ks[1].Card().Seal.ID() || e.Inspected() {
 		t.Fatal("keys at other places", err)
 	}
+	for _, a := range r.Overseers() {
+		if a.Duty {
+			t.Error("what is for the overseers would open at the duty host")
+		}
+	}
 	if inner, outer := r.Duty(); inner != ks[4].Card().ID() || outer != ks[5].Card().ID() {
 		t.Error("other cards")
 	}

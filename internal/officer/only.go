@@ -12,11 +12,11 @@ func (k *Key) OpenOnly(info keyring.SealInfo, box []byte) ([]byte, error) {
 func (k *Key) SealKey() keyring.KeyID { return k.card.Seal.ID() }
 
 // Overseers are the officers of oversight of the organisation, each of whom opens what is
-// sealed to the overseers; not those of an inspector's office.
+// sealed to the overseers; not those of an inspector's office, nor of a duty host.
 func (r *Roster) Overseers() []Appointed {
 	var out []Appointed
 	for _, a := range r.Officers {
-		if a.Office == Oversight && !a.Inspector {
+		if a.Office == Oversight && !a.Inspector && !a.Duty {
 			out = append(out, a)
 		}
 	}
