@@ -204,6 +204,14 @@ func (s *server) agreeToChannels(ctx context.Context, a web.Asker, digest string
 	return asked, err
 }
 
+// independent refuses who does not hold an office of an overseer that is independent.
+func (s *server) independent(a web.Asker, does string) error {
+	if slices.Contains(oversight.Independent(s.force.Load().offices), a.Person.Office) {
+		return nil
+	}
+	return &web.Refused{Reason: "only an independent office of an overseer " + does + ": held by nobody who reads events or runs the machines, of another chain of command and appointing authority", Hint: "counterseal oversight status tells which are"}
+}
+
 // channelsRemove takes channels off the list by the word of an overseer. How many, when and
 // of what kind is for everybody to see.
 func (s *server) channelsRemove(ctx context.Context, _ string, body []byte) (any, error) {
@@ -218,8 +226,8 @@ func (s *server) channelsRemove(ctx context.Context, _ string, body []byte) (any
 		return nil, err
 	}
 	// An overseer whom the house appointed over those it watches would be no second owner.
-	if !slices.Contains(oversight.Independent(s.force.Load().offices), a.Person.Office) {
-		return nil, &web.Refused{Reason: "only an independent office of an overseer takes a channel off: held by nobody who reads events or runs the machines, of another chain of command and appointing authority", Hint: "counterseal oversight status tells which are"}
+	if err := s.independent(a, "takes a channel off"); err != nil {
+		return nil, err
 	}
 	if !a.Fresh {
 		return nil, &web.Refused{Reason: "the login is too old to decide", Hint: "log in again: counterseal login"}

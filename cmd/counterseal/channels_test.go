@@ -142,6 +142,7 @@ func TestTwoOwnersOfChannels(t *testing.T) {
 	}
 	inForce([]byte(strings.Replace(string(held), "authority: parliament", "authority: ciso", 1)))
 	b.does(overseer, "channels.remove", gone, nil, 403, "independent office")
+	b.does(overseer, "notice.postpone", noticeNamed{Authorisation: "A-1"}, nil, 403, "independent office")
 	inForce(held)
 	b.does(overseer, "channels.remove", gone, nil, 200, `"removed":[{`)
 	b.wantChannels("removed", map[string]string{"union.example": channelIs})

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -34,6 +33,8 @@ type inForce struct {
 	offices *policy.Offices // nil: no record is configured
 	digest  string          // of the record of offices, hex; empty without one
 	held    bool            // a record of offices is in force, or was
+	asked   time.Time       // when the officers were asked who approved the record; zero: it is not approved
+	refused string          // why the record of the configuration is not in force; then offices is nil
 }
 
 // inForce reads policies and offices. A set or a record that is not valid is refused.
@@ -57,9 +58,56 @@ func (c *config) inForce() (*inForce, error) {
 	if f.offices, err = policy.ParseOffices(data, set.Roles()); err != nil {
 		return nil, fmt.Errorf("offices: %s: %w", filepath.Base(c.Offices), err)
 	}
-	sum := sha256.Sum256(data)
-	f.digest = hex.EncodeToString(sum[:])
+	o := &officesFile{path: c.Offices, data: data, record: f.offices, cfg: *c}
+	f.digest = o.digest()
+	if f.asked, err = o.approved(); err != nil {
+		f.asked = time.Time{} // whether it has to be is judged by who knows the ledger
+	}
 	return f, nil
+}
+
+// officesApproved is the detail of offices.approved.
+type officesApproved struct {
+	Asked  time.Time `json:"asked"`
+	Digest string    `json:"digest"`
+}
+
+// bindOffices holds a record of offices against the last one that two officers approved:
+// from then on only that one, or one that two officers were asked for later, is in force.
+func (s *server) bindOffices(ctx context.Context, f *inForce) error {
+	fact, ok, err := s.pipe.Recorder().Fact(ctx, "offices.approved", "offices")
+	if err != nil || !ok || f.offices == nil {
+		return err
+	}
+	var last officesApproved
+	if err := json.Unmarshal(fact.Detail, &last); err != nil {
+		return fmt.Errorf("statement %d: %w", fact.Index, err)
+	}
+	switch {
+	case f.digest == last.Digest:
+		f.asked = last.Asked // whoever the officers are today
+	case f.asked.IsZero():
+		f.refused = "two officers approved the record of offices before, and not this one"
+	case f.asked.Before(last.Asked):
+		f.refused = "two officers approved a later record of offices than this one"
+	}
+	if f.refused != "" {
+		f.offices, f.digest = nil, ""
+	}
+	return nil
+}
+
+// stateOffices states that two officers approved the record that is in force.
+func (s *server) stateOffices(ctx context.Context, f *inForce) error {
+	if f.offices == nil || f.asked.IsZero() {
+		return nil
+	}
+	fact, ok, err := s.pipe.Recorder().Fact(ctx, "offices.approved", "offices")
+	if err != nil || ok && strings.Contains(string(fact.Detail), `"`+f.digest+`"`) {
+		return err
+	}
+	_, err = s.pipe.Recorder().Record(ctx, attest.Act{Kind: "offices.approved", Actor: attest.System, Subject: []string{"offices"}, Detail: officesApproved{Asked: f.asked.UTC(), Digest: f.digest}})
+	return err
 }
 
 // reloadForce puts changed policies and offices in force, once the ledger has them.
@@ -67,6 +115,12 @@ func (s *server) reloadForce(ctx context.Context) error {
 	force, err := s.cfg.inForce()
 	if err != nil {
 		return err
+	}
+	if err := s.bindOffices(ctx, force); err != nil {
+		return err
+	}
+	if force.refused != "" {
+		return fmt.Errorf("offices: %s; the record before stays in force (%s)", force.refused, officesHint)
 	}
 	if err := errors.Join(
 		s.pipe.Activated(ctx, "policy.activated", "policy", force.policy.Digest(), attest.System),
@@ -77,8 +131,13 @@ func (s *server) reloadForce(ctx context.Context) error {
 	return s.putInForce(ctx, *force)
 }
 
+const officesHint = "counterseal offices request asks the officers; counterseal offices check says what they approved"
+
 // putInForce puts it in force, with whether the ledger has had a record of offices.
 func (s *server) putInForce(ctx context.Context, f inForce) (err error) {
+	if err := s.stateOffices(ctx, &f); err != nil {
+		return err
+	}
 	if _, f.held, err = s.pipe.Recorder().Fact(ctx, "offices.activated", "offices"); err == nil {
 		s.force.Store(&f)
 	}
@@ -87,7 +146,11 @@ func (s *server) putInForce(ctx context.Context, f inForce) (err error) {
 
 // officeChecks tells the doctor of a record of offices that was taken away.
 func (s *server) officeChecks() []pipeline.Check {
-	if f := s.force.Load(); f.offices != nil || !f.held {
+	f := s.force.Load()
+	if f.refused != "" {
+		return []pipeline.Check{{Name: "offices", State: "fail", Text: f.refused + ": nobody asks about events", Hint: officesHint}}
+	}
+	if f.offices != nil || !f.held {
 		return nil
 	}
 	return []pipeline.Check{{Name: "offices", State: "fail", Text: "a record of offices was in force, and the configuration names none: nobody asks about events", Hint: "offices: FILE in " + configName}}

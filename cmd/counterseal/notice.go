@@ -267,6 +267,9 @@ func (s *server) noticeSend(ctx context.Context, actor string, body []byte) (any
 
 // noticePostpone puts a notice off by 90 days.
 func (s *server) noticePostpone(ctx context.Context, actor string, body []byte) (any, error) {
+	if err := s.independent(web.AskerOf(ctx), "puts a notice off"); err != nil {
+		return nil, err
+	}
 	s.approving.Lock()
 	defer s.approving.Unlock()
 	row, _, err := s.noticeOf(ctx, body)

@@ -107,11 +107,14 @@ func newOfficesCheck(env *environment) *cobra.Command {
 				}
 			}
 			fmt.Fprintf(env.stdout, "%d offices, %d held, %d warnings\ndigest %s\n", len(o.record.Offices), held, len(warnings), o.digest())
-			approved, err := o.approved()
-			if err != nil {
+			switch asked, err := o.approved(); {
+			case errors.Is(err, errUnsigned), errors.Is(err, errUnknown):
+				fmt.Fprintln(env.stdout, err)
+			case err != nil:
 				return &exitError{code: exitFailed, err: fmt.Errorf("the approval beside the record: %w", err), hint: "ask both officers anew: counterseal offices request"}
+			default:
+				fmt.Fprintln(env.stdout, "approved by two officers of two offices, asked on "+asked.Format(time.DateOnly))
 			}
-			fmt.Fprintln(env.stdout, approved)
 			if strict && len(warnings) > 0 {
 				return &exitError{code: exitPartial, err: fmt.Errorf("%d warnings", len(warnings))}
 			}
@@ -204,41 +207,48 @@ type officesApproval struct {
 	V         int               `json:"v"`
 }
 
-// approved says in a line who approved the record. A file beside it that does not fit is
-// an error: the record has changed, or the officers have.
-func (o *officesFile) approved() (string, error) {
+// Why a record is not approved, where nothing is wrong with what lies beside it.
+var (
+	errUnsigned = errors.New("not approved: no two officers have signed it")
+	errUnknown  = errors.New("an approval lies beside it, which cannot be checked: no officers are configured")
+)
+
+// approved says when the officers were asked who approved the record. errUnsigned and
+// errUnknown say that it is not approved; any other error that what lies beside it does not
+// fit: the record has changed, or the officers have.
+func (o *officesFile) approved() (asked time.Time, err error) {
 	f, err := os.Open(o.path + approvedSuffix)
 	if errors.Is(err, os.ErrNotExist) {
-		return "not approved: no two officers have signed it", nil
+		return asked, errUnsigned
 	}
 	if err != nil {
-		return "", err
+		return asked, err
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxApproved+1))
 	if err != nil {
-		return "", err
+		return asked, err
 	}
 	roster, err := o.cfg.roster()
 	if err != nil {
-		return "", err
+		return asked, err
 	}
 	if roster == nil {
-		return "an approval lies beside it, which cannot be checked: no officers are configured", nil
+		return asked, errUnknown
 	}
 	var a officesApproval
 	if err := approval.DecodeUpTo(maxApproved, data, &a); err != nil || a.V != 1 || len(a.Decisions) != 2 {
-		return "", errors.New("it is not of the form that counterseal offices approve writes")
+		return asked, errors.New("it is not of the form that counterseal offices approve writes")
 	}
 	s, err := approval.Parse([]byte(a.Statement))
 	if err != nil {
-		return "", err
+		return asked, err
 	}
 	// It was approved in its time; that time is over by now.
 	if err := o.check(s, a, roster, s.MadeAt()); err != nil {
-		return "", err
+		return asked, err
 	}
-	return "approved by two officers of two offices, asked on " + s.MadeAt().UTC().Format(time.DateOnly), nil
+	return s.MadeAt().UTC(), nil
 }
 
 func (o *officesFile) objects() []string { return []string{"offices " + o.digest()} }

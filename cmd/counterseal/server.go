@@ -152,6 +152,11 @@ func (s *server) open(ctx context.Context, o serverOptions) error {
 		Offices: func() bool { return s.force.Load().offices != nil },
 		Opened: func(ctx context.Context, p *pipeline.Pipeline) error { // the gate judges the rules, and stands on the ledger
 			s.pipe = p
+			bound := *force
+			if err := s.bindOffices(ctx, &bound); err != nil {
+				return err
+			}
+			s.force.Store(&bound)
 			return s.openGate(ctx)
 		},
 	})

@@ -39,6 +39,7 @@ func Kinds() []Kind {
 		{"standing.ended", "it is so no more", []string{"authorisation", "reason"}},
 		{"policy.activated", "an access policy is in force", []string{"digest"}},
 		{"offices.activated", "a record of offices is in force", []string{"digest"}},
+		{"offices.approved", "two officers approved the record of offices in force; from then on none is that they did not approve", []string{"asked", "digest"}},
 		{"config.activated", "a configuration is in force", []string{"digest"}},
 		{"lists.activated", "protected channels or the directory changed", []string{"list", "digest"}},
 		{"channels.approved", "the list of protected channels that people agreed on; the list is a payload", []string{"added", "removed", "entries", "list", "payload", "reason"}},
