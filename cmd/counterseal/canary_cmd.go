@@ -177,7 +177,7 @@ func newChannelsCanary(env *environment) *cobra.Command {
 		Long: "Canary sends the lines of a plan, each with random words that only the file of --keep holds:\n" +
 			"contact with a protected channel, an invented person, a field that the assessment refuses.\n" +
 			"Tell nobody, keep the file, and look some minutes later: counterseal channels canary check.\n" +
-			"docs/for-privacy-officers.md shows a plan.",
+			"docs/formats/lists.md shows a plan.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := errors.Join(need(cmd, "keep"), free(out)); err != nil {
 				return err

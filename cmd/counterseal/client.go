@@ -43,7 +43,7 @@ func dial(ctx context.Context, env *environment, cfg config) (*client, error) {
 	}
 	if _, err := os.Stat(cfg.Data); err != nil {
 		return nil, &exitError{code: exitFailed, err: fmt.Errorf("no data directory at %s", cfg.Data),
-			hint: "name it with --data, or begin with: counterseal demo"}
+			hint: "name it with --data; on another machine sign in first: counterseal login --server URL; to try it: counterseal demo"}
 	}
 	sign, err := bearer(&cfg)
 	if err != nil {

@@ -444,7 +444,7 @@ func newDutyStatus(env *environment) *cobra.Command {
 				default:
 					state += ", waits"
 				}
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.At.UTC().Format("2006-01-02 15:04"), shorten(event.Printable(r.Who), 12), shorten(event.Printable(r.Case), 10), r.Due.UTC().Format(time.DateOnly), state)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.At.UTC().Format("2006-01-02 15:04"), shorten(event.Printable(strings.TrimPrefix(r.Who, "account:")), 12), shorten(event.Printable(r.Case), 10), r.Due.UTC().Format(time.DateOnly), state)
 			}
 			if err := w.Flush(); err != nil {
 				return err

@@ -362,7 +362,7 @@ func (s *server) newNightAsk(ctx context.Context, body []byte) (*nightAsk, error
 		return nil, web.BadRequest("the case is missing", "--case names it")
 	case !a.Fresh:
 		web.Judged(ctx, cases.NotFresh)
-		return nil, &web.Refused{Reason: "the login is too old to ask for a name", Hint: "log in again, and ask then"}
+		return nil, &web.Refused{Reason: "the login is too old to ask for a name", Hint: "log in again: counterseal login; then ask"}
 	}
 	alias := strings.ToLower(strings.TrimSpace(ask.Alias))
 	token, err := s.web.Meant(ctx, alias)

@@ -168,6 +168,9 @@ func (s *server) openTokens(ctx context.Context, keys *keyring.Keyring, o server
 	}
 	t.dial = co.Dial
 	if t.client, err = connectHolder(ctx, co); err != nil {
+		if c.Address != "" && known != nil {
+			hint = "the folder that made the tokens must run there: that of the host of before, or " + filepath.Clean(s.cfg.Data) + "-keyholder of this one"
+		}
 		return &exitError{code: exitFailed, err: fmt.Errorf("keyholder: %w", err), hint: hint}
 	}
 	who := t.client.Identity()

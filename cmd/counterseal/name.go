@@ -173,7 +173,7 @@ func (s *server) nameRequest(ctx context.Context, actor string, body []byte) (an
 		return nil, err
 	}
 	if !a.Fresh {
-		return nil, &web.Refused{Reason: "the login is too old to ask for names", Hint: "log in again, and ask then"}
+		return nil, &web.Refused{Reason: "the login is too old to ask for names", Hint: "log in again: counterseal login; then ask"}
 	}
 	st, err := s.tokens.client.Stats(ctx)
 	if err != nil {

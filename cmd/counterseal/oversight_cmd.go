@@ -169,7 +169,7 @@ func printQueue(w io.Writer, q *queueAnswer) error {
 	for i := range q.Looks {
 		r := &q.Looks[i]
 		by := cmp.Or(short[r.CoveredBy], r.CoveredBy, r.Kind)
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.At.Format(time.DateOnly), shorten(event.Printable(r.Who), 10), shorten(event.Printable(r.Case), 8),
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.At.Format(time.DateOnly), shorten(event.Printable(strings.TrimPrefix(r.Who, "account:")), 12), shorten(event.Printable(r.Case), 8),
 			event.Printable(by), strings.ReplaceAll(r.People, " or more", "+"), cmp.Or(r.Outcome, "waits"))
 	}
 	if err := t.Flush(); err != nil {

@@ -198,9 +198,14 @@ func newPIATemplates(env *environment) *cobra.Command {
 		Short: "Print the template of a dataset, or list them",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
+			shown := map[string]bool{} // several formats have one dataset
 			for _, f := range parse.Formats() {
 				for _, d := range f.Datasets {
 					if len(args) == 0 {
+						if shown[d.Name] {
+							continue
+						}
+						shown[d.Name] = true
 						fmt.Fprintf(env.stdout, "%-18s %s\n", d.Name, d.Title)
 						continue
 					}

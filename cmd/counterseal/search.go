@@ -57,7 +57,7 @@ func (o *output) open(env *environment) (io.Writer, string, func() error, error)
 }
 
 const queryHelp = `
-  user.uid = p1_… and class_uid = 3002          a person's sign-ins
+  user.uid = person-… and class_uid = 3002      a person's sign-ins
   process.cmd_line : "encodedcommand"           words, upper and lower case alike
   process.file.path = *\cmd.exe and last 2h     wildcards; the last two hours
   native.EventID in (4624, 4625)                the producer's own fields

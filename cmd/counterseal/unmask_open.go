@@ -137,7 +137,7 @@ func collectUnmask(ctx context.Context, env *environment, c *client, l *look, id
 }
 
 func newUnmaskApprove(env *environment) *cobra.Command {
-	return newBringDecisions(env, "unmask.approve", "; oversight, then investigation: counterseal unmask open", func(path string) (string, error) {
+	return newBringDecisions(env, "unmask.approve", "; next oversight and then investigation, each on their own machine: counterseal unmask open --help", func(path string) (string, error) {
 		r, _, err := readUnmask(path)
 		if err != nil {
 			return "", err
