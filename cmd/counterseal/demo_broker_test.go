@@ -22,6 +22,7 @@ func TestDemoContains(t *testing.T) {
 	}
 	in := demo.Play(demo.Options{Seed: 3, At: at, Scale: 0.1, Hotline: true})
 	k := &keyboard{t: t}
+	began := time.Now()
 	alerts, _ := k.types(0, "counterseal search --data d --case N1 'kind = finding and rule.level = high'")
 	m := regexp.MustCompile(`(person-[a-z2-7]+) .*Sign-In Abroad Without a Second Factor`).FindStringSubmatch(alerts)
 	if m == nil {
@@ -35,7 +36,12 @@ func TestDemoContains(t *testing.T) {
 	if k.typed >= 300 {
 		t.Errorf("%d characters are typed", k.typed)
 	}
-	t.Logf("%d characters typed", k.typed)
+	// At three characters a second, and half a minute to read each of the two answers.
+	took := time.Since(began)
+	if all := took + time.Duration(k.typed)*time.Second/3 + time.Minute; all >= 5*time.Minute {
+		t.Errorf("from the alert to the disabled account it takes %s", all.Round(time.Second))
+	}
+	t.Logf("%d characters typed; the program took %s", k.typed, took.Round(10*time.Millisecond))
 	back, _ := k.types(0, "counterseal contain undo "+id[1]+" --data d --case N1")
 	if !strings.HasPrefix(back, "undone  disable-account  "+m[1]) {
 		t.Errorf("got %s", back)
