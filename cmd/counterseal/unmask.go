@@ -498,7 +498,7 @@ func (s *server) unmaskCheck(ctx context.Context, actor string, body []byte) (an
 	}
 	made, _, _ := strings.Cut(string(token), "_") // kind and epoch
 	if had, _, _ := strings.Cut(string(row.Token), "_"); had[:1] == made[:1] && had != made {
-		return no("the token is of another epoch than those that are made now, so the name cannot be compared with it")
+		return no("the token is of another epoch than those that are made now, so the name cannot be compared with it: ask for an alias of the person from after the rotation")
 	}
 	same := subtle.ConstantTimeCompare([]byte(token), []byte(row.Token)) == 1
 	kind := "unmask.opened"
