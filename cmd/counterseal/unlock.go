@@ -321,7 +321,7 @@ func (s *server) receiptOf(ctx context.Context, index uint64) (*receipt, error) 
 }
 
 func readReceipt(path string) (*receipt, error) {
-	b, err := readFile(path, "--receipt", "counterseal evidence approve writes it")
+	b, err := readFile(path, "--receipt", "the approve command of this request writes it, such as counterseal evidence approve")
 	if err != nil {
 		return nil, err
 	}
