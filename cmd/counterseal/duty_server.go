@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/counterseal/counterseal/internal/access"
@@ -17,7 +16,6 @@ import (
 	"github.com/counterseal/counterseal/internal/attest"
 	"github.com/counterseal/counterseal/internal/cases"
 	"github.com/counterseal/counterseal/internal/duty"
-	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/officer"
@@ -356,21 +354,9 @@ func (s *server) newNightAsk(ctx context.Context, body []byte) (*nightAsk, error
 	if err := decodeAct(body, &ask); err != nil {
 		return nil, err
 	}
-	a := web.AskerOf(ctx)
-	switch {
-	case !cases.IsCase(a.Case):
-		return nil, web.BadRequest("the case is missing", "--case names it")
-	case !a.Fresh:
-		web.Judged(ctx, cases.NotFresh)
-		return nil, &web.Refused{Reason: "the login is too old to ask for a name", Hint: "log in again: counterseal login; then ask"}
-	}
-	alias := strings.ToLower(strings.TrimSpace(ask.Alias))
-	token, err := s.web.Meant(ctx, alias)
+	a, alias, token, err := s.asksForName(ctx, ask.Alias)
 	if err != nil {
 		return nil, err
-	}
-	if !event.IsToken([]byte(token)) {
-		return nil, web.BadRequest("somebody is named by the alias that an answer in this case showed", "such as person-…; search in the case first: counterseal search --case CASE …")
 	}
 	w, cover, err := s.mayAskAtNight(ctx, a, token)
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -52,13 +51,9 @@ func (s *server) eraseRequest(ctx context.Context, actor string, body []byte) (a
 	}
 	var all []lifecycle.Erasure
 	for _, text := range ask.Aliases {
-		alias := strings.ToLower(strings.TrimSpace(text))
-		token, err := s.web.Meant(ctx, alias)
+		alias, token, err := s.whom(ctx, text)
 		if err != nil {
 			return nil, err
-		}
-		if !event.IsToken([]byte(token)) {
-			return nil, web.BadRequest("somebody is named by the alias that an answer in this case showed", "such as person-…; search in the case first: counterseal search --case CASE …")
 		}
 		if slices.ContainsFunc(all, func(e lifecycle.Erasure) bool { return e.Alias == alias }) {
 			continue

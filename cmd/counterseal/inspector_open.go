@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -16,7 +15,6 @@ import (
 	"github.com/counterseal/counterseal/internal/approval"
 	"github.com/counterseal/counterseal/internal/attest"
 	"github.com/counterseal/counterseal/internal/cases"
-	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/evidence"
 	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/ledger"
@@ -299,13 +297,9 @@ type keptInside struct {
 
 // insideName finds the seal of somebody whom an authorisation of the office covers.
 func (s *server) insideName(ctx context.Context, a web.Asker, alias string) (objects []string, row *vault.Row, proof *vault.Proof, err error) {
-	alias = strings.ToLower(strings.TrimSpace(alias))
-	token, err := s.web.Meant(ctx, alias)
+	alias, token, err := s.whom(ctx, alias)
 	if err != nil {
 		return nil, nil, nil, err
-	}
-	if !event.IsToken([]byte(token)) {
-		return nil, nil, nil, web.BadRequest("somebody is named by the alias that an answer in this case showed", "such as person-…; search in the case first: counterseal search --case CASE …")
 	}
 	cover, err := s.namesCover(ctx, a.Person, a.Case, token)
 	if err != nil {

@@ -254,19 +254,11 @@ func (s *server) nameAnswered(ctx context.Context, _ string, body []byte) (any, 
 	s.approving.Lock()
 	defer s.approving.Unlock()
 	rec := s.pipe.Recorder()
-	no := func(reason string) (any, error) {
-		return nil, &web.Refused{Reason: reason, Hint: "begin anew: counterseal name request"}
-	}
-	f, ok, err := rec.Fact(ctx, "name.approved", in.Request)
+	const anew = "begin anew: counterseal name request"
+	no := func(reason string) (any, error) { return nil, &web.Refused{Reason: reason, Hint: anew} }
+	d, f, err := s.nameApproved(ctx, "name.approved", in.Request, anew)
 	if err != nil {
 		return nil, err
-	}
-	if seen, _ := rec.Witnessed(); !ok || seen <= f.Index {
-		return no("two officers have not approved this request")
-	}
-	var d unmaskApproved
-	if err := json.Unmarshal(f.Detail, &d); err != nil {
-		return nil, fmt.Errorf("statement %d: %w", f.Index, err)
 	}
 	st, err := attest.Requested(ctx, rec, d.Request, d.Statement)
 	if err != nil {

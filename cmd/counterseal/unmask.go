@@ -23,6 +23,7 @@ import (
 	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/officer"
 	"github.com/counterseal/counterseal/internal/policy"
+	"github.com/counterseal/counterseal/internal/state"
 	"github.com/counterseal/counterseal/internal/vault"
 	"github.com/counterseal/counterseal/internal/web"
 )
@@ -151,21 +152,9 @@ func (s *server) unmaskRequest(ctx context.Context, _ string, body []byte) (any,
 	if json.Unmarshal(body, &ask) != nil {
 		return nil, web.BadRequest("this is no request for a name", "")
 	}
-	a := web.AskerOf(ctx)
-	switch {
-	case !cases.IsCase(a.Case):
-		return nil, web.BadRequest("the case is missing", "--case names it")
-	case !a.Fresh:
-		web.Judged(ctx, cases.NotFresh)
-		return nil, &web.Refused{Reason: "the login is too old to ask for a name", Hint: "log in again: counterseal login; then ask"}
-	}
-	alias := strings.ToLower(strings.TrimSpace(ask.Alias))
-	token, err := s.web.Meant(ctx, alias)
+	a, alias, token, err := s.asksForName(ctx, ask.Alias)
 	if err != nil {
 		return nil, err
-	}
-	if !event.IsToken([]byte(token)) {
-		return nil, web.BadRequest("somebody is named by the alias that an answer in this case showed", "such as person-…; search in the case first: counterseal search --case CASE …")
 	}
 	account, cover, err := s.mayAskName(ctx, a, token)
 	if err != nil {
@@ -186,6 +175,47 @@ func (s *server) unmaskRequest(ctx context.Context, _ string, body []byte) (any,
 		return nil, web.BadRequest(err.Error(), "see: counterseal unmask request --help")
 	}
 	return s.await(ctx, account, statement)
+}
+
+// whom gives the token behind an alias of the case, and the alias as answers write it.
+func (s *server) whom(ctx context.Context, text string) (alias, token string, err error) {
+	alias = strings.ToLower(strings.TrimSpace(text))
+	if token, err = s.web.Meant(ctx, alias); err == nil && !event.IsToken([]byte(token)) {
+		err = web.BadRequest("somebody is named by the alias that an answer in this case showed", "such as person-…; search in the case first: counterseal search --case CASE …")
+	}
+	return alias, token, err
+}
+
+// asksForName gives who asks for a name, in a case and by a young login, and whose.
+func (s *server) asksForName(ctx context.Context, text string) (a web.Asker, alias, token string, err error) {
+	a = web.AskerOf(ctx)
+	switch {
+	case !cases.IsCase(a.Case):
+		err = web.BadRequest("the case is missing", "--case names it")
+	case !a.Fresh:
+		web.Judged(ctx, cases.NotFresh)
+		err = &web.Refused{Reason: "the login is too old to ask for a name", Hint: "log in again: counterseal login; then ask"}
+	default:
+		alias, token, err = s.whom(ctx, text)
+	}
+	return a, alias, token, err
+}
+
+// nameApproved gives what two officers approved of a request, once witnesses have seen it.
+// kind is unmask.approved or name.approved; hint says what to do where they did not.
+func (s *server) nameApproved(ctx context.Context, kind, request, hint string) (d unmaskApproved, at state.Fact, err error) {
+	rec := s.pipe.Recorder()
+	at, ok, err := rec.Fact(ctx, kind, request)
+	if err != nil {
+		return d, at, err
+	}
+	if seen, _ := rec.Witnessed(); !ok || seen <= at.Index {
+		return d, at, &web.Refused{Reason: "two officers have not approved this request", Hint: hint}
+	}
+	if err := json.Unmarshal(at.Detail, &d); err != nil {
+		return d, at, fmt.Errorf("statement %d: %w", at.Index, err)
+	}
+	return d, at, nil
 }
 
 // findSeal gives the seal of a token and its place in the ledger.
@@ -447,19 +477,11 @@ func (s *server) unmaskCheck(ctx context.Context, actor string, body []byte) (an
 	s.approving.Lock()
 	defer s.approving.Unlock()
 	rec := s.pipe.Recorder()
-	no := func(reason string) (any, error) {
-		return nil, &web.Refused{Reason: reason, Hint: "begin anew: counterseal unmask request"}
-	}
-	f, ok, err := rec.Fact(ctx, "unmask.approved", in.Request)
+	const anew = "begin anew: counterseal unmask request"
+	no := func(reason string) (any, error) { return nil, &web.Refused{Reason: reason, Hint: anew} }
+	d, f, err := s.nameApproved(ctx, "unmask.approved", in.Request, anew)
 	if err != nil {
 		return nil, err
-	}
-	if seen, _ := rec.Witnessed(); !ok || seen <= f.Index {
-		return no("two officers have not approved this request")
-	}
-	var d unmaskApproved
-	if err := json.Unmarshal(f.Detail, &d); err != nil {
-		return nil, fmt.Errorf("statement %d: %w", f.Index, err)
 	}
 	if d.Inspector {
 		a, _, err := s.insider(ctx)
