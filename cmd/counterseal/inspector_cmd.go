@@ -270,6 +270,11 @@ func (u *insideOpening) open(cmd *cobra.Command, env *environment, f *configFlag
 			return err
 		}
 		defer func() { err = errors.Join(err, c.close()) }()
+		// Opening uses the statement up: first, whether there would be an answer.
+		var ready unmaskAnswer
+		if err := c.actIn(cmd.Context(), &look{caseID: u.st.Case}, "unmask.check", unmaskCheck{Request: u.st.ID, Statement: u.request.Statement, Ready: true}, &ready); err != nil {
+			return err
+		}
 	}
 	k, err := openKey(env, key, pass)
 	if err != nil {

@@ -237,6 +237,15 @@ func (s *server) insideRequest(ctx context.Context, _ string, body []byte) (any,
 	if err != nil {
 		return nil, err
 	}
+	if row != nil {
+		err = s.sealedInside(a.Person.Authority, row)
+	}
+	for _, k := range r.sealed {
+		err = errors.Join(err, s.sealedInside(a.Person.Authority, k))
+	}
+	if err != nil {
+		return nil, err
+	}
 	st, statement, err := approval.New(approval.Ask{
 		Action: ask.Action, Case: a.Case, Purpose: ask.Purpose, Requester: ask.Requester, Objects: objects, Org: s.pipe.Org(), Grant: time.Duration(ask.Minutes) * time.Minute,
 	}, s.now())
@@ -295,6 +304,27 @@ type keptInside struct {
 	Sealed []byte `json:"sealed"`
 }
 
+// sealedInside refuses what is not sealed to the two keys of an inspector's office: it was
+// sealed before they were in officers/v1, and nobody of the office could open it.
+func (s *server) sealedInside(authority string, sealed interface{ Boxes() []keyring.Sealed }) error {
+	roster, err := s.cfg.roster()
+	if err != nil {
+		return err
+	}
+	theirs := map[keyring.KeyID]bool{}
+	if roster != nil {
+		for _, o := range roster.Officers {
+			theirs[o.Seal.ID()] = o.Inspector && officer.Person(o.Authority) == officer.Person(authority)
+		}
+	}
+	for _, b := range sealed.Boxes() {
+		if theirs[b.Inner] && theirs[b.Outer] {
+			return nil
+		}
+	}
+	return &web.Refused{Reason: "this was sealed before the keys of your office were among the officers, so your keys do not open it", Hint: "ask for what was sealed later: counterseal officer card --inspector, and a new officers.yaml, put your keys there"}
+}
+
 // insideName finds the seal of somebody whom an authorisation of the office covers.
 func (s *server) insideName(ctx context.Context, a web.Asker, alias string) (objects []string, row *vault.Row, proof *vault.Proof, err error) {
 	alias, token, err := s.whom(ctx, alias)
@@ -312,6 +342,11 @@ func (s *server) insideName(ctx context.Context, a web.Asker, alias string) (obj
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	_, done, err := s.compares(ctx, row.Token)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	done()
 	o := newUnmaskObjects(alias, row, proof, a.Person.ID)
 	return o.list(), row, proof, nil
 }

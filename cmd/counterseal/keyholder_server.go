@@ -36,8 +36,9 @@ type tokens struct {
 	client *keyholder.Client // nil: the key of the data directory itself
 	dir    string            // the holder's folder on this machine; empty: another host
 	dial   keyholder.Dial
-	own    bool         // epoch 1 was made with the key of the data directory
-	stop   func() error // what was started for it
+	own    bool                // epoch 1 was made with the key of the data directory
+	before pseudonym.Tokenizer // that key, where own
+	stop   func() error        // what was started for it
 
 	mu   sync.Mutex
 	from time.Time // of the window that the ledger has not heard of
@@ -122,6 +123,11 @@ func (s *server) openTokens(ctx context.Context, keys *keyring.Keyring, o server
 	}
 	t := &tokens{from: s.now().UTC(), own: form == nil && begun || form != nil && form.Own}
 	s.tokens = t
+	if t.own {
+		if t.before, err = pseudonym.NewLocal(keys.MACKey("token/1"), keys.ID(), 1); err != nil {
+			return err
+		}
+	}
 	co := keyholder.ClientOptions{Known: known, Timeout: 10 * time.Second, Log: s.log}
 	if known == nil {
 		co.Known = &keyholder.Identity{Org: keys.ID()}
@@ -187,6 +193,25 @@ func (s *server) openTokens(ctx context.Context, keys *keyring.Keyring, o server
 	}
 	var d durable.FS
 	return d.WriteFile(filepath.Join(s.cfg.Data, tokensFile), text, 0o600)
+}
+
+// makerOf gives who makes the tokens of an epoch, to compare a name with one that was made
+// then. keyholder.ErrEpoch says that the key of that epoch is gone. done is called after.
+func (t *tokens) makerOf(ctx context.Context, epoch int) (m pseudonym.Tokenizer, done func(), err error) {
+	switch {
+	case epoch == t.epoch:
+		return t.maker, func() {}, nil
+	case epoch == 1 && t.own:
+		return t.before, func() {}, nil
+	case t.client == nil || epoch < 1:
+		return nil, nil, keyholder.ErrEpoch
+	}
+	now := t.client.Identity()
+	c, err := keyholder.Connect(ctx, keyholder.ClientOptions{Dial: t.dial, Known: &now, Epoch: epoch, Timeout: 10 * time.Second})
+	if err != nil {
+		return nil, nil, err
+	}
+	return c, func() { c.Close() }, nil
 }
 
 // connectHolder knows the holder by the epoch that the data has, and then takes its newest.

@@ -20,9 +20,11 @@ import (
 	"github.com/counterseal/counterseal/internal/attest"
 	"github.com/counterseal/counterseal/internal/cases"
 	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/keyholder"
 	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/officer"
 	"github.com/counterseal/counterseal/internal/policy"
+	"github.com/counterseal/counterseal/internal/pseudonym"
 	"github.com/counterseal/counterseal/internal/state"
 	"github.com/counterseal/counterseal/internal/vault"
 	"github.com/counterseal/counterseal/internal/web"
@@ -167,6 +169,11 @@ func (s *server) unmaskRequest(ctx context.Context, _ string, body []byte) (any,
 	if err != nil {
 		return nil, err
 	}
+	_, done, err := s.compares(ctx, row.Token) // rather now than at the last step
+	if err != nil {
+		return nil, err
+	}
+	done()
 	o := newUnmaskObjects(alias, row, proof, account)
 	_, statement, err := approval.New(approval.Ask{
 		Action: actionUnmask, Case: a.Case, Purpose: ask.Reason, Requester: ask.Requester, Objects: o.list(), Org: s.pipe.Org(), Grant: time.Duration(ask.Minutes) * time.Minute,
@@ -454,10 +461,13 @@ type unmaskCheck struct {
 	Salt     []byte `json:"salt"`
 	// Statement of the request, of an inspector's office: the server does not have it.
 	Statement string `json:"statement,omitempty"`
+	// Ready asks, before anything is opened, whether there would be an answer. It has no name.
+	Ready bool `json:"ready,omitempty"`
 }
 
 type unmaskAnswer struct {
-	Same bool `json:"same"`
+	Same  bool `json:"same"`
+	Ready bool `json:"ready,omitempty"`
 }
 
 func newUnmaskCheck(request string, id vault.Identity) unmaskCheck {
@@ -470,7 +480,7 @@ func newUnmaskCheck(request string, id vault.Identity) unmaskCheck {
 // request: yes or no, once. It keeps nothing of the name.
 func (s *server) unmaskCheck(ctx context.Context, actor string, body []byte) (any, error) {
 	var in unmaskCheck
-	if json.Unmarshal(body, &in) != nil || len(in.Kind) != 1 || len(in.Identity) == 0 || len(in.Salt) < 16 {
+	if json.Unmarshal(body, &in) != nil || !in.Ready && (len(in.Kind) != 1 || len(in.Identity) == 0 || len(in.Salt) < 16) {
 		return nil, web.BadRequest("this is no name to compare", "counterseal unmask open asks it")
 	}
 	defer clear(in.Identity)
@@ -514,13 +524,17 @@ func (s *server) unmaskCheck(ctx context.Context, actor string, body []byte) (an
 	if err != nil {
 		return nil, err
 	}
-	token, err := s.pipe.TokenOf(event.TokenKind(in.Kind[0]), in.Identity)
+	maker, done, err := s.compares(ctx, row.Token)
 	if err != nil {
 		return nil, err
 	}
-	made, _, _ := strings.Cut(string(token), "_") // kind and epoch
-	if had, _, _ := strings.Cut(string(row.Token), "_"); had[:1] == made[:1] && had != made {
-		return no("the token is of another epoch than those that are made now, so the name cannot be compared with it: ask for an alias of the person from after the rotation")
+	defer done()
+	if in.Ready {
+		return unmaskAnswer{Ready: true}, nil
+	}
+	token, err := maker.Token(event.TokenKind(in.Kind[0]), in.Identity)
+	if err != nil {
+		return nil, err
 	}
 	same := subtle.ConstantTimeCompare([]byte(token), []byte(row.Token)) == 1
 	kind := "unmask.opened"
@@ -536,6 +550,16 @@ func (s *server) unmaskCheck(ctx context.Context, actor string, body []byte) (an
 		}
 	}
 	return unmaskAnswer{Same: same}, nil
+}
+
+// compares gives who makes tokens as this one was made, also before a rotation of the key
+// holder. Where that key was destroyed nobody can tell a name from another one.
+func (s *server) compares(ctx context.Context, token event.Token) (pseudonym.Tokenizer, func(), error) {
+	maker, done, err := s.tokens.makerOf(ctx, token.Epoch())
+	if errors.Is(err, keyholder.ErrEpoch) {
+		err = &web.Refused{Reason: "the token key of the time in which this alias was made is destroyed: no name can be compared with it, so none is opened", Hint: "ask for an alias of the person from a later time"}
+	}
+	return maker, done, err
 }
 
 // alarm states something that a person must look at.

@@ -348,15 +348,20 @@ func unmaskInner(cmd *cobra.Command, env *environment, f *configFlags, u *unmask
 		return err
 	}
 	defer func() { err = errors.Join(err, c.close()) }()
+	same := func(in unmaskCheck) (bool, error) {
+		var a unmaskAnswer
+		err := c.actIn(cmd.Context(), &look{caseID: u.st.Case}, "unmask.check", in, &a)
+		return a.Same, err
+	}
+	// Opening uses the statement up: first, whether there would be an answer.
+	if _, err := same(unmaskCheck{Request: u.st.ID, Ready: true}); err != nil {
+		return err
+	}
 	k, err := openKey(env, key, pass)
 	if err != nil {
 		return err
 	}
-	id, err := u.inner(k, func(in unmaskCheck) (bool, error) {
-		var a unmaskAnswer
-		err := c.actIn(cmd.Context(), &look{caseID: u.st.Case}, "unmask.check", in, &a)
-		return a.Same, err
-	})
+	id, err := u.inner(k, same)
 	if err != nil {
 		return err
 	}

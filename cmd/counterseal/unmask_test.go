@@ -23,6 +23,7 @@ import (
 	"github.com/counterseal/counterseal/internal/approval"
 	"github.com/counterseal/counterseal/internal/attest"
 	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/keyholder"
 	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/login"
@@ -899,6 +900,22 @@ func TestUnmaskCheck(t *testing.T) {
 	}
 	n.noName("mallory")
 	n.noName(string(right.Canonical))
+
+	// After a rotation of the key holder the name behind an older alias opens as before.
+	n.authorised(n.who[1])
+	right = n.nameOf(n.asked(n.who[1], "Ines Vogel"))
+	n.stop()
+	if _, err := keyholder.Rotate(n.sh.at("data-keyholder"), n.now(), nil); err != nil {
+		t.Fatal(err)
+	}
+	n.open()
+	n.signIn()
+	r = n.asked(n.who[1], "Ines Vogel")
+	n.does(0, "unmask.check", unmaskCheck{Request: idOf(r), Ready: true}, nil, 403, "not approved")
+	n.approved(r)
+	n.does(0, "unmask.check", unmaskCheck{Request: idOf(r), Ready: true}, nil, 200, `"ready":true`)
+	n.does(0, "unmask.check", newUnmaskCheck(idOf(r), right), nil, 200, `"same":true`)
+	n.does(0, "unmask.check", unmaskCheck{Request: idOf(r), Ready: true}, nil, 403, "once")
 }
 
 // fixedToken gives one token for everything.

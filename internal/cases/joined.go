@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/ledger"
@@ -104,7 +103,7 @@ func (j *Joined) with(tokens []string) *Joined {
 		}
 	}
 	slices.SortFunc(group, func(a, b string) int {
-		if x, y := epochOf(a), epochOf(b); x != y {
+		if x, y := event.Token(a).Epoch(), event.Token(b).Epoch(); x != y {
 			return y - x
 		}
 		if a < b {
@@ -121,16 +120,6 @@ func (j *Joined) with(tokens []string) *Joined {
 		}
 	}
 	return next
-}
-
-// epochOf is the epoch that a token says.
-func epochOf(token string) int {
-	n := 1
-	for n < len(token) && token[n] >= '0' && token[n] <= '9' {
-		n++
-	}
-	epoch, _ := strconv.Atoi(token[1:n])
-	return epoch
 }
 
 type namesDetail struct {

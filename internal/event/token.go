@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base32"
 	"strconv"
+	"strings"
 )
 
 // TokenKind is the letter that a token begins with.
@@ -33,6 +34,19 @@ func NewToken(kind TokenKind, epoch int, bits [16]byte) Token {
 	b = strconv.AppendInt(b, int64(epoch), 10)
 	b = append(b, '_')
 	return Token(tokenAlphabet.AppendEncode(b, bits[:]))
+}
+
+// Epoch is the epoch that a token says; 0 for what is none.
+func (t Token) Epoch() int {
+	head, _, ok := strings.Cut(string(t), "_")
+	if !ok || len(head) < 2 {
+		return 0
+	}
+	n, err := strconv.Atoi(head[1:])
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // NextToken finds the first token in b and returns where it begins and ends, or

@@ -47,7 +47,7 @@ func Kinds() []Kind {
 
 		{"login.accepted", "somebody came in", []string{"way"}},
 		{"login.refused", "somebody did not", []string{"way", "reason"}},
-		{"login.passkey_added", "a passkey was added to an account", []string{"account"}},
+		{"login.passkey_added", "a passkey was added to an account, or is stated `again`; `record`: `login.md`", []string{"account"}},
 		{"login.ended", "a session ended before its time", []string{"session", "reason"}},
 		{"account.made", "an account exists", []string{"account", "way"}},
 		{"account.changed", "roles or state of an account changed", []string{"account", "change"}},
@@ -57,7 +57,7 @@ func Kinds() []Kind {
 		{"request.refused", "a request that policy refused", []string{"route", "rule"}},
 		{"export.made", "data left the system", []string{"format", "records"}},
 
-		{"approval.requested", "an act that needs two people", []string{"act", "expires"}},
+		{"approval.requested", "an act that needs two people; `signed`: by a passkey, `login.md`", []string{"act", "expires"}},
 		{"approval.decided", "one of them has answered", []string{"request", "decision"}},
 		{"approval.expired", "nobody answered in time", []string{"request"}},
 		{"approval.used", "the act was done, once", []string{"request"}},
