@@ -20,6 +20,7 @@ import (
 	"github.com/counterseal/counterseal/internal/cases"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/ledger"
+	"github.com/counterseal/counterseal/internal/pipeline"
 	"github.com/counterseal/counterseal/internal/state"
 	"github.com/counterseal/counterseal/internal/web"
 	"github.com/counterseal/counterseal/sigma"
@@ -151,6 +152,23 @@ func (s *server) rulesNow(ctx context.Context) (rulesState, cases.RuleSet, error
 	st.Gone = len(before) - kept
 	st.Waiting, err = s.wordsFor(ctx, actionRules, rulesAskedForm, set.Digest)
 	return st, set, err
+}
+
+// standsChecks tells the doctor of rules for which nobody stands: what they find opens nobody
+// to a responder, and on the night in which that is missed it is too late.
+func (s *server) standsChecks(ctx context.Context) ([]pipeline.Check, error) {
+	if s.force.Load().offices == nil {
+		return nil, nil
+	}
+	st, _, err := s.rulesNow(ctx)
+	if err != nil || st.Before && st.New == 0 {
+		return nil, err
+	}
+	c := pipeline.Check{Name: "rules", State: "warn", Text: "no two people stand for the rules in force, so no finding opens anybody to a responder", Hint: "one person asks: counterseal rules activate; another approves"}
+	if st.Before {
+		c.Text = counted(st.New, "rule is", "rules are") + " new or altered since two people stood for them: what they find opens nobody to a responder"
+	}
+	return []pipeline.Check{c}, nil
 }
 
 // rulesApprovedLast gives the digests of the rules of the newest approved set. One that

@@ -332,6 +332,18 @@ func TestInquiries(t *testing.T) {
 func TestRulesByTwo(t *testing.T) {
 	b := openBureau(t)
 	digest := b.s.pipe.Rules().Digest()
+	doctor := func(want string) {
+		t.Helper()
+		var got string
+		checks, err := b.s.standsChecks(t.Context())
+		for _, c := range checks {
+			got += c.State + " " + c.Text
+		}
+		if err != nil || (want == "") != (got == "") || !strings.HasPrefix(got, want) {
+			t.Errorf("the doctor says %q, %v", got, err)
+		}
+	}
+	doctor("warn no two people stand for the rules in force")
 	b.does(colleague, "rules.approve", rulesNamed{digest}, nil, 403, "nobody has asked")
 	var st rulesState
 	b.does(overseer, "rules.activate", struct{}{}, nil, 403, "")
@@ -369,6 +381,11 @@ func TestRulesByTwo(t *testing.T) {
 		t.Errorf("got %+v", st)
 	}
 	b.does(colleague, "rules.approve", rulesNamed{digest}, nil, 403, "nobody has asked")
+	doctor("")
+	b.stop()
+	b.rule("two")
+	b.open()
+	doctor("warn 1 rule is new or altered")
 }
 
 // FuzzRulesAsked: what is read as the word of somebody has one form.

@@ -673,6 +673,10 @@ func (s *server) checks(ctx context.Context) ([]pipeline.Check, error) {
 	out = append(out, s.tokenChecks(ctx)...)
 	out = append(out, s.channelChecks()...)
 	out = append(out, s.officeChecks()...)
+	if more, err = s.standsChecks(ctx); err != nil {
+		return nil, err
+	}
+	out = append(out, more...)
 	all, err := report.Packages(ctx, s.pipe.Recorder(), s.now())
 	if err != nil {
 		return nil, err
