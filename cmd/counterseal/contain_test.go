@@ -91,17 +91,45 @@ func TestContain(t *testing.T) {
 // brokered is a bureau with a broker whose command counts what it is asked.
 func brokered(t *testing.T) (b *bureau, tasks func() int) {
 	t.Helper()
-	b = openBureau(t, func(dir string) {
+	b = openBureau(t, layBroker(t))
+	return b, b.broker(10)
+}
+
+// layBroker lays a configuration with a broker.
+func layBroker(t *testing.T) func(dir string) {
+	return func(dir string) {
 		text := "data: data\npias: [pias]\nhttp: off\nreserve: 16MiB\nmemory: 64MiB\noffices: offices.yaml\nown_rules: false\nrules: [rules]\nbroker: {socket: b.sock}\n"
 		if err := os.WriteFile(filepath.Join(dir, configName), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-	})
-	return b, b.broker(10)
+	}
+}
+
+// TestContainWitnessed: a broker that believes a witness gets the order when the witness has
+// seen it, and not before.
+func TestContainWitnessed(t *testing.T) {
+	b := openBureau(t, layBroker(t))
+	b.stop()
+	s := &shell{t, b.dir}
+	_, vkey, lines, _ := s.witness(s.at("data"))
+	watched(t, s, lines)
+	b.open()
+	tasks := b.broker(10, ledger.Witness{VKey: vkey, Group: "others"})
+	who := b.people()
+	b.does(0, "break.glass", whom{People: who[:1]}, nil, 200, "")
+	var r containRow
+	b.does(0, "contain.order", containAsk{whom: whom{People: who[:1]}, Act: broker.Disable, Seconds: 3600}, &r, 200, "")
+	if r.State != broker.Done || tasks() != 1 {
+		t.Errorf("got %+v, %d tasks", r, tasks())
+	}
+	b.does(0, "contain.undo", containNamed{ID: r.ID}, &r, 200, "")
+	if r.State != broker.Undone || tasks() != 2 {
+		t.Errorf("got %+v, %d tasks", r, tasks())
+	}
 }
 
 // broker runs a broker at b.sock that writes down its tasks, and counts them.
-func (b *bureau) broker(notices int) (tasks func() int) {
+func (b *bureau) broker(notices int, witnesses ...ledger.Witness) (tasks func() int) {
 	t := b.t
 	t.Helper()
 	out := filepath.Join(b.dir, "out")
@@ -111,7 +139,7 @@ func (b *bureau) broker(notices int) (tasks func() int) {
 		t.Fatal(err)
 	}
 	br, err := broker.Open(broker.Options{
-		Dir: filepath.Join(b.dir, "broker"), Org: b.s.pipe.Org().String(), Ledger: ledger.Verifiers{Log: []string{strings.TrimSpace(string(vkey))}}, MaxDay: 10, MaxAlone: 5, MaxNotices: notices,
+		Dir: filepath.Join(b.dir, "broker"), Org: b.s.pipe.Org().String(), Ledger: ledger.Verifiers{Log: []string{strings.TrimSpace(string(vkey))}, Witnesses: witnesses, Threshold: len(witnesses)}, MaxDay: 10, MaxAlone: 5, MaxNotices: notices,
 		Resolve: func(tok event.Token) (broker.Account, bool) {
 			return broker.Account{Mails: []string{"x@agency.example"}}, true
 		},
