@@ -277,6 +277,7 @@ func TestPoliciesOfOneFault(t *testing.T) {
 // asks about nobody, whoever made it and whatever else they may do; and nothing when it is
 // over. The counts of a reverse search are for people.
 func TestTokensStayInScope(t *testing.T) {
+	t.Parallel()
 	var card *x509.Certificate
 	b := openBureau(t, func(dir string) {
 		card = layCertificate(t, dir, 1)

@@ -75,6 +75,7 @@ func give(t *testing.T, s *server, key string, lines ...string) (int, collect.An
 // TestClockJumpsOverRestarts: a clock that is 200 days ahead for one life of the
 // process, and back in the next, loses and doubles nothing.
 func TestClockJumpsOverRestarts(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if err := layAgency(dir, "http: 127.0.0.1:0\nreserve: 16MiB\nmemory: 64MiB\n"); err != nil {
 		t.Fatal(err)
@@ -226,6 +227,7 @@ func tmpfs(t *testing.T, size string) string {
 // somebody else, to the last byte. Each time the senders are told, nothing that was
 // acknowledged is lost, and with room again it goes on by itself.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	data := tmpfs(t, "64m")
 	s := newServed(t)
 	conf := fmt.Sprintf("data: %s\npias: [pias]\nhttp: 127.0.0.1:%d\nreserve: 24MiB\nmemory: 192MiB\n", filepath.Join(data, "data"), s.http)

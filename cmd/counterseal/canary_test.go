@@ -129,6 +129,7 @@ const hotlineList = "apiVersion: protected/v1\nchannels:\n  - name: hotline\n   
 // where the list is empty the same canaries are found. The words never reach the server but
 // as those lines.
 func TestCanaries(t *testing.T) {
+	t.Parallel()
 	s, ways := watchedHouse(t, hotlineList)
 	plan := s.plan(t, ways, false)
 	out, kept := s.checkCanaries(t, plan, 0)
@@ -155,6 +156,7 @@ func TestCanaries(t *testing.T) {
 // TestNonInterferenceOfEveryWay: a server that was sent contact with a protected channel
 // through every way in tells, writes and counts the same as one that was sent nothing.
 func TestNonInterferenceOfEveryWay(t *testing.T) {
+	t.Parallel()
 	told := map[bool]map[string]string{}
 	for _, contact := range []bool{true, false} {
 		s, ways := watchedHouse(t, hotlineList)

@@ -60,6 +60,7 @@ func (n *names) verified() (rows, erased int64) {
 // TestEraseOne: two officers erase what is sealed of one person. Who may ask, what is
 // answered under a hold, what can be asked afterwards, and what the ledger says of it.
 func TestEraseOne(t *testing.T) {
+	t.Parallel()
 	n := openNames(t)
 	v := n.s.pipe.Vault()
 	tokens := map[string]event.Token{} // by name

@@ -57,6 +57,7 @@ func layInside(t *testing.T, s *shell) (pass string) {
 // its two keys and opens. The officers of the organisation decide on none of it, and in
 // ledger, payloads and log stands nothing of whom, what, why and by whom.
 func TestInspectorOpensByCommands(t *testing.T) {
+	t.Parallel()
 	s := newShell(t)
 	pass := layInside(t, s)
 	file := s.at(configName)

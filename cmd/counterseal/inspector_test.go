@@ -76,6 +76,7 @@ func (b *bureau) inspects(user int, act string, body, out any, status int, says 
 // a hold of its own. Everybody else sees that an entry is there: in every list, statement,
 // payload and check.
 func TestInspectorsOffice(t *testing.T) {
+	t.Parallel()
 	b := openBureau(t, func(dir string) { layInspectors(t, dir) })
 	who := b.people()
 

@@ -504,6 +504,7 @@ func TestHolderUnderAPassphrase(t *testing.T) {
 // TestHolderDirectory: the directory file of the holder is what ingest knows people by,
 // and no file of it is in the data directory.
 func TestHolderDirectory(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	if err := layAgency(root, "http: off\nreserve: 16MiB\nmemory: 64MiB\nkeyholder: {dir: holder}\n"); err != nil {
 		t.Fatal(err)

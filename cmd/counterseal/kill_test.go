@@ -118,6 +118,7 @@ func (s *served) count(t *testing.T, q string) int {
 // missing from evidence or index, none by HTTP is there twice, those by RELP that
 // are there twice are reported, and index equals evidence.
 func TestKillDuringFlow(t *testing.T) {
+	t.Parallel()
 	rounds := 2
 	if packs.Required("kill") {
 		rounds = 20

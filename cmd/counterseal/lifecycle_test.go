@@ -395,6 +395,7 @@ func (a *archive) placeAndRelease(t *testing.T) string {
 // lets it end. Nothing young is gone, everything old is, each is stated once, keys and
 // statements agree, and a rebuild brings nothing back.
 func TestKillDuringDestruction(t *testing.T) {
+	t.Parallel()
 	rounds := 2
 	if packs.Required("kill") {
 		rounds = 10

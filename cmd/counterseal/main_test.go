@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -44,6 +46,10 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "keyholder" { // serve starts its own binary, which is this one
 		program()
 	}
+	// Whole servers wait more than they work: more of them at once than there are cores.
+	if err := flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0))); err != nil {
+		panic(err)
+	}
 	testscript.Main(m, map[string]func(){
 		"counterseal":      program,
 		"counterseal-dies": as(func() { signalTo(os.Getpid(), os.Kill); select {} }), // a duty host between count and answer
@@ -54,6 +60,7 @@ func TestMain(m *testing.M) {
 // Standard error may begin with a line of the index library about the machine, so
 // no script asks for an empty one.
 func TestScript(t *testing.T) {
+	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,

@@ -12,6 +12,7 @@ import (
 // where nobody stated that it was opened; whose seal is gone is shown so; what an inspector's
 // office had opened is in no list.
 func TestNamesTold(t *testing.T) {
+	t.Parallel()
 	n := openNames(t)
 	n.s.cfg.Broker.Socket = filepath.Join(n.dir, "b.sock")
 	tasks := n.broker(10)

@@ -24,6 +24,7 @@ import (
 // in the ledger, in the facts or with the broker says whom. Who could not be told is told another
 // day, and nobody twice.
 func TestListedTold(t *testing.T) {
+	t.Parallel()
 	b := readers(t)
 	b.s.cfg.Broker.Socket = filepath.Join(b.dir, "b.sock")
 	tasks := b.broker(6) // notices a day

@@ -84,6 +84,7 @@ func alteredNames(out string) string {
 // there; with one byte changed both refuse it and name the same file; a person whom
 // nobody named is a token in it; proofs of single records hold; custody is followed.
 func TestPackageOfTheDemo(t *testing.T) {
+	t.Parallel()
 	data := filepath.Join(t.TempDir(), "demo")
 	must(t, 0, "demo", "--no-serve", "--no-offices", "--scale", "0.05", "--data", data, "--seed", "7", "--at", playedAt)
 	log, err := os.ReadFile(filepath.Join(data, "data", "ledger", "log.vkey"))

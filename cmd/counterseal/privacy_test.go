@@ -122,6 +122,7 @@ func nameIn(text, name string) int {
 // everything that the program wrote and said. The files of the operator (directory,
 // assessments, logs to import) lie beside the data directory and hold names.
 func TestNoNamesAnywhere(t *testing.T) {
+	t.Parallel()
 	root := filepath.Join(t.TempDir(), "d")
 	said := map[string]string{}
 	said["demo"], said["demo, standard error"] = counterseal(t, 0, "demo", "--no-serve", "--scale", "0.05", "--data", root, "--seed", "5", "--at", playedAt)
@@ -217,6 +218,7 @@ func unmarked(s string) string {
 // TestNonInterference: with and without the contact with the hotline, every answer
 // of the program is the same.
 func TestNonInterference(t *testing.T) {
+	t.Parallel()
 	held := map[bool]map[string]string{}
 	for _, hotline := range []bool{true, false} {
 		root := filepath.Join(t.TempDir(), "d")

@@ -24,6 +24,7 @@ import (
 // a new name. Then: whoever stands in an event has a seal that the ledger knows, and no
 // line that was acknowledged is missing.
 func TestKillWhileSealing(t *testing.T) {
+	t.Parallel()
 	sh := newShell(t)
 	sh.office()
 	s := &served{dir: sh.dir, http: freePort(t)}

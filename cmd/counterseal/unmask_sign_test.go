@@ -240,6 +240,7 @@ func mustID(t *testing.T, statement string) string {
 
 // TestUnmaskSignable: what an officer's machine lets its officer sign.
 func TestUnmaskSignable(t *testing.T) {
+	t.Parallel()
 	n := openNames(t)
 	n.authorised(n.who[0])
 	r, other := n.asked(n.who[0], "Ines Vogel"), n.asked(n.who[0], "Ines Vogel")

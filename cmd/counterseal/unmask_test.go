@@ -375,6 +375,7 @@ func (n *names) check(user int, status int, says string) func(unmaskCheck) (bool
 
 // TestUnmaskRequest: who may ask, about whom, and what must be there.
 func TestUnmaskRequest(t *testing.T) {
+	t.Parallel()
 	n := openNames(t)
 	ask := unmaskAsk{n.who[0], "who signed in from there", "Ines Vogel", 60}
 	with := func(change func(*unmaskAsk)) unmaskAsk { a := ask; change(&a); return a }
@@ -474,6 +475,7 @@ func TestUnmaskRequest(t *testing.T) {
 // TestUnmaskSigning: what held when a request was made must hold when it is signed, and who
 // waits for the signature hears what came of it.
 func TestUnmaskSigning(t *testing.T) {
+	t.Parallel()
 	n := openNames(t)
 	auth := n.authorised(n.who[0])
 	ask := unmaskAsk{n.who[0], "who signed in from there", "Ines Vogel", 60}
@@ -534,6 +536,7 @@ func TestUnmaskSigning(t *testing.T) {
 
 // TestUnmaskApprove: what the server takes for the approval of two officers.
 func TestUnmaskApprove(t *testing.T) {
+	t.Parallel()
 	n := openNames(t)
 	auth := n.authorised(n.who[0])
 	one := n.asked(n.who[0], "Ines Vogel")
@@ -631,6 +634,7 @@ func unwitnessed(proof, log string) string {
 
 // TestUnmaskOfficers: what an officer's machine opens for, by what it can check itself.
 func TestUnmaskOfficers(t *testing.T) {
+	t.Parallel()
 	n := openNames(t)
 	n.authorised(n.who[0])
 	r, other := n.asked(n.who[0], "Ines Vogel"), n.asked(n.who[0], "Ines Vogel")
@@ -835,6 +839,7 @@ func (n *names) noName(name string) {
 
 // TestUnmaskCheck: the server says yes or no to one name, once, for one request.
 func TestUnmaskCheck(t *testing.T) {
+	t.Parallel()
 	n := openNames(t)
 	n.authorised(n.who[0])
 	idOf := func(r *unmaskRequest) string {
