@@ -276,7 +276,7 @@ func provenReviews(proofs []receipt, wanted []string, v ledger.Verifiers) (map[s
 // the warrant was stated, and those that are overdue.
 func (w *warranted) unreviewed(all []duty.Release, now time.Time) (out []string) {
 	for i := range all {
-		if r := &all[i]; !r.Reviewed && (r.At.Before(w.at) || !now.Before(r.Due())) {
+		if r := &all[i]; !r.Reviewed && (r.Warrant != w.ID && r.At.Before(w.at) || !now.Before(r.Due())) {
 			out = append(out, r.ID)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"modernc.org/sqlite"
 	lib "modernc.org/sqlite/lib"
 
+	"github.com/counterseal/counterseal/internal/durable"
 	"github.com/counterseal/counterseal/internal/event"
 )
 
@@ -502,5 +503,5 @@ func (b *Book) change(ctx context.Context, fn func(*sql.Tx) error) error {
 	if err := fn(tx); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
-	return tx.Commit()
+	return durable.Commit(ctx, tx)
 }

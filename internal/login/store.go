@@ -12,6 +12,8 @@ import (
 
 	"github.com/go-webauthn/webauthn/webauthn"
 
+	"github.com/counterseal/counterseal/internal/durable"
+
 	_ "modernc.org/sqlite" // the driver
 )
 
@@ -177,7 +179,7 @@ func (d *DB) atomic(ctx context.Context, do func(*DB) error) error {
 	if err := do(&DB{db: d.db, tx: tx}); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
-	if err := tx.Commit(); err != nil {
+	if err := durable.Commit(ctx, tx); err != nil {
 		return fmt.Errorf("writing the login store: %w", err)
 	}
 	return nil

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/counterseal/counterseal/internal/durable"
 )
 
 // Fact is the newest statement of a kind about an object.
@@ -63,7 +65,7 @@ func (s *DB) Tell(ctx context.Context, next uint64, facts []Fact) error {
 	if _, err := tx.ExecContext(ctx, "INSERT INTO ledger VALUES (1, ?) ON CONFLICT DO UPDATE SET next = excluded.next", int64(next)); err != nil {
 		return fmt.Errorf("folding the ledger: %w", err)
 	}
-	return tx.Commit()
+	return durable.Commit(ctx, tx)
 }
 
 // Forgotten empties what was folded from the ledger.

@@ -23,6 +23,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/counterseal/counterseal/internal/durable"
 	"github.com/counterseal/counterseal/internal/event"
 
 	_ "modernc.org/sqlite" // the driver
@@ -157,7 +158,7 @@ func (s *DB) Project(ctx context.Context, compartment, position string, cards []
 	if _, err := tx.ExecContext(ctx, "INSERT INTO positions VALUES (?, ?) ON CONFLICT DO UPDATE SET position = excluded.position", compartment, position); err != nil {
 		return fmt.Errorf("projecting cards: %w", err)
 	}
-	return tx.Commit()
+	return durable.Commit(ctx, tx)
 }
 
 func project(ctx context.Context, tx *sql.Tx, compartment string, c *event.Card) error {
@@ -353,7 +354,7 @@ func (s *DB) SaveCorrelations(ctx context.Context, compartment, position string,
 		(SELECT id FROM correlations WHERE compartment = ? ORDER BY id DESC LIMIT ?)`, compartment, compartment, keepSaved); err != nil {
 		return fmt.Errorf("saving correlations: %w", err)
 	}
-	return tx.Commit()
+	return durable.Commit(ctx, tx)
 }
 
 // Correlations gives the states of a stream, newest first.
@@ -409,7 +410,7 @@ func (s *DB) Destroyed(ctx context.Context, compartment string, segments []uuid.
 	if err := remove("DELETE FROM gaps WHERE compartment = ? AND at < ?", compartment, gapsBefore.UnixNano()); err != nil {
 		return 0, err
 	}
-	if err := tx.Commit(); err != nil {
+	if err := durable.Commit(ctx, tx); err != nil {
 		return 0, fmt.Errorf("forgetting what was destroyed: %w", err)
 	}
 	// What was removed is overwritten in the file; the log before it goes too.

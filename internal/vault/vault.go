@@ -719,5 +719,5 @@ func (v *Vault) change(ctx context.Context, fn func(*sql.Tx) error) error {
 	if err := fn(tx); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
-	return tx.Commit()
+	return durable.Commit(ctx, tx)
 }
