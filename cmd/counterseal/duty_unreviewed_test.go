@@ -12,8 +12,7 @@ import (
 // of the host, and for those of its own only once they are overdue, however two clocks differ.
 func TestUnreviewed(t *testing.T) {
 	at := time.Date(2026, 11, 30, 23, 0, 0, 400_000_000, time.UTC)
-	w := &warranted{at: at}
-	w.ID = "this"
+	w := &warranted{Warrant: &duty.Warrant{ID: "this"}, at: at}
 	all := []duty.Release{
 		{ID: "own, in the second of the warrant", Warrant: "this", At: at.Truncate(time.Second)},
 		{ID: "own, by a clock that is late", Warrant: "this", At: at.Add(-4 * time.Minute)},

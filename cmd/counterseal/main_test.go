@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 		program()
 	}
 	// Whole servers wait more than they work: more of them at once than there are cores.
-	if err := flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0))); err != nil {
+	if err := flag.Set("test.parallel", strconv.Itoa(runtime.GOMAXPROCS(0)+1)); err != nil {
 		panic(err)
 	}
 	testscript.Main(m, map[string]func(){
