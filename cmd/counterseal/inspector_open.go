@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/hex"
@@ -431,7 +430,9 @@ func (s *server) insideApprove(ctx context.Context, _ string, body []byte) (any,
 			if err != nil {
 				return fmt.Errorf("%w: %w", attest.ErrNotApproved, err)
 			}
-			if by, ok := s.force.Load().offices.Person(cmp.Or(s.force.Load().offices.Held(o.account)...)); !ok || by.Authority != a.Person.Authority || !by.Inspector {
+			by := a.Person
+			by.ID = o.account
+			if !cases.Inside(s.force.Load().offices, by, by.Authority) {
 				return fmt.Errorf("%w: who asked is not in your office", attest.ErrNotApproved)
 			}
 			_, err = s.covered(ctx, st, o)

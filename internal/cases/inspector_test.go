@@ -55,6 +55,31 @@ func (h *house) decideSeen(who, id string, yes bool) error {
 	return h.Decide(h.t.Context(), h.as(who), true, id, h.seen("nora", id).Digest, yes)
 }
 
+// TestInside: who holds an inspector's office is of it whatever else they hold, and in
+// whatever order the record has it; acting for the other office they are not.
+func TestInside(t *testing.T) {
+	h := inspected(t)
+	o := h.offices
+	o.Offices = append([]policy.Office{{ID: "lectures", Holder: "nils", Authority: "works", Standing: "confirmed", Since: noon.AddDate(-1, 0, 0)}}, o.Offices...)
+	by, _ := o.Person("inspection")
+	other, _ := o.Person("lectures")
+	of := by
+	of.ID = "abel" // of another court
+	for _, c := range []struct {
+		name      string
+		by        policy.Person
+		authority string
+		want      bool
+	}{
+		{"of the office", by, "court", true}, {"of another authority", by, "senate", false},
+		{"acting for the other office", other, "court", false}, {"another's account", of, "court", false},
+	} {
+		if got := Inside(o, c.by, c.authority); got != c.want {
+			t.Errorf("%s: inside is %v", c.name, got)
+		}
+	}
+}
+
 func TestInspectorsAuthorisation(t *testing.T) {
 	h := inspected(t)
 	id := h.request("nils", inspection())
