@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -359,21 +357,13 @@ func (s *server) unmaskFile(ctx context.Context, from *stated, o *unmaskObjects)
 	if err != nil {
 		return nil, err
 	}
-	r := unmaskRequest{Row: base64.RawURLEncoding.EncodeToString(row.Bytes), Statement: string(from.statement), V: 2, Path: []string{}}
-	for _, h := range proof.Path {
-		r.Path = append(r.Path, hex.EncodeToString(h[:]))
-	}
-	f, ok, err := s.pipe.Recorder().Fact(ctx, "vault.sealed", proof.Window.ID)
-	if err != nil || !ok {
-		return nil, errors.Join(err, errors.New("the ledger does not know the window of this seal"))
-	}
-	window, err := s.receiptOf(ctx, f.Index)
+	r, err := s.sealedRequest(ctx, row, proof, from.statement)
 	if err != nil {
 		return nil, err
 	}
-	r.Window = *window
+	r.V = 2
 	r.By, err = s.signedByOf(ctx, from)
-	return unmaskCollected{Request: &r}, err
+	return unmaskCollected{r}, err
 }
 
 // signedByOf proves by whose passkey a request was signed.
