@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -409,7 +408,7 @@ func (s *server) askAtNight(ctx context.Context, actor string, n *nightAsk) (*du
 		} else if w.ID != n.warrant {
 			return nil, &web.Refused{Reason: "the warrant has ended", Hint: "ask again: counterseal duty ask"}
 		}
-		d := dutyAsked{Act: "duty.ask", Case: n.st.Case, Cover: n.grant, Office: a.Person.Office, Purpose: word(n.st.Case), Request: n.st.ID, Selects: access.Person.String(), Statement: hexDigest(n.statement), Warrant: n.warrant}
+		d := dutyAsked{Act: "duty.ask", Case: n.st.Case, Cover: n.grant, Office: a.Person.Office, Purpose: word(n.st.Case), Request: n.st.ID, Selects: access.Person.String(), Statement: approval.HexDigest(n.statement), Warrant: n.warrant}
 		question, err := json.Marshal(map[string]any{"path": "/api/v1/acts/duty.ask", "query": n.st.Purpose, "look": oversight.AboutOf(s.force.Load().offices, a.Person.ID, []string{string(n.row.Token)})})
 		if err != nil {
 			return nil, err
@@ -610,7 +609,7 @@ func (s *server) dutyOpened(ctx context.Context, actor string, body []byte) (any
 		return nil, err
 	}
 	var d dutyAsked
-	if !ok || json.Unmarshal(f.Detail, &d) != nil || d.Statement != hexDigest([]byte(in.Statement)) {
+	if !ok || json.Unmarshal(f.Detail, &d) != nil || d.Statement != approval.HexDigest([]byte(in.Statement)) {
 		return no("the ledger does not know this request")
 	}
 	inner := ""
@@ -682,10 +681,4 @@ func (s *server) dutyChecks(ctx context.Context) ([]pipeline.Check, error) {
 		}
 	}
 	return []pipeline.Check{c}, nil
-}
-
-// hexDigest names a statement.
-func hexDigest(statement []byte) string {
-	sum := approval.Digest(statement)
-	return hex.EncodeToString(sum[:])
 }

@@ -278,7 +278,7 @@ func (n *nights) lie(r *dutyRequest, alias string, change func(*dutyObjects)) *d
 		n.t.Fatal(err)
 	}
 	got, err := rec.Critical(ctx, attest.Act{Kind: "duty.asked", Actor: ownActor(), Subject: []string{st.ID},
-		Detail: dutyAsked{Act: "duty.ask", Case: "C-17", Cover: o.grant, Payload: payload, Question: payload, Request: st.ID, Statement: hexDigest(statement), Warrant: o.warrant}})
+		Detail: dutyAsked{Act: "duty.ask", Case: "C-17", Cover: o.grant, Payload: payload, Question: payload, Request: st.ID, Statement: approval.HexDigest(statement), Warrant: o.warrant}})
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -615,7 +615,7 @@ func (n *nights) lieWarrant() *dutyWarrant {
 		n.t.Fatal(err)
 	}
 	got, err := n.s.pipe.Recorder().Critical(n.t.Context(), attest.Act{Kind: "duty.warranted", Actor: attest.System, Subject: []string{st.ID},
-		Detail: dutyWarranted{From: w.From.Format(stampForm), Names: 3, Night: night.String(), Request: st.ID, Statement: hexDigest(statement), Until: w.Until.Format(stampForm)}})
+		Detail: dutyWarranted{From: w.From.Format(stampForm), Names: 3, Night: night.String(), Request: st.ID, Statement: approval.HexDigest(statement), Until: w.Until.Format(stampForm)}})
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -289,10 +288,9 @@ func (s *server) stateInside(ctx context.Context, office string, st *approval.St
 	if err != nil {
 		return err
 	}
-	digest := approval.Digest(statement)
 	_, err = rec.Critical(ctx, attest.Act{
 		ID: id, Kind: "approval.requested", Actor: "office:" + office, Subject: []string{st.ID},
-		Detail: map[string]any{"request": st.ID, "act": st.Action, "expires": st.Expires, "statement": hex.EncodeToString(digest[:]), "payload": payload, "inspector": true},
+		Detail: map[string]any{"request": st.ID, "act": st.Action, "expires": st.Expires, "statement": approval.HexDigest(statement), "payload": payload, "inspector": true},
 	})
 	return err
 }
@@ -447,9 +445,8 @@ func (s *server) insideApprove(ctx context.Context, _ string, body []byte) (any,
 // broughtFor gives what a request of an inspector's office is about, of which the ledger has
 // the digest alone.
 func broughtFor(d *unmaskApproved, statement string) (*unmaskObjects, error) {
-	digest := approval.Digest([]byte(statement))
 	st, err := approval.Parse([]byte(statement))
-	if err != nil || d.Statement != hex.EncodeToString(digest[:]) {
+	if err != nil || d.Statement != approval.HexDigest([]byte(statement)) {
 		return nil, web.BadRequest("this is another statement than the one that was approved", "counterseal inspector open brings it")
 	}
 	return parseUnmaskObjects(st.Objects)

@@ -34,7 +34,7 @@ func (s *server) requested(ctx context.Context, actor string, st *approval.State
 	if err != nil {
 		return err
 	}
-	detail := map[string]any{"request": st.ID, "act": st.Action, "expires": st.Expires, "statement": hexDigest(statement), "payload": payload}
+	detail := map[string]any{"request": st.ID, "act": st.Action, "expires": st.Expires, "statement": approval.HexDigest(statement), "payload": payload}
 	maps.Copy(detail, more)
 	_, err = rec.Critical(ctx, attest.Act{Kind: "approval.requested", Actor: actor, Purpose: word(st.Case), Subject: append([]string{st.ID}, subjects...), Detail: detail})
 	return err

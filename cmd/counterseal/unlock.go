@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -247,8 +246,7 @@ func (s *server) approve(ctx context.Context, actor string, body []byte, c cerem
 	s.approving.Lock()
 	defer s.approving.Unlock()
 	statement := []byte(in.Statement)
-	sum := approval.Digest(statement)
-	digest := hex.EncodeToString(sum[:])
+	digest := approval.HexDigest(statement)
 	rec := s.pipe.Recorder()
 	roster, err := s.cfg.roster()
 	if err != nil {
@@ -371,8 +369,7 @@ func (r *receipt) check(kind string, st *approval.Statement, statement []byte, v
 // about says whether a statement of the ledger is about this one.
 func about(s *ledger.Statement, st *approval.Statement, statement []byte) error {
 	var d struct{ Request, Statement string }
-	digest := approval.Digest(statement)
-	if json.Unmarshal(s.Detail, &d) != nil || d.Request != st.ID || d.Statement != hex.EncodeToString(digest[:]) {
+	if json.Unmarshal(s.Detail, &d) != nil || d.Request != st.ID || d.Statement != approval.HexDigest(statement) {
 		return errors.New("it is of another act")
 	}
 	return nil

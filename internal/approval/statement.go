@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -183,6 +184,12 @@ func (s *Statement) Words() string {
 
 // Digest names the bytes of a statement.
 func Digest(statement []byte) [32]byte { return sha256.Sum256(statement) }
+
+// HexDigest is Digest as ledgers and files write it.
+func HexDigest(statement []byte) string {
+	sum := Digest(statement)
+	return hex.EncodeToString(sum[:])
+}
 
 // Decision is what an officer says.
 type Decision string

@@ -3,7 +3,6 @@ package attest
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -58,12 +57,11 @@ func Approve(ctx context.Context, s Statements, a Approval) (*approval.Statement
 	if st.Action != a.Action || st.Org != a.Org || a.Objects != nil && !slices.Equal(st.Objects, a.Objects) {
 		return no(errors.New("the statement is about something else"))
 	}
-	digest := approval.Digest(a.Statement)
 	requested, ok, err := s.Fact(ctx, "approval.requested", st.ID)
 	if err != nil {
 		return nil, err
 	}
-	if !ok || !strings.Contains(string(requested.Detail), `"`+hex.EncodeToString(digest[:])+`"`) {
+	if !ok || !strings.Contains(string(requested.Detail), `"`+approval.HexDigest(a.Statement)+`"`) {
 		return no(errors.New("the ledger knows no request with this statement"))
 	}
 	if _, used, err := s.Fact(ctx, "approval.used", st.ID); err != nil {
@@ -140,9 +138,8 @@ func Requested(ctx context.Context, s Statements, request, digest string) (*appr
 	if err != nil {
 		return nil, err
 	}
-	sum := approval.Digest(statement)
 	st, err := approval.Parse(statement)
-	if err != nil || digest != hex.EncodeToString(sum[:]) {
+	if err != nil || digest != approval.HexDigest(statement) {
 		return nil, errors.New("the payload of the request is another statement than the one that was approved")
 	}
 	return st, nil

@@ -2,7 +2,6 @@ package attest
 
 import (
 	"cmp"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"path/filepath"
@@ -100,9 +99,8 @@ func (r *Report) signatures(known *Folded, payload func(ledger.Digest) ([]byte, 
 		if errors.Is(err, ledger.ErrNoPayload) {
 			continue
 		}
-		digest := approval.Digest(statement)
 		switch {
-		case err != nil || hex.EncodeToString(digest[:]) != d.Statement:
+		case err != nil || approval.HexDigest(statement) != d.Statement:
 			bad(f, "the payload of the request is another statement")
 		case by.Verify(statement, by.Record.Origin) != nil:
 			bad(f, "it does not hold over the statement")

@@ -3,7 +3,6 @@ package lifecycle
 import (
 	"cmp"
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -267,9 +266,8 @@ func (l *Lifecycle) Ask(ctx context.Context, actor, id, number, purpose, request
 	if err != nil {
 		return nil, err
 	}
-	digest := approval.Digest(b)
 	_, err = l.o.Statements.Record(ctx, attest.Act{Kind: "approval.requested", Actor: actor, Subject: []string{s.ID},
-		Detail: map[string]any{"act": actionRelease, "expires": s.Expires, "statement": hex.EncodeToString(digest[:]), "payload": payload, "hold": id}})
+		Detail: map[string]any{"act": actionRelease, "expires": s.Expires, "statement": approval.HexDigest(b), "payload": payload, "hold": id}})
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,6 @@ package officer
 import (
 	"cmp"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -116,8 +115,7 @@ func (k *Key) OpenOuter(o *Opening, info keyring.SealInfo, boxes []keyring.Seale
 	if err != nil {
 		return nil, err
 	}
-	digest := approval.Digest(o.Statement)
-	return &Handover{Box: b64(inner), Epoch: boxes[i].Epoch, Inner: boxes[i].Inner.String(), Statement: hex.EncodeToString(digest[:]), V: 1}, nil
+	return &Handover{Box: b64(inner), Epoch: boxes[i].Epoch, Inner: boxes[i].Inner.String(), Statement: approval.HexDigest(o.Statement), V: 1}, nil
 }
 
 // OpenInner is the part of investigation. It gives what was sealed and until when it
@@ -126,8 +124,7 @@ func (k *Key) OpenInner(o *Opening, info keyring.SealInfo, h *Handover) (secret 
 	if h.Inner != k.card.Seal.ID().String() || k.card.Office != Investigation || o.elsewhere(k) {
 		return nil, until, ErrOtherOfficer
 	}
-	digest := approval.Digest(o.Statement)
-	if h.Statement != hex.EncodeToString(digest[:]) {
+	if h.Statement != approval.HexDigest(o.Statement) {
 		return nil, until, errors.New("the handover was made for another statement")
 	}
 	box, err := base64.RawURLEncoding.DecodeString(h.Box)
