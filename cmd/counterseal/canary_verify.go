@@ -2,9 +2,7 @@ package main
 
 import (
 	"bytes"
-	"crypto/ed25519"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -87,8 +85,7 @@ func (s *canarySigned) verify(r *canaryResult, roster *officer.Roster) (*officer
 	if _, err := roster.VoterFor(s.Signed.Key, actionCanary); err != nil || who.Office != officer.Oversight {
 		return nil, errors.New("who signed it is not an officer of oversight of this house")
 	}
-	sig, err := base64.RawURLEncoding.Strict().DecodeString(s.Signed.Signature)
-	if err != nil || !ed25519.Verify(who.Sign, approval.SigningInput(approval.Approve, []byte(s.Statement)), sig) {
+	if !s.Signed.Verify([]byte(s.Statement), who.Sign) {
 		return nil, errors.New("the signature is not that of this key over this statement")
 	}
 	return who, nil

@@ -106,7 +106,7 @@ func (b *Book) Decide(id string, d Signed, by Officer, now time.Time) (State, er
 	if err := d.check(); err != nil {
 		return r.state, fmt.Errorf("request %s: %w", id, err)
 	}
-	if d.Key != by.Key || !d.verify(r.bytes, by.Public) {
+	if d.Key != by.Key || !d.Verify(r.bytes, by.Public) {
 		return r.state, fmt.Errorf("request %s: %w", id, ErrSignature)
 	}
 	if by.Person == "" || by.Office == "" {

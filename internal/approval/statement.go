@@ -242,8 +242,10 @@ func (s Signed) check() error {
 	return nil
 }
 
-func (s Signed) verify(statement []byte, public ed25519.PublicKey) bool {
-	sig, err := base64.RawURLEncoding.DecodeString(s.Signature)
+// Verify reports whether the signature is that of a key over this decision and statement. It
+// asks neither whose key it is nor what was decided.
+func (s Signed) Verify(statement []byte, public ed25519.PublicKey) bool {
+	sig, err := base64.RawURLEncoding.Strict().DecodeString(s.Signature)
 	return err == nil && len(public) == ed25519.PublicKeySize && ed25519.Verify(public, SigningInput(s.Decision, statement), sig)
 }
 

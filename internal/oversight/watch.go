@@ -2,8 +2,6 @@ package oversight
 
 import (
 	"context"
-	"crypto/ed25519"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -290,8 +288,7 @@ func (b *Book) signer(raw []byte, signed *approval.Signed) (key string, err erro
 	if who == nil || who.Office != officer.Oversight || who.Inspector || who.Duty {
 		return "", bad
 	}
-	sig, err := base64.RawURLEncoding.Strict().DecodeString(signed.Signature)
-	if err != nil || !ed25519.Verify(who.Sign, approval.SigningInput(approval.Approve, raw), sig) {
+	if !signed.Verify(raw, who.Sign) {
 		return "", bad
 	}
 	return who.ID(), nil
