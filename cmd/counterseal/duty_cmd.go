@@ -303,10 +303,7 @@ func newDutyWarrant(env *environment) *cobra.Command {
 }
 
 func newDutyApprove(env *environment) *cobra.Command {
-	cmd := newBringDecisions(env, "duty.approve", "; who runs the duty host: counterseal duty install", func(path string) (string, error) {
-		statement, _, err := readStatement(path)
-		return statement, err
-	})
+	cmd := newBringDecisions(env, "duty.approve", "; who runs the duty host: counterseal duty install", statementIn)
 	cmd.Short = "Bring the decisions of two officers and get the warrant for the duty host"
 	cmd.Long = "Approve checks both decisions, states the warrant, waits for the witnesses, and writes it with\n" +
 		"the reviews of what was opened before. Brought again, it gives the same warrant with the\n" +

@@ -196,12 +196,6 @@ func newEraseApprove(env *environment) *cobra.Command {
 	return cmd
 }
 
-// statementIn reads the statement of a request that is nothing but one.
-func statementIn(path string) (string, error) {
-	statement, _, err := readStatement(path)
-	return statement, err
-}
-
 func newEraseList(env *environment) *cobra.Command {
 	var f configFlags
 	var format string

@@ -49,6 +49,12 @@ func readStatement(path string) (string, *approval.Statement, error) {
 	return q.statement, q.st, nil
 }
 
+// statementIn reads the statement of a request that is nothing but one.
+func statementIn(path string) (string, error) {
+	statement, _, err := readStatement(path)
+	return statement, err
+}
+
 // readSignable reads what an officer is asked to sign out of a request of any kind.
 func readSignable(path string) (*signable, error) {
 	b, err := readFile(path, "the request", "the command that asks the officers wrote it with -o")
