@@ -300,7 +300,7 @@ func (n *nights) lie(r *dutyRequest, alias string, change func(*dutyObjects)) *d
 func (n *nights) tokenOf(alias string) event.Token {
 	n.t.Helper()
 	name := map[string]string{n.bob: "bob", n.carol: "carol"}[alias]
-	token, err := n.s.pipe.TokenOf(event.Mail, []byte(name+"@agency.example"))
+	token, err := n.s.tokens.maker.Token(event.Mail, []byte(name+"@agency.example"))
 	if err != nil {
 		n.t.Fatal(err)
 	}

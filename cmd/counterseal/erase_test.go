@@ -65,7 +65,7 @@ func TestEraseOne(t *testing.T) {
 	v := n.s.pipe.Vault()
 	tokens := map[string]event.Token{} // by name
 	for _, name := range []string{"alice", "bob", "carol"} {
-		token, err := n.s.pipe.TokenOf(event.Mail, []byte(name+"@agency.example"))
+		token, err := n.s.tokens.maker.Token(event.Mail, []byte(name+"@agency.example"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -206,12 +206,17 @@ func (t *tokens) makerOf(ctx context.Context, epoch int) (m pseudonym.Tokenizer,
 	case t.client == nil || epoch < 1:
 		return nil, nil, keyholder.ErrEpoch
 	}
-	now := t.client.Identity()
-	c, err := keyholder.Connect(ctx, keyholder.ClientOptions{Dial: t.dial, Known: &now, Epoch: epoch, Timeout: 10 * time.Second})
+	c, err := t.connect(ctx, epoch)
 	if err != nil {
 		return nil, nil, err
 	}
 	return c, func() { c.Close() }, nil
+}
+
+// connect reaches the key of another epoch, at the holder of this one.
+func (t *tokens) connect(ctx context.Context, epoch int) (*keyholder.Client, error) {
+	now := t.client.Identity()
+	return keyholder.Connect(ctx, keyholder.ClientOptions{Dial: t.dial, Known: &now, Epoch: epoch, Timeout: 10 * time.Second})
 }
 
 // connectHolder knows the holder by the epoch that the data has, and then takes its newest.

@@ -363,7 +363,7 @@ func TestNameRefused(t *testing.T) {
 
 	// Somebody whom the case knows by a token of a later epoch, in which nothing was sealed
 	// yet: the seal of the one before is opened.
-	token, err := n.s.pipe.TokenOf(event.Mail, []byte("alice@agency.example"))
+	token, err := n.s.tokens.maker.Token(event.Mail, []byte("alice@agency.example"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -381,7 +381,7 @@ func TestNameRefused(t *testing.T) {
 		t.Error("the seal of another token is asked for")
 	}
 	// Two seals of one person are erased together, by either alias.
-	another, err := n.s.pipe.TokenOf(event.Mail, []byte("bob@agency.example"))
+	another, err := n.s.tokens.maker.Token(event.Mail, []byte("bob@agency.example"))
 	if err != nil {
 		t.Fatal(err)
 	}

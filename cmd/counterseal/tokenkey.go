@@ -80,7 +80,7 @@ func (s *server) epochKept(ctx context.Context, epoch int) (bool, error) {
 
 // epochKey asks the key holder by what the key of an epoch is known.
 func (s *server) epochKey(ctx context.Context, epoch int) (keyholder.Identity, error) {
-	c, err := keyholder.Connect(ctx, keyholder.ClientOptions{Dial: s.tokens.dial, Epoch: epoch, Known: &keyholder.Identity{Org: s.pipe.Org()}, Timeout: 5 * time.Second, Log: s.log})
+	c, err := s.tokens.connect(ctx, epoch)
 	if err != nil {
 		return keyholder.Identity{}, err
 	}

@@ -343,7 +343,7 @@ func (n *names) nameOf(r *unmaskRequest) vault.Identity {
 	n.t.Helper()
 	for _, name := range []string{"alice", "bob", "carol"} {
 		id := vault.Identity{Kind: event.Mail, Canonical: []byte(name + "@agency.example")}
-		if token, err := n.s.pipe.TokenOf(id.Kind, id.Canonical); err == nil && token == r.row.Token {
+		if token, err := n.s.tokens.maker.Token(id.Kind, id.Canonical); err == nil && token == r.row.Token {
 			return id
 		}
 	}

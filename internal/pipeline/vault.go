@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/counterseal/counterseal/internal/attest"
-	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/vault"
 )
@@ -98,12 +97,6 @@ func (p *Pipeline) tendVault(ctx context.Context) {
 
 // Vault holds the names behind tokens, sealed.
 func (p *Pipeline) Vault() *vault.Vault { return p.vault }
-
-// TokenOf makes the token of an identity again, to compare it with the one that a name was
-// sealed for. It seals nothing.
-func (p *Pipeline) TokenOf(kind event.TokenKind, canonical []byte) (event.Token, error) {
-	return p.tokens.Token(kind, canonical)
-}
 
 // vaultChecks says which names could be opened, and which are lost.
 func (p *Pipeline) vaultChecks(ctx context.Context, thorough bool, add func(name, state, text, hint string)) {
