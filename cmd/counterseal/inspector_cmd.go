@@ -149,14 +149,9 @@ func readInside(path string) (*insideRequest, *approval.Statement, error) {
 // insideOpening is what a machine of an inspector's office has about a request, and checks
 // by itself.
 type insideOpening struct {
+	openingFacts
 	request *insideRequest
 	st      *approval.Statement
-	receipt *receipt
-	trust   *trustFlags
-	roster  *officer.Roster
-	signed  []approval.Signed
-	records string
-	now     time.Time
 }
 
 // opening checks all that the machine can know, and gives what opens a layer.
@@ -192,10 +187,10 @@ func (u *insideOpening) opening() (*officer.Opening, []sealedThing, error) {
 
 func newInsideOpen(env *environment) *cobra.Command {
 	var f configFlags
-	var key, pass, out, roster, handover, receiptFile string
+	var files openingFlags
+	var u insideOpening
+	var out string
 	var pipe bool
-	u := insideOpening{trust: &trustFlags{}}
-	var decisions []string
 	cmd := &cobra.Command{Use: "open REQUEST --key FILE --officers FILE --decision FILE --decision FILE --receipt FILE --log VKEY --witness VKEY [-o FILE] [--handover FILE]", Short: "Open the layer of one of the office's two keys", Args: cobra.ExactArgs(1),
 		Long: "The key of oversight opens first and writes a handover (-o), which is still sealed to the\n" +
 			"key of investigation. That one reads it (--handover): a name is shown on this terminal, once\n" +
@@ -204,64 +199,40 @@ func newInsideOpen(env *environment) *cobra.Command {
 			"its own copy of the officers, that witnesses have seen the approval, and that its time is\n" +
 			"not over. It opens for one statement once.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			err := errors.Join(need(cmd, "key", "officers", "decision", "receipt", "log", "witness"), u.trust.check(), free(out))
+			err := errors.Join(files.check(cmd), free(out))
 			if err != nil {
 				return err
-			}
-			if u.trust.verifiers().Threshold <= 0 {
-				return misused(cmd, "--threshold: at least one witness must have cosigned")
 			}
 			if u.request, u.st, err = readInside(args[0]); err != nil {
 				return err
 			}
-			if (out == "") == (handover == "" || u.st.Action == officer.InsideUnlock) {
+			if (out == "") == (files.handover == "" || u.st.Action == officer.InsideUnlock) {
 				return misused(cmd, "the key of oversight writes a handover with -o; that of investigation reads it with --handover, and writes with -o the keys of originals alone")
 			}
-			data, err := readFile(roster, "--officers", "this machine's own copy of officers.yaml")
-			if err != nil {
+			if u.openingFacts, err = files.load(); err != nil {
 				return err
 			}
-			if u.roster, err = officer.ParseRoster(roster, data); err != nil {
-				return err
-			}
-			if u.signed, err = readDecisions(decisions); err != nil {
-				return err
-			}
-			if u.receipt, err = readReceipt(receiptFile); err != nil {
-				return err
-			}
-			if u.records == "" {
-				u.records = key + ".statements"
-			}
-			u.now = time.Now()
 			o, things, err := u.opening() // before the key is opened: what does not hold asks for no passphrase
 			if err != nil {
 				return err
 			}
 			showStatement(env, u.st)
-			if handover != "" && u.st.Action == officer.InsideUnmask && !pipe && !terminal(env.stdout) {
+			if files.handover != "" && u.st.Action == officer.InsideUnmask && !pipe && !terminal(env.stdout) {
 				return &exitError{code: exitRefused, err: errors.New("a name is shown on a terminal, and standard output is none"), hint: "--pipe gives it to whatever reads standard output"}
 			}
-			return u.open(cmd, env, &f, o, things, key, pass, handover, out)
+			return u.open(cmd, env, &f, o, things, &files, out)
 		}}
 	f.add(cmd)
-	cmd.Flags().StringVar(&key, "key", "", "`file` of the key")
-	cmd.Flags().StringVar(&pass, "passphrase-file", "", "`file` with the passphrase of the key")
-	cmd.Flags().StringVar(&roster, "officers", "", "`file` of the officers (officers/v1), this machine's own copy; of an earlier epoch for what was sealed in it")
-	cmd.Flags().StringArrayVar(&decisions, "decision", nil, "`file` of a decision; two are needed")
-	cmd.Flags().StringVar(&receiptFile, "receipt", "", "`file` that inspector approve wrote")
-	cmd.Flags().StringVar(&handover, "handover", "", "`file` from oversight, for investigation")
-	cmd.Flags().StringVar(&u.records, "records", "", "`folder` in which this machine keeps the statements that it opened for (default beside the key)")
+	files.add(cmd, "inspector approve")
 	cmd.Flags().StringVarP(&out, "output", "o", "", "`file` of the handover, or of the keys of originals, which must not be there")
 	cmd.Flags().BoolVar(&pipe, "pipe", false, "show the name also where standard output is no terminal")
-	u.trust.add(cmd)
 	return cmd
 }
 
 // open opens the layer of a key: of oversight, or with a handover of investigation.
-func (u *insideOpening) open(cmd *cobra.Command, env *environment, f *configFlags, o *officer.Opening, things []sealedThing, key, pass, handover, out string) (err error) {
+func (u *insideOpening) open(cmd *cobra.Command, env *environment, f *configFlags, o *officer.Opening, things []sealedThing, files *openingFlags, out string) (err error) {
 	var c *client
-	if handover != "" && u.st.Action == officer.InsideUnmask { // before anything is opened: without the server no name is shown
+	if files.handover != "" && u.st.Action == officer.InsideUnmask { // before anything is opened: without the server no name is shown
 		cfg, err := f.load()
 		if err != nil {
 			return err
@@ -276,11 +247,11 @@ func (u *insideOpening) open(cmd *cobra.Command, env *environment, f *configFlag
 			return err
 		}
 	}
-	k, err := openKey(env, key, pass)
+	k, err := openKey(env, files.key, files.pass)
 	if err != nil {
 		return err
 	}
-	if handover == "" {
+	if files.handover == "" {
 		b, err := openOuters(k, o, things)
 		if err != nil {
 			return err
@@ -291,7 +262,7 @@ func (u *insideOpening) open(cmd *cobra.Command, env *environment, f *configFlag
 		_, err = fmt.Fprintf(env.stdout, "wrote %s, for investigation\n", out)
 		return err
 	}
-	secrets, until, err := openInners(k, o, things, handover)
+	secrets, until, err := openInners(k, o, things, files.handover)
 	if err != nil {
 		return err
 	}

@@ -244,9 +244,8 @@ func writeNew(path string, b []byte) error {
 }
 
 func newOfficerOpen(env *environment) *cobra.Command {
-	var key, pass, out, roster, handover, records, receipt string
-	var trust trustFlags
-	var decisions []string
+	var f openingFlags
+	var out string
 	cmd := &cobra.Command{Use: "open REQUEST --key FILE --officers FILE --decision FILE --decision FILE --receipt FILE --log VKEY --witness VKEY -o FILE", Short: "Open the officer's own layer of sealed keys, after two officers approved", Args: cobra.ExactArgs(1),
 		Long: "Oversight opens first and gets a handover that is still sealed to investigation.\n" +
 			"Investigation opens the handover and gets the key file of the segments, for a time.\n" +
@@ -254,50 +253,29 @@ func newOfficerOpen(env *environment) *cobra.Command {
 			"witnesses have seen the statement about this opening in the ledger. It opens for one\n" +
 			"statement once. The keys of log and witnesses come by another way than the request.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := errors.Join(need(cmd, "key", "officers", "decision", "receipt", "log", "witness", "output"), free(out)); err != nil {
+			if err := errors.Join(f.check(cmd, "output"), free(out)); err != nil {
 				return err
-			}
-			v := trust.verifiers()
-			if err := trust.check(); err != nil {
-				return err
-			}
-			if v.Threshold <= 0 {
-				return misused(cmd, "--threshold: at least one witness must have cosigned")
 			}
 			r, s, err := readRequest(args[0])
 			if err != nil {
 				return err
 			}
-			data, err := readFile(roster, "--officers", "this machine's own copy of officers.yaml")
+			m, err := f.load()
 			if err != nil {
 				return err
 			}
-			o := officer.Opening{Statement: []byte(r.Statement), Objects: r.objects(), Org: r.sealed[0].Org(), Now: time.Now()}
-			if o.Roster, err = officer.ParseRoster(roster, data); err != nil {
-				return err
-			}
-			if o.Signed, err = readDecisions(decisions); err != nil {
-				return err
-			}
-			seen, err := readReceipt(receipt)
+			k, err := openKey(env, f.key, f.pass)
 			if err != nil {
 				return err
 			}
-			k, err := openKey(env, key, pass)
-			if err != nil {
-				return err
-			}
-			if records == "" {
-				records = key + ".statements"
-			}
-			once := recordIn(records)
-			o.Record = func(statement []byte) error {
-				if _, err := seen.check("unlock.opened", s, statement, v); err != nil {
+			once := recordIn(m.records)
+			o := officer.Opening{Roster: m.roster, Statement: []byte(r.Statement), Signed: m.signed, Objects: r.objects(), Org: r.sealed[0].Org(), Now: m.now, Record: func(statement []byte) error {
+				if _, err := m.receipt.check("unlock.opened", s, statement, m.trust.verifiers()); err != nil {
 					return err
 				}
 				return once(statement)
-			}
-			b, err := openLayers(k, &o, r.sealed, handover)
+			}}
+			b, err := openLayers(k, &o, r.sealed, f.handover)
 			if err != nil {
 				return err
 			}
@@ -308,15 +286,8 @@ func newOfficerOpen(env *environment) *cobra.Command {
 			_, err = fmt.Fprintf(env.stdout, "wrote %s\n", out)
 			return err
 		}}
-	cmd.Flags().StringVar(&key, "key", "", "`file` of the officer's key")
-	cmd.Flags().StringVar(&pass, "passphrase-file", "", "`file` with the passphrase of the key")
-	cmd.Flags().StringVar(&roster, "officers", "", "`file` of the officers (officers/v1), this machine's own copy")
-	cmd.Flags().StringArrayVar(&decisions, "decision", nil, "`file` of a decision; two are needed")
-	cmd.Flags().StringVar(&receipt, "receipt", "", "`file` that evidence approve wrote")
-	cmd.Flags().StringVar(&handover, "handover", "", "`file` from oversight, for investigation")
-	cmd.Flags().StringVar(&records, "records", "", "`folder` in which this machine keeps the statements that it opened for (default beside the key)")
 	cmd.Flags().StringVarP(&out, "output", "o", "", "`file` to write, which must not be there")
-	trust.add(cmd)
+	f.add(cmd, "evidence approve")
 	return cmd
 }
 

@@ -148,16 +148,11 @@ func newUnmaskApprove(env *environment) *cobra.Command {
 
 // unmaskOpening is what an officer's machine has about one name, and checks by itself.
 type unmaskOpening struct {
+	openingFacts
 	request  *unmaskRequest
 	st       *approval.Statement
-	receipt  *receipt
-	trust    *trustFlags
 	origin   string // at which people sign, known from elsewhere
 	by       *signer
-	roster   *officer.Roster
-	signed   []approval.Signed
-	records  string
-	now      time.Time
 	handover []byte // of oversight, for investigation
 }
 
@@ -238,10 +233,10 @@ func wrongName() error {
 
 func newUnmaskOpen(env *environment) *cobra.Command {
 	var f configFlags
-	var key, pass, out, roster, handover, receiptFile string
+	var files openingFlags
+	var u unmaskOpening
+	var out string
 	var pipe bool
-	u := unmaskOpening{trust: &trustFlags{}}
-	var decisions []string
 	cmd := &cobra.Command{Use: "open REQUEST --key FILE --officers FILE --decision FILE --decision FILE --receipt FILE --origin URL --log VKEY --witness VKEY [-o FILE | --handover FILE]", Short: "Open the officer's own layer of a sealed name, after two officers approved", Args: cobra.ExactArgs(1),
 		Long: "Oversight opens first and writes a handover (-o), which is still sealed to investigation.\n" +
 			"Investigation opens it (--handover) and sees the name, once the server has said that it\n" +
@@ -252,77 +247,50 @@ func newUnmaskOpen(env *environment) *cobra.Command {
 			"sighting. It opens for one statement once. The name is shown on a terminal and kept\n" +
 			"nowhere: close the window when you have read it.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := need(cmd, "key", "officers", "decision", "receipt", "origin", "log", "witness"); err != nil {
-				return err
-			}
-			if (out == "") == (handover == "") {
-				return misused(cmd, "oversight writes a handover with -o; investigation reads it with --handover")
-			}
-			if err := u.trust.check(); err != nil {
-				return err
-			}
-			if u.trust.verifiers().Threshold <= 0 {
-				return misused(cmd, "--threshold: at least one witness must have cosigned")
-			}
-			var err error
-			if u.request, u.st, err = readUnmask(args[0]); err != nil {
-				return err
-			}
-			data, err := readFile(roster, "--officers", "this machine's own copy of officers.yaml")
+			err := files.check(cmd, "origin")
 			if err != nil {
 				return err
 			}
-			if u.roster, err = officer.ParseRoster(roster, data); err != nil {
+			if (out == "") == (files.handover == "") {
+				return misused(cmd, "oversight writes a handover with -o; investigation reads it with --handover")
+			}
+			if u.request, u.st, err = readUnmask(args[0]); err != nil {
 				return err
 			}
-			if u.signed, err = readDecisions(decisions); err != nil {
+			if u.openingFacts, err = files.load(); err != nil {
 				return err
 			}
-			if u.receipt, err = readReceipt(receiptFile); err != nil {
-				return err
-			}
-			u.now = time.Now()
 			_, sealed, err := u.opening() // before the key is opened: what does not hold asks for no passphrase
 			if err != nil {
 				return err
 			}
-			if u.records == "" {
-				u.records = key + ".statements"
-			}
 			showStatement(env, u.st)
 			u.by.show(env.stdout)
 			fmt.Fprintf(env.stdout, "  sealed     %s, at the latest\n", sealed.UTC().Format(time.RFC3339))
-			if handover == "" {
-				return unmaskOuter(env, &u, key, pass, out)
+			if files.handover == "" {
+				return unmaskOuter(env, &u, &files, out)
 			}
-			if u.handover, err = readFile(handover, "--handover", "oversight writes it with counterseal unmask open"); err != nil {
+			if u.handover, err = readFile(files.handover, "--handover", "oversight writes it with counterseal unmask open"); err != nil {
 				return err
 			}
 			if !pipe && !terminal(env.stdout) {
 				return &exitError{code: exitRefused, err: errors.New("a name is shown on a terminal, and standard output is none"), hint: "--pipe gives it to whatever reads standard output"}
 			}
-			return unmaskInner(cmd, env, &f, &u, key, pass)
+			return unmaskInner(cmd, env, &f, &u, &files)
 		}}
 	f.add(cmd)
-	cmd.Flags().StringVar(&key, "key", "", "`file` of the officer's key")
-	cmd.Flags().StringVar(&pass, "passphrase-file", "", "`file` with the passphrase of the key")
-	cmd.Flags().StringVar(&roster, "officers", "", "`file` of the officers (officers/v1), this machine's own copy")
-	cmd.Flags().StringArrayVar(&decisions, "decision", nil, "`file` of a decision; two are needed")
-	cmd.Flags().StringVar(&receiptFile, "receipt", "", "`file` that unmask approve wrote")
-	cmd.Flags().StringVar(&handover, "handover", "", "`file` from oversight, for investigation")
-	cmd.Flags().StringVar(&u.records, "records", "", "`folder` in which this machine keeps the statements that it opened for (default beside the key)")
+	files.add(cmd, "unmask approve")
 	cmd.Flags().StringVarP(&out, "output", "o", "", "`file` of the handover, which must not be there; for oversight")
 	cmd.Flags().BoolVar(&pipe, "pipe", false, "show the name also where standard output is no terminal")
 	addOrigin(cmd, &u.origin)
-	u.trust.add(cmd)
 	return cmd
 }
 
-func unmaskOuter(env *environment, u *unmaskOpening, key, pass, out string) error {
+func unmaskOuter(env *environment, u *unmaskOpening, files *openingFlags, out string) error {
 	if err := free(out); err != nil {
 		return err
 	}
-	k, err := openKey(env, key, pass)
+	k, err := openKey(env, files.key, files.pass)
 	if err != nil {
 		return err
 	}
@@ -337,7 +305,7 @@ func unmaskOuter(env *environment, u *unmaskOpening, key, pass, out string) erro
 	return err
 }
 
-func unmaskInner(cmd *cobra.Command, env *environment, f *configFlags, u *unmaskOpening, key, pass string) (err error) {
+func unmaskInner(cmd *cobra.Command, env *environment, f *configFlags, u *unmaskOpening, files *openingFlags) (err error) {
 	cfg, err := f.load()
 	if err != nil {
 		return err
@@ -357,7 +325,7 @@ func unmaskInner(cmd *cobra.Command, env *environment, f *configFlags, u *unmask
 	if _, err := same(unmaskCheck{Request: u.st.ID, Ready: true}); err != nil {
 		return err
 	}
-	k, err := openKey(env, key, pass)
+	k, err := openKey(env, files.key, files.pass)
 	if err != nil {
 		return err
 	}

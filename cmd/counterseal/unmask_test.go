@@ -334,8 +334,9 @@ func (n *names) opening(r *unmaskRequest, got *receipt) unmaskOpening {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	return unmaskOpening{request: r, st: st, receipt: got, origin: doorRP.Origin, trust: &trustFlags{logs: []string{n.log}, witnesses: []string{n.vkey}}, roster: n.roster,
-		signed: n.both(r.Statement), records: filepath.Join(n.t.TempDir(), "statements"), now: n.now()}
+	return unmaskOpening{request: r, st: st, origin: doorRP.Origin, openingFacts: openingFacts{
+		trust: &trustFlags{logs: []string{n.log}, witnesses: []string{n.vkey}}, roster: n.roster, signed: n.both(r.Statement), receipt: got,
+		records: filepath.Join(n.t.TempDir(), "statements"), now: n.now()}}
 }
 
 // nameOf is the name that a request is about.
