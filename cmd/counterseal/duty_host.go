@@ -177,6 +177,15 @@ func dutyCards(dir string) (cards [2]*officer.Card, err error) {
 	return cards, nil
 }
 
+// settingsFor gives the settings of now, for an account that the host answers.
+func (h *dutyHost) settingsFor(account string) (*dutySettings, error) {
+	set, err := readDutySettings(h.dir)
+	if err == nil && !set.answers(account) {
+		err = &duty.Refusal{Reason: "the duty host does not answer this account", Hint: "who runs the host names responders in " + dutySettingsFile}
+	}
+	return set, err
+}
+
 // open opens one name for the account that a certificate names. The name is counted before
 // it is opened, so that a host that is killed in between has counted it.
 func (h *dutyHost) open(account string, body []byte) (*dutyAnswer, error) {
@@ -187,12 +196,9 @@ func (h *dutyHost) open(account string, body []byte) (*dutyAnswer, error) {
 		}
 		return nil, &duty.Refusal{Reason: err.Error(), Hint: "ask again: counterseal duty ask; by day two officers open a name: counterseal unmask request"}
 	}
-	set, err := readDutySettings(h.dir)
+	set, err := h.settingsFor(account)
 	if err != nil {
 		return nil, err
-	}
-	if !set.answers(account) {
-		return nil, &duty.Refusal{Reason: "the duty host does not answer this account", Hint: "who runs the host names responders in " + dutySettingsFile}
 	}
 	r, err := parseDuty(body)
 	if err != nil {
@@ -315,10 +321,8 @@ func (h *dutyHost) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.Method + " " + r.URL.Path {
 	case "GET /ready":
 		var set *dutySettings
-		if set, err = readDutySettings(h.dir); err == nil && set.answers(account) {
+		if set, err = h.settingsFor(account); err == nil {
 			ready.Signed = set.Origin != ""
-		} else if err == nil {
-			err = &duty.Refusal{Reason: "the duty host does not answer this account", Hint: "who runs the host names responders in " + dutySettingsFile}
 		}
 	case "POST /open":
 		var body []byte

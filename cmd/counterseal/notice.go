@@ -139,7 +139,8 @@ func (s *server) notices(ctx context.Context) (rows []noticeRow, left map[string
 		}
 		over = append(over, noticeRow{Authorisation: a.ID, Ended: ended})
 		people := slices.DeleteFunc(slices.Clone(a.Scope.Subjects), func(subject string) bool { return !event.IsToken([]byte(subject)) }) // a server is told nothing
-		if len(people) == 0 {                                                                                                             // it lists people, or is an inspector's
+		if len(people) == 0 {
+			// It lists people, or is an inspector's.
 			continue
 		}
 		r, who := book.row(a.ID, aboutAuthorisation, ended, people)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/google/uuid"
 
@@ -246,7 +247,7 @@ func (s *server) noticeShown(ctx context.Context, _ string, body []byte) (any, e
 	if err != nil {
 		return nil, err
 	}
-	for _, l := range lists[row.Authorisation[:len(row.Authorisation)-len(listedSuffix)]] {
+	for _, l := range lists[strings.TrimSuffix(row.Authorisation, listedSuffix)] {
 		if l.sealed != nil && len(out) < maxLists {
 			out = append(out, shownSealed{l.fact.Key, l.sealed})
 		}
@@ -257,7 +258,7 @@ func (s *server) noticeShown(ctx context.Context, _ string, body []byte) (any, e
 // tellListed tells those of the lists that an overseer has opened, each once. A list is
 // destroyed when all of it are told; of those who could not be told a new one is kept.
 func (s *server) tellListed(ctx context.Context, actor string, row noticeRow, opened []shownOpened) (noticeRow, error) {
-	authorisation := row.Authorisation[:len(row.Authorisation)-len(listedSuffix)]
+	authorisation := strings.TrimSuffix(row.Authorisation, listedSuffix)
 	lists, err := s.lists(ctx)
 	if err != nil {
 		return row, err

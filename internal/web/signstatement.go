@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/counterseal/counterseal/internal/approval"
+	"github.com/counterseal/counterseal/internal/duty"
 	"github.com/counterseal/counterseal/internal/login"
 )
 
@@ -40,9 +41,16 @@ type signStatement struct {
 	ID    string
 	State string // waits, used, over
 	Until string // UTC
-	What  string // what is asked for, in words
 	Exact string // the bytes that are signed
 	Said  []said
+	signAsk
+}
+
+// signAsk says in words what an action is.
+type signAsk struct {
+	What  string // what is asked for
+	After string // who else looks at it
+	Again string // the command that asks anew
 }
 
 // said is one part of a statement.
@@ -51,8 +59,11 @@ type said struct {
 	Texts []string
 }
 
-// inWords says what an action is; who signs sees the word of the statement too.
-var inWords = map[string]string{"unmask": "the name of one person"}
+// inWords has the actions; who signs sees the word of the statement too.
+var inWords = map[string]signAsk{
+	"unmask":    {"the name of one person", "Two officers read the same, on machines of their own.", "counterseal unmask request"},
+	duty.ToOpen: {"the name of one person, at night", "Nobody else decides: the name is counted, and an overseer reviews what you signed.", "counterseal duty ask"},
+}
 
 // Signs tells whether the login goes on to a statement.
 func (p *signInPage) Signs() bool { return strings.HasPrefix(p.Next, nextSign) }
@@ -87,7 +98,7 @@ func (p *SignIn) statement(w http.ResponseWriter, r *http.Request) {
 		p.broken(w, err)
 		return
 	}
-	s := &signStatement{ID: id, State: "waits", Until: toMinute(waits.Expires), What: inWords[st.Action], Exact: string(waits.Statement)}
+	s := &signStatement{ID: id, State: "waits", Until: toMinute(waits.Expires), Exact: string(waits.Statement), signAsk: inWords[st.Action]}
 	switch {
 	case waits.Used:
 		s.State = "used"

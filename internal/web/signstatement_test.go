@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/counterseal/counterseal/internal/approval"
+	"github.com/counterseal/counterseal/internal/duty"
 	"github.com/counterseal/counterseal/internal/login"
 	"github.com/counterseal/counterseal/internal/passkey"
 )
@@ -29,9 +30,9 @@ func (d *door) signed(_ context.Context, account string, statement []byte, by *p
 }
 
 // asks makes a statement that an account is to sign.
-func (d *door) asks(account, purpose string) login.Waiting {
+func (d *door) asks(account, action, purpose string) login.Waiting {
 	d.t.Helper()
-	_, b, err := approval.New(approval.Ask{Action: "unmask", Case: "C-17", Purpose: purpose, Requester: "Ines Vogel",
+	_, b, err := approval.New(approval.Ask{Action: action, Case: "C-17", Purpose: purpose, Requester: "Ines Vogel",
 		Objects: []string{"alias mail-abcdef", "seal " + strings.Repeat("0a", 32), "window 0d1a53a4-7e0c-4c53-8d2f-3a3c2f5b0001 7", "account " + account}, Org: uuid.New(), Grant: time.Hour}, d.now())
 	if err != nil {
 		d.t.Fatal(err)
@@ -48,9 +49,9 @@ func (d *door) asks(account, purpose string) login.Waiting {
 func (d *door) signs(account string, run func(string, ...chromedp.Action), see func(string) chromedp.Action) {
 	d.t.Helper()
 	at := func(w login.Waiting) chromedp.Action { return chromedp.Navigate(d.url + nextSign + w.ID) }
-	w := d.asks(account, `who signed in from there <b onclick="x()">&amp;</b>`)
+	w := d.asks(account, "unmask", `who signed in from there <b onclick="x()">&amp;</b>`)
 	var exact, where string
-	run("a statement", at(w), see("the name of one person"), see("mail-abcdef"), see("C-17"), see("Ines Vogel"), see(`<b onclick="x()">&amp;</b>`), d.look("sign"),
+	run("a statement", at(w), see("the name of one person"), see("Two officers read the same"), see("mail-abcdef"), see("C-17"), see("Ines Vogel"), see(`<b onclick="x()">&amp;</b>`), d.look("sign"),
 		chromedp.Location(&where), chromedp.Evaluate(`document.querySelector(".exact").textContent`, &exact))
 	if exact != string(w.Statement) {
 		d.t.Errorf("the page shows another text than is signed:\n%s\n%s", exact, w.Statement)
@@ -65,11 +66,12 @@ func (d *door) signs(account string, run func(string, ...chromedp.Action), see f
 	run("signed once", at(w), see("is signed once"), d.look("sign-used"))
 
 	d.refuses = "no authorisation in force covers this person for who asked"
-	run("refused", at(d.asks(account, "why")), chromedp.Click(`[data-act=sign]`, chromedp.ByQuery), see("Signed, but refused: no authorisation in force"), d.look("sign-refused"))
+	run("refused", at(d.asks(account, "unmask", "why")), chromedp.Click(`[data-act=sign]`, chromedp.ByQuery), see("Signed, but refused: no authorisation in force"), d.look("sign-refused"))
 	d.refuses = ""
-	run("late", at(d.asks(account, "why")), chromedp.ActionFunc(func(context.Context) error { d.pass(login.SignLife); return nil }), chromedp.Click(`[data-act=sign]`, chromedp.ByQuery),
+	run("late", at(d.asks(account, "unmask", "why")), chromedp.ActionFunc(func(context.Context) error { d.pass(login.SignLife); return nil }), chromedp.Click(`[data-act=sign]`, chromedp.ByQuery),
 		see("Its time is over"), d.look("sign-late"), chromedp.Reload(), see("nobody signed it"), d.look("sign-over"),
 		chromedp.Navigate(d.url+"/login/account"), see("sign in again"), chromedp.Click(`[data-act=passkey]`, chromedp.ByQuery), chromedp.WaitVisible(`[data-act=add]`, chromedp.ByQuery))
+	run("at night", at(d.asks(account, duty.ToOpen, "why")), see("the name of one person, at night"), see("an overseer reviews what you signed"), d.look("sign-night"))
 	run("of somebody else", chromedp.Navigate(d.url+nextSign+uuid.NewString()), see("Nothing to sign"), d.look("sign-nothing"))
 }
 
