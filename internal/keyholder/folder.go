@@ -94,6 +94,9 @@ func parseFolder(name string, data []byte) (*folder, error) {
 	if f.Quota.Questions < 0 || f.Quota.Questions > maxAsked {
 		return nil, fmt.Errorf("%s: quota.questions is not from 0 to %d", name, maxAsked)
 	}
+	if f.Quota.Lists < 0 || f.Quota.Lists > maxLists {
+		return nil, fmt.Errorf("%s: quota.lists is not from 0 to %d", name, maxLists)
+	}
 	return f, errors.Join(f.Quota.Names.check(name+": quota.names"), f.Quota.Addresses.check(name+": quota.addresses"), f.Ledger.check(name+": ledger"))
 }
 

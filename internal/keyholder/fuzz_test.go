@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/counterseal/counterseal/internal/approval"
+	"github.com/counterseal/counterseal/internal/blind"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/officer"
 )
@@ -31,7 +32,13 @@ func FuzzFrames(f *testing.F) {
 		f.Fatal(err)
 	}
 	answers := appendAnswers(nil, []Answer{{Tokens: []event.Token{event.NewToken(event.Person, 1, [16]byte{1}), event.NewToken(event.Person, 2, [16]byte{2})}}})
+	points := make([]blind.Point, Places)
+	list, err := listAsk{[]byte("{}"), points}.encode()
+	if err != nil {
+		f.Fatal(err)
+	}
 	for i, fr := range []frame{
+		{opList, 11, list}, {opListHead, 11, listHead{points: points, rows: 7, width: 3, epoch: 1}.encode()},
 		{opHello, 0, hello{faceIngest, 0}.encode()}, {opHelloOK, 0, welcome{Identity: Identity{Org: org, Epoch: 1}}.encode()},
 		{opToken, 7, names}, {opTokens, 7, appendBits(nil, make([][16]byte, 3))}, {opDirectory, 8, make([]byte, 8)},
 		{opChunk, 8, chunk{total: 3, bytes: []byte("abc")}.encode()}, {opAsk, 9, question}, {opFetch, 10, make([]byte, 16)}, {opFetched, 10, answers}, {opNo, 9, refusal{code: noQuota, after: 1e9}.encode()},
@@ -71,6 +78,14 @@ func FuzzFrames(f *testing.F) {
 			}
 			if a, err := parseAnswers(fr.body); err == nil && !bytes.Equal(appendAnswers(nil, a), fr.body) {
 				t.Error("answers")
+			}
+			if a, err := parseListAsk(fr.body); err == nil {
+				if again, err := a.encode(); err != nil || !bytes.Equal(again, fr.body) {
+					t.Error("list", err)
+				}
+			}
+			if h, err := parseListHead(fr.body); err == nil && !bytes.Equal(h.encode(), fr.body) {
+				t.Error("head of a list")
 			}
 			if k, err := parseChunk(fr.body); err == nil && !bytes.Equal(k.encode(), fr.body) {
 				t.Error("chunk")

@@ -69,6 +69,7 @@ type Holder struct {
 
 	quota     *quota
 	questions *questions
+	lists     *lists
 	seen      SeenBy // nil: no question is answered
 
 	mu        sync.Mutex
@@ -136,6 +137,9 @@ func (h *Holder) open(o Options) error {
 		return err
 	}
 	if h.questions, err = openQuestions(h.dir, h.conf.Quota.Questions, h.now); err != nil {
+		return err
+	}
+	if h.lists, err = openLists(h.dir, h.conf.Quota.Lists, h.now); err != nil {
 		return err
 	}
 	if o.Ledger != nil && h.conf.Ledger.Log != "" {
@@ -256,6 +260,9 @@ type Stats struct {
 	Questions        int64 `json:"questions"`         // capabilities answered
 	QuestionNames    int64 `json:"question_names"`    // names in them
 	QuestionsRefused int64 `json:"questions_refused"` //
+
+	Lists        int64 `json:"lists"`         // questions about lists of disclosers that were answered
+	ListsRefused int64 `json:"lists_refused"` //
 }
 
 // Stats gives the counts.
@@ -274,6 +281,9 @@ func (h *Holder) Stats() Stats {
 	h.questions.mu.Lock()
 	s.Questions, s.QuestionNames, s.QuestionsRefused = h.questions.answered, h.questions.names, h.questions.refused
 	h.questions.mu.Unlock()
+	h.lists.mu.Lock()
+	s.Lists, s.ListsRefused = h.lists.answered, h.lists.refused
+	h.lists.mu.Unlock()
 	return s
 }
 

@@ -31,6 +31,8 @@ type Quota struct {
 	Names     Limits `yaml:"names"`
 	Addresses Limits `yaml:"addresses"`
 	Questions int    `yaml:"questions"`
+	// Lists is how many questions about lists of disclosers are answered in ListWindow.
+	Lists int `yaml:"lists"`
 }
 
 // DefaultQuota takes a first start of an organisation of about 700 people at once
@@ -40,6 +42,7 @@ func DefaultQuota() Quota {
 		Names:     Limits{Minute: 500, Hour: 5_000, Day: 50_000, Burst: 4_000},
 		Addresses: Limits{Minute: 5_000, Hour: 50_000, Day: 500_000, Burst: 20_000},
 		Questions: 100,
+		Lists:     6,
 	}
 }
 

@@ -66,7 +66,8 @@ func (h *Holder) Ingest(ctx context.Context, l net.Listener) error {
 	return h.serve(ctx, l, faceIngest)
 }
 
-// Questions answers on l until ctx ends: whether names may be asked, under capabilities.
+// Questions answers on l until ctx ends, under capabilities: whether names may be asked, and
+// what a list of disclosers is compared by.
 func (h *Holder) Questions(ctx context.Context, l net.Listener) error {
 	return h.serve(ctx, l, faceQuestion)
 }
@@ -170,6 +171,25 @@ func (h *Holder) talk(p *peer, f face) error {
 			}
 			return nil // the other side went away
 		}
+		if f == faceQuestion && q.op == opList {
+			err := h.list(q.body, func(a frame, last bool) error {
+				a.id = q.id
+				return p.write(a, last)
+			})
+			var gone broken
+			switch {
+			case errors.As(err, &gone):
+				return err
+			case err != nil:
+				if werr := p.write(frame{op: opNo, id: q.id, body: refusalOf(err).encode()}, true); werr != nil {
+					return werr
+				}
+			}
+			if errors.Is(err, errFrame) {
+				return err
+			}
+			continue
+		}
 		a, err := h.answer(f, who.Epoch, q)
 		if err != nil {
 			a = frame{op: opNo, body: refusalOf(err).encode()}
@@ -266,7 +286,7 @@ func (h *Holder) answer(f face, epoch int, q frame) (frame, error) {
 			return frame{}, err
 		}
 		return h.question(a)
-	case q.op >= opToken && q.op <= opFetch:
+	case q.op >= opToken && q.op <= opList:
 		return frame{}, errFace
 	}
 	return frame{}, errFrame

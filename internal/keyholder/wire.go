@@ -36,6 +36,7 @@ const (
 	opStats     op = 0x04
 	opAsk       op = 0x05
 	opFetch     op = 0x06
+	opList      op = 0x07
 
 	opHelloOK op = 0x81
 	opTokens  op = 0x82
@@ -44,7 +45,11 @@ const (
 	opAsked   op = 0x85
 	opChanged op = 0x86 // no answer: the digest of the directory file is another one
 	opFetched op = 0x87
-	opNo      op = 0xff
+
+	opListHead op = 0x88
+	opListPart op = 0x89
+
+	opNo op = 0xff
 )
 
 // face says which interface a connection speaks.
@@ -382,6 +387,7 @@ const (
 	noRoom
 	noAnswer
 	noName
+	noDirectory
 )
 
 // The errors of a client. None holds anything of what was asked.
@@ -393,6 +399,7 @@ var (
 	ErrEpoch      = errors.New("the key holder has no key of this epoch")
 	ErrNoAnswer   = errors.New("the key holder has no answer to this question: it was not asked, or ten minutes ago")
 	ErrNoName     = errors.New("one of the names stands for nobody, or for more than one, in the directory of the key holder; nothing was used up")
+	ErrDirectory  = errors.New("the key holder knows no directory")
 	ErrOther      = errors.New("this is another key holder than the one whose tokens the data has")
 
 	errFace = errors.New("the key holder does not answer this on this interface")
@@ -402,7 +409,7 @@ var (
 
 var errorOf = map[code]error{
 	noFrame: errFrame, noFace: errFace, noEpoch: ErrEpoch, noQuota: ErrQuota, noCapability: ErrCapability,
-	noRoster: ErrRoster, noDisk: errDisk, noRoom: errRoom, noAnswer: ErrNoAnswer, noName: ErrNoName,
+	noRoster: ErrRoster, noDisk: errDisk, noRoom: errRoom, noAnswer: ErrNoAnswer, noName: ErrNoName, noDirectory: ErrDirectory,
 }
 
 // refusal is an answer of no.

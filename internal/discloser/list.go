@@ -1,0 +1,421 @@
+package discloser
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"github.com/counterseal/counterseal/internal/approval"
+	"github.com/counterseal/counterseal/internal/blind"
+	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/keyring"
+	"github.com/counterseal/counterseal/internal/pseudonym"
+)
+
+const (
+	form = "disclosers/v1"
+
+	// MaxNames is how many names a list has, of all its people together: each of them is one
+	// of the places of a question to the key holder.
+	MaxNames = 128
+	// MaxNote bounds what an overseer notes about somebody, in bytes.
+	MaxNote = 200
+	// MaxFile bounds the file of a list.
+	MaxFile = 4 << 20
+
+	purpose  = "oversight/disclosers"
+	maxKeys  = 4
+	block    = 64 << 10 // a list is padded to a multiple of it
+	maxPlain = 512 << 10
+	timeForm = "2006-01-02T15:04:05Z"
+)
+
+// Entry is one person on a list.
+type Entry struct {
+	Added time.Time
+	Note  string   // a number of a file, say: what an overseer is shown of a match
+	Names []string // as the overseer wrote them
+	// Found is how many of the names the key holder knew when it was last asked, -1 where it
+	// was not since they were written.
+	Found int
+
+	tags []Tag
+}
+
+// List is a list of protected disclosers, opened.
+type List struct {
+	ID      uuid.UUID
+	Entries []Entry
+	// Org is the organisation whose key holder was asked, Asked when, and Epoch the newest
+	// epoch of tokens that it had; zero before.
+	Org   uuid.UUID
+	Asked time.Time
+	Epoch int
+
+	to []keyring.PublicKey
+}
+
+// sealedForm is the file.
+type sealedForm struct {
+	Boxes []boxForm `json:"boxes"`
+	Form  string    `json:"form"`
+	ID    string    `json:"id"`
+}
+
+type boxForm struct {
+	Box string `json:"box"`
+	Key string `json:"key"`
+}
+
+// plainForm is what is sealed, padded with zero bytes.
+type plainForm struct {
+	Asked   string      `json:"asked"`
+	Entries []entryForm `json:"entries"`
+	Epoch   int         `json:"epoch"`
+	Keys    []string    `json:"keys"` // to which it is sealed
+	Org     string      `json:"org"`
+	V       int         `json:"v"`
+}
+
+type entryForm struct {
+	Added string   `json:"added"`
+	Found int      `json:"found"`
+	Names []string `json:"names"`
+	Note  string   `json:"note"`
+	Tags  []string `json:"tags"` // hex
+}
+
+// New begins a list that each of the keys opens.
+func New(to []keyring.PublicKey) (*List, error) {
+	if len(to) == 0 || len(to) > maxKeys {
+		return nil, errors.New("a list is sealed to one to four keys")
+	}
+	id, err := uuid.NewRandom()
+	if err != nil {
+		return nil, fmt.Errorf("making an id: %w", err)
+	}
+	return &List{ID: id, to: to}, nil
+}
+
+// Format prints no name, whatever verb is used.
+func (l *List) Format(s fmt.State, _ rune) { fmt.Fprint(s, "list of protected disclosers") }
+
+// LogValue is what slog prints.
+func (l *List) LogValue() slog.Value { return slog.StringValue("list of protected disclosers") }
+
+// MarshalJSON refuses: Seal writes a list.
+func (l *List) MarshalJSON() ([]byte, error) {
+	return nil, errors.New("a list of protected disclosers is never written into a document")
+}
+
+func (l *List) info() keyring.SealInfo { return info(l.ID) }
+
+// info binds a seal to the list. A list is of no organisation and no epoch of officers.
+func info(id uuid.UUID) keyring.SealInfo {
+	return keyring.SealInfo{Purpose: purpose, Org: id, Epoch: 1, Subject: id.String()}
+}
+
+// names are those of all people, in order.
+func (l *List) names() int {
+	n := 0
+	for i := range l.Entries {
+		n += len(l.Entries[i].Names)
+	}
+	return n
+}
+
+// Add puts somebody on the list, by one name or several. Its errors quote nothing.
+func (l *List) Add(now time.Time, note string, names []string) error {
+	e := Entry{Added: now.UTC().Truncate(time.Second), Note: note, Names: slices.Clone(names), Found: -1}
+	if err := e.check(); err != nil {
+		return err
+	}
+	if n := l.names() + len(names); n > MaxNames {
+		return fmt.Errorf("the list would have %d names, and a question to the key holder has %d places: one name of each person does", n, MaxNames)
+	}
+	have := map[string]bool{}
+	for i := range l.Entries {
+		for _, text := range l.Entries[i].Names {
+			word, _ := pseudonym.Spelling(text)
+			have[word] = true
+		}
+	}
+	for i, text := range names {
+		word, _ := pseudonym.Spelling(text)
+		if have[word] {
+			return fmt.Errorf("name %d is on the list already", i+1)
+		}
+		have[word] = true
+	}
+	l.Entries = append(l.Entries, e)
+	return nil
+}
+
+func (e *Entry) check() error {
+	if len(e.Names) == 0 {
+		return errors.New("somebody has at least one name")
+	}
+	for i, text := range e.Names {
+		if _, err := pseudonym.Spelling(text); err != nil {
+			return fmt.Errorf("name %d: %w", i+1, err)
+		}
+	}
+	if len(e.Note) > MaxNote || !utf8.ValidString(e.Note) || strings.TrimSpace(e.Note) != e.Note || strings.ContainsFunc(e.Note, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.Is(unicode.Cf, r) }) {
+		return fmt.Errorf("a note is a line of up to %d bytes", MaxNote)
+	}
+	return nil
+}
+
+// Remove takes the person at a place, from 1, off the list.
+func (l *List) Remove(place int) error {
+	if place < 1 || place > len(l.Entries) {
+		return fmt.Errorf("the list has the places 1 to %d", len(l.Entries))
+	}
+	l.Entries = slices.Delete(l.Entries, place-1, place)
+	return nil
+}
+
+// Seal gives the file of the list.
+func (l *List) Seal() ([]byte, error) {
+	p := plainForm{Epoch: l.Epoch, Entries: []entryForm{}, Keys: []string{}, V: 1}
+	if !l.Asked.IsZero() {
+		p.Asked, p.Org = l.Asked.UTC().Format(timeForm), l.Org.String()
+	}
+	for _, k := range l.to {
+		p.Keys = append(p.Keys, base64.RawURLEncoding.EncodeToString(k.Bytes()))
+	}
+	for i := range l.Entries {
+		e := &l.Entries[i]
+		f := entryForm{Added: e.Added.UTC().Format(timeForm), Found: e.Found, Names: e.Names, Note: e.Note, Tags: []string{}}
+		for _, t := range e.tags {
+			f.Tags = append(f.Tags, hex.EncodeToString(t[:]))
+		}
+		p.Entries = append(p.Entries, f)
+	}
+	plain, err := approval.Canonical(&p)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(plain)
+	padded := make([]byte, (len(plain)/block+1)*block)
+	defer clear(padded)
+	copy(padded, plain)
+	if len(padded) > maxPlain {
+		return nil, fmt.Errorf("the list is longer than %d bytes", maxPlain)
+	}
+	f := sealedForm{Boxes: []boxForm{}, Form: form, ID: l.ID.String()}
+	for _, k := range l.to {
+		box, err := keyring.SealTo(k, l.info(), keyring.RoleOnly, padded)
+		if err != nil {
+			return nil, err
+		}
+		f.Boxes = append(f.Boxes, boxForm{base64.RawURLEncoding.EncodeToString(box), k.ID().String()})
+	}
+	return approval.Canonical(&f)
+}
+
+// Opener is a key that opens seals of one layer: the key of an officer.
+type Opener interface {
+	// OpenOnly opens a seal; its error wraps keyring.ErrNotForKey.
+	OpenOnly(info keyring.SealInfo, box []byte) ([]byte, error)
+	// SealKey names it.
+	SealKey() keyring.KeyID
+}
+
+// Open opens the file of a list. Its error wraps keyring.ErrNotForKey where it is sealed to
+// other keys, and quotes nothing.
+func Open(b []byte, k Opener) (*List, error) {
+	bad := func(why string) (*List, error) { return nil, errors.New("list of disclosers: " + why) }
+	var f sealedForm
+	if err := approval.DecodeUpTo(MaxFile, trim(b), &f); err != nil {
+		return nil, fmt.Errorf("list of disclosers: %w", err)
+	}
+	id, err := uuid.Parse(f.ID)
+	switch {
+	case f.Form != form:
+		return bad("form is not " + form)
+	case err != nil || id.String() != f.ID:
+		return bad("id is not a UUID")
+	case len(f.Boxes) == 0 || len(f.Boxes) > maxKeys:
+		return bad("boxes are one to four")
+	}
+	for _, one := range f.Boxes {
+		if one.Key != k.SealKey().String() {
+			continue
+		}
+		box, err := base64.RawURLEncoding.Strict().DecodeString(one.Box)
+		if err != nil {
+			return bad("a box is not base64url")
+		}
+		plain, err := k.OpenOnly(info(id), box)
+		if err != nil {
+			return nil, err
+		}
+		defer clear(plain)
+		l, err := parse(plain)
+		if err != nil {
+			return nil, fmt.Errorf("list of disclosers: %w", err)
+		}
+		l.ID = id
+		return l, nil
+	}
+	return nil, fmt.Errorf("list of disclosers: it is sealed to other keys: %w", keyring.ErrNotForKey)
+}
+
+func trim(b []byte) []byte {
+	if n := len(b); n > 0 && b[n-1] == '\n' {
+		return b[:n-1]
+	}
+	return b
+}
+
+// parse reads what lies inside the seal.
+func parse(plain []byte) (*List, error) {
+	text := plain
+	for len(text) > 0 && text[len(text)-1] == 0 {
+		text = text[:len(text)-1]
+	}
+	bad := errors.New("what is sealed is of another form")
+	var p plainForm
+	if len(plain)%block != 0 || approval.DecodeUpTo(maxPlain, text, &p) != nil || p.V != 1 || (p.Asked == "") != (p.Org == "") || p.Epoch < 0 {
+		return nil, bad
+	}
+	l := &List{Epoch: p.Epoch}
+	var err error
+	if p.Asked != "" {
+		if l.Asked, err = time.Parse(timeForm, p.Asked); err != nil {
+			return nil, bad
+		}
+		if l.Org, err = uuid.Parse(p.Org); err != nil {
+			return nil, bad
+		}
+	}
+	if len(p.Keys) == 0 || len(p.Keys) > maxKeys {
+		return nil, bad
+	}
+	for _, text := range p.Keys {
+		raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
+		if err != nil {
+			return nil, bad
+		}
+		k, err := keyring.ParsePublicKey(raw)
+		if err != nil {
+			return nil, bad
+		}
+		l.to = append(l.to, k)
+	}
+	for _, f := range p.Entries {
+		e := Entry{Note: f.Note, Names: f.Names, Found: f.Found}
+		if e.Added, err = time.Parse(timeForm, f.Added); err != nil || e.check() != nil || f.Found < -1 || f.Found > len(f.Names) {
+			return nil, bad
+		}
+		for _, text := range f.Tags {
+			raw, err := hex.DecodeString(text)
+			if err != nil || len(raw) != blind.ValueLen {
+				return nil, bad
+			}
+			e.tags = append(e.tags, Tag(raw))
+		}
+		l.Entries = append(l.Entries, e)
+	}
+	if l.names() > MaxNames {
+		return nil, bad
+	}
+	return l, nil
+}
+
+// Words are the names of everybody on the list, in the spelling of the key holder, in order.
+func (l *List) Words() [][]byte {
+	var out [][]byte
+	for i := range l.Entries {
+		for _, text := range l.Entries[i].Names {
+			word, err := pseudonym.Spelling(text)
+			if err != nil { // Add and parse have refused it
+				word = ""
+			}
+			out = append(out, []byte(word))
+		}
+	}
+	return out
+}
+
+// Answered takes what the key holder of an organisation gave: the tags of each of Words, nil
+// for a name that it does not know. The list does not change in between.
+func (l *List) Answered(now time.Time, org uuid.UUID, epoch int, tags [][]Tag) error {
+	if len(tags) != l.names() {
+		return fmt.Errorf("%d names were asked and %d answered", l.names(), len(tags))
+	}
+	if l.Org != uuid.Nil && l.Org != org {
+		return errors.New("this is the key holder of another organisation than the one that was asked before")
+	}
+	next := 0
+	for i := range l.Entries {
+		e := &l.Entries[i]
+		e.Found, e.tags = 0, nil
+		for range e.Names {
+			if t := tags[next]; len(t) > 0 {
+				e.Found++
+				e.tags = append(e.tags, t...)
+			}
+			next++
+		}
+		slices.SortFunc(e.tags, func(a, b Tag) int { return slices.Compare(a[:], b[:]) })
+		e.tags = slices.Compact(e.tags)
+	}
+	l.Asked, l.Org, l.Epoch = now.UTC().Truncate(time.Second), org, epoch
+	return nil
+}
+
+// Unasked is how many people came onto the list after the key holder was last asked: nothing
+// matches them yet.
+func (l *List) Unasked() int {
+	n := 0
+	for i := range l.Entries {
+		if l.Entries[i].Found < 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// Match gives whoever on the list a veiled target is, nil for nobody. It takes as long for
+// either.
+func (l *List) Match(v Veil) *Entry {
+	var found *Entry
+	for i := range l.Entries {
+		for _, t := range l.Entries[i].tags {
+			if v.Of(t) {
+				found = &l.Entries[i]
+			}
+		}
+	}
+	return found
+}
+
+// MatchToken gives whoever on the list a token stands for, nil for nobody.
+func (l *List) MatchToken(token event.Token) *Entry { return l.Match(VeilOf(token)) }
+
+// MatchName gives whoever on the list has a name in this spelling, nil for nobody.
+func (l *List) MatchName(text string) *Entry {
+	word, err := pseudonym.Spelling(text)
+	if err != nil {
+		return nil
+	}
+	for i := range l.Entries {
+		for _, name := range l.Entries[i].Names {
+			if own, err := pseudonym.Spelling(name); err == nil && own == word {
+				return &l.Entries[i]
+			}
+		}
+	}
+	return nil
+}

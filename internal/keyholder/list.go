@@ -1,0 +1,473 @@
+package keyholder
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/counterseal/counterseal/internal/approval"
+	"github.com/counterseal/counterseal/internal/blind"
+	"github.com/counterseal/counterseal/internal/discloser"
+	"github.com/counterseal/counterseal/internal/durable"
+	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/officer"
+	"github.com/counterseal/counterseal/internal/pseudonym"
+)
+
+const (
+	// ListAction is that of the statement with which oversight asks for the tags of its list
+	// of protected disclosers.
+	ListAction = "disclosers.ask"
+	// Places is how many names such a question has room for. It has all of them whether the
+	// list is empty or full.
+	Places = discloser.MaxNames
+	// ListWindow is the time in which quota.lists of them are answered.
+	ListWindow = 30 * 24 * time.Hour
+
+	maxLists    = 100 // quota.lists at most
+	listedLimit = 64 << 10
+	maxDevices  = 15      // of one person: further ones have no tags
+	maxRows     = 1 << 24 // of a table
+	partRows    = 1024    // rows in one frame
+	partWait    = 30 * time.Second
+)
+
+// PointsDigest is what the statement of a question about a list names: SHA-256 of its points.
+func PointsDigest(points []blind.Point) [32]byte {
+	h := sha256.New()
+	for _, p := range points {
+		h.Write(p[:])
+	}
+	return [32]byte(h.Sum(nil))
+}
+
+func listObjects(points []blind.Point) []string {
+	sum := PointsDigest(points)
+	return []string{"places " + strconv.Itoa(len(points)), "points " + hex.EncodeToString(sum[:])}
+}
+
+// NewListQuestion makes the statement with which oversight asks, in the form of
+// internal/approval. It names nobody.
+func NewListQuestion(points []blind.Point, by string, org uuid.UUID, now time.Time) ([]byte, error) {
+	_, raw, err := approval.New(approval.Ask{
+		Action: ListAction, Case: "oversight", Purpose: "the tags of the overseer's list of protected disclosers", Requester: by, Objects: listObjects(points), Org: org, Life: time.Hour, Grant: time.Minute,
+	}, now)
+	return raw, err
+}
+
+// listCapability is a statement of NewListQuestion under the key of one officer of oversight.
+type listCapability struct {
+	Signed    approval.Signed `json:"signed"`
+	Statement string          `json:"statement"`
+	V         int             `json:"v"`
+}
+
+// ListCapability joins the statement with its signature.
+func ListCapability(statement []byte, signed approval.Signed) ([]byte, error) {
+	return approval.Canonical(listCapability{Signed: signed, Statement: string(statement), V: 1})
+}
+
+// judgeList says whether oversight asks these points, by the holder's own roster, and when.
+func judgeList(b []byte, points []blind.Point, roster *officer.Roster, org uuid.UUID, now time.Time) (*approval.Statement, error) {
+	var c listCapability
+	if err := approval.DecodeUpTo(maxCapability, b, &c); err != nil || c.V != 1 {
+		return nil, errors.New("capability: not one about a list")
+	}
+	var book approval.Book // its rules of form and time
+	s, err := book.Request([]byte(c.Statement), now)
+	if err != nil {
+		return nil, err
+	}
+	if s.Action != ListAction || s.Org != org.String() || len(points) != Places || !slices.Equal(s.Objects, listObjects(points)) {
+		return nil, errors.New("capability: of another action, organisation or list")
+	}
+	by := roster.Find(c.Signed.Key)
+	if by == nil || by.Office != officer.Oversight || by.Inspector || by.Duty {
+		return nil, errors.New("capability: not of an officer of oversight")
+	}
+	if c.Signed.Decision != approval.Approve || !c.Signed.Verify([]byte(c.Statement), by.Sign) {
+		return nil, errors.New("capability: the signature is not that of the officer")
+	}
+	return s, nil
+}
+
+// lists keeps which questions about lists were answered, durable before the answer.
+type lists struct {
+	path  string
+	limit int // in ListWindow
+	now   func() time.Time
+
+	making sync.Mutex // held while a table is made: one at a time
+
+	mu                sync.Mutex
+	used              map[string]time.Time // when, by the digest of the nonce
+	answered, refused int64
+}
+
+type listedForm struct {
+	Used []listedUsed `json:"used"`
+	V    int          `json:"v"`
+}
+
+type listedUsed struct {
+	At     string `json:"at"`
+	Digest string `json:"digest"` // SHA-256 of the nonce
+}
+
+func openLists(dir string, limit int, now func() time.Time) (*lists, error) {
+	l := &lists{path: filepath.Join(dir, "listed.json"), limit: limit, now: now, used: map[string]time.Time{}}
+	b, err := os.ReadFile(l.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return l, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the questions about lists: %w", err)
+	}
+	damaged := fmt.Errorf("%s is damaged: restore it, or wait a month after its last write and remove it", l.path)
+	var f listedForm
+	if err := approval.DecodeUpTo(listedLimit, b, &f); err != nil || f.V != 1 {
+		return nil, damaged
+	}
+	for _, u := range f.Used {
+		at, err := time.Parse(time.RFC3339, u.At)
+		if err != nil {
+			return nil, damaged
+		}
+		l.used[u.Digest] = at
+	}
+	return l, nil
+}
+
+// spend uses a question up, before anything is answered.
+func (l *lists) spend(s *approval.Statement) error {
+	sum := sha256.Sum256([]byte(s.Nonce))
+	key := base64.RawURLEncoding.EncodeToString(sum[:])
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, was := l.used[key]; was {
+		return errors.New("capability: it was used")
+	}
+	now := l.now().UTC()
+	kept := map[string]time.Time{key: now}
+	var oldest time.Time
+	for k, at := range l.used {
+		// A clock that goes back gives nothing back.
+		if now.Sub(at) < ListWindow {
+			kept[k] = at
+			if oldest.IsZero() || at.Before(oldest) {
+				oldest = at
+			}
+		}
+	}
+	if len(kept) > l.limit {
+		return &QuotaError{After: max(0, oldest.Add(ListWindow).Sub(now))}
+	}
+	f := listedForm{V: 1}
+	for _, k := range sortedKeys(kept) {
+		f.Used = append(f.Used, listedUsed{At: kept[k].UTC().Format(time.RFC3339), Digest: k})
+	}
+	b, err := approval.Canonical(f)
+	if err != nil {
+		return err
+	}
+	var d durable.FS
+	if err := d.WriteFile(l.path, b, 0o600); err != nil {
+		return fmt.Errorf("%w: %w", errDisk, err)
+	}
+	l.used = kept
+	l.answered++
+	return nil
+}
+
+// broken is an answer that could not be sent.
+type broken struct{ error }
+
+func (b broken) Unwrap() error { return b.error }
+
+// list answers a question about a list: the points, and a table of the whole directory, in
+// parts. send puts a frame on the wire. Who asked opens the rows of their own names; the
+// holder does not learn which.
+func (h *Holder) list(body []byte, send func(frame, bool) error) error {
+	err := h.listing(body, send)
+	var gone broken
+	switch {
+	case err == nil:
+		h.log.Info("a question about a list was answered", "places", Places)
+	case !errors.As(err, &gone):
+		h.lists.mu.Lock()
+		h.lists.refused++
+		h.lists.mu.Unlock()
+		h.log.Warn("a question about a list was refused", "why", err)
+	}
+	return err
+}
+
+func (h *Holder) listing(body []byte, send func(frame, bool) error) error {
+	q, err := parseListAsk(body)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	roster, known := h.roster, h.known
+	h.mu.Unlock()
+	if roster == nil {
+		return ErrRoster
+	}
+	s, err := judgeList(q.capability, q.points, roster, h.conf.org, h.now())
+	if err != nil {
+		return err
+	}
+	if known.Len() == 0 {
+		return ErrDirectory
+	}
+	if !h.lists.making.TryLock() {
+		return errRoom
+	}
+	defer h.lists.making.Unlock()
+	key, err := blind.NewKey()
+	if err != nil {
+		return err
+	}
+	head := listHead{epoch: h.newest}
+	for _, p := range q.points {
+		answer, err := key.Answer(p)
+		if err != nil {
+			return errFrame
+		}
+		head.points = append(head.points, answer)
+	}
+	people := known.Spelt()
+	type word struct{ person, word int }
+	var words []word
+	for i := range people {
+		head.width = max(head.width, min(len(people[i].Identities), 1+maxDevices))
+		for j := range people[i].Words {
+			words = append(words, word{i, j})
+		}
+	}
+	epochs := slices.Sorted(maps.Keys(h.makers))
+	epochs = epochs[max(0, len(epochs)-blind.MaxWidth/(1+maxDevices)):] // the newest
+	head.width *= len(epochs)
+	if head.rows = len(words); head.rows > maxRows {
+		return fmt.Errorf("%w: a directory of %d spellings", errRoom, head.rows)
+	}
+	if err := h.lists.spend(s); err != nil {
+		return err
+	}
+	// A row that opens has a place that says nothing about the others.
+	rand.Shuffle(len(words), func(i, j int) { words[i], words[j] = words[j], words[i] })
+	if err := send(frame{op: opListHead, body: head.encode()}, true); err != nil {
+		return broken{err}
+	}
+	var part []byte
+	for i, w := range words {
+		who := &people[w.person]
+		if part, err = key.Row(part, []byte(who.Words[w.word]), h.tags(who, epochs), head.width); err != nil {
+			return broken{err}
+		}
+		if (i+1)%partRows == 0 || i == len(words)-1 {
+			if err := send(frame{op: opListPart, body: part}, true); err != nil {
+				return broken{err}
+			}
+			part = part[:0]
+		}
+	}
+	return nil
+}
+
+// tags are those of somebody: of the person and their devices, in every epoch.
+func (h *Holder) tags(who *pseudonym.Spelt, epochs []int) []blind.Value {
+	var out []blind.Value
+	for _, id := range who.Identities[:min(len(who.Identities), 1+maxDevices)] {
+		for _, epoch := range epochs {
+			out = append(out, discloser.TagOf(event.NewToken(id.Kind, epoch, h.makers[epoch].Bits(id.Kind, id.Canonical))))
+		}
+	}
+	return out
+}
+
+// Listed is what a key holder gave to a list.
+type Listed struct {
+	Org   uuid.UUID
+	Epoch int               // the newest
+	Tags  [][]discloser.Tag // of each word, nil for one that its directory does not know
+}
+
+// AskList asks the question interface for the tags of words, without saying which. sign signs
+// the statement with the key of an officer of oversight, by whose name it asks. progress is
+// told how many rows of how many have come.
+func AskList(ctx context.Context, dial Dial, words [][]byte, by string, now time.Time, sign func(statement []byte) (approval.Signed, error), progress func(done, all int)) (*Listed, error) {
+	asked, err := blind.Ask(words, Places)
+	if err != nil {
+		return nil, err
+	}
+	conn, in, who, err := greet(ctx, dial, hello{faceQuestion, 0})
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	points := asked.Points()
+	statement, err := NewListQuestion(points, by, who.Org, now)
+	if err != nil {
+		return nil, err
+	}
+	signed, err := sign(statement)
+	if err != nil {
+		return nil, err
+	}
+	capability, err := ListCapability(statement, signed)
+	if err != nil {
+		return nil, err
+	}
+	body, err := listAsk{capability, points}.encode()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := conn.Write(appendFrame(nil, frame{opList, 1, body})); err != nil {
+		return nil, ErrAway
+	}
+	f, err := nextPart(conn, in, opListHead)
+	if err != nil {
+		return nil, err
+	}
+	head, err := parseListHead(f)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := asked.Answered(head.points, head.width)
+	if err != nil {
+		return nil, errFrame
+	}
+	out := &Listed{Org: who.Org, Epoch: head.epoch, Tags: make([][]discloser.Tag, len(words))}
+	size := blind.RowLen(head.width)
+	for done := 0; done < head.rows; {
+		part, err := nextPart(conn, in, opListPart)
+		if err != nil {
+			return nil, err
+		}
+		if len(part) == 0 || len(part)%size != 0 || done+len(part)/size > head.rows {
+			return nil, errFrame
+		}
+		for ; len(part) > 0; part = part[size:] {
+			done++
+			if word, tags, ok := rows.Open(part[:size]); ok {
+				out.Tags[word] = tags
+			}
+		}
+		if progress != nil {
+			progress(done, head.rows)
+		}
+	}
+	return out, nil
+}
+
+// nextPart reads the next frame of an answer, which has to be of this kind.
+func nextPart(conn net.Conn, in *bufio.Reader, want op) ([]byte, error) {
+	if err := conn.SetReadDeadline(time.Now().Add(partWait)); err != nil {
+		return nil, ErrAway
+	}
+	f, err := readFrame(in)
+	switch {
+	case err != nil:
+		return nil, ErrAway
+	case f.op == opNo:
+		return nil, parseRefusal(f.body)
+	case f.op != want:
+		return nil, errFrame
+	}
+	return f.body, nil
+}
+
+// listAsk is a question about a list.
+type listAsk struct {
+	capability []byte
+	points     []blind.Point
+}
+
+func (a listAsk) encode() ([]byte, error) {
+	if len(a.capability) > maxCapability || len(a.points) != Places {
+		return nil, fmt.Errorf("a question about a list is a capability of at most %d bytes and %d points", maxCapability, Places)
+	}
+	b := binary.BigEndian.AppendUint32(nil, uint32(len(a.capability)))
+	return appendPoints(append(b, a.capability...), a.points), nil
+}
+
+func parseListAsk(b []byte) (listAsk, error) {
+	c := cursor{b: b}
+	var a listAsk
+	n := c.uint(4)
+	if n > maxCapability {
+		return a, fmt.Errorf("%w: its capability", errFrame)
+	}
+	a.capability = c.take(int(n))
+	a.points = c.points()
+	return a, c.done()
+}
+
+// listHead is the begin of its answer. rows rows of width values follow.
+type listHead struct {
+	points             []blind.Point
+	rows, width, epoch int
+}
+
+func (h listHead) encode() []byte {
+	b := appendPoints(nil, h.points)
+	b = binary.BigEndian.AppendUint32(b, uint32(h.rows))
+	b = binary.BigEndian.AppendUint16(b, uint16(h.width))
+	return binary.BigEndian.AppendUint32(b, uint32(h.epoch))
+}
+
+func parseListHead(b []byte) (listHead, error) {
+	c := cursor{b: b}
+	h := listHead{points: c.points(), rows: int(c.uint(4)), width: int(c.uint(2)), epoch: int(c.uint(4))}
+	if err := c.done(); err != nil {
+		return listHead{}, err
+	}
+	if h.rows > maxRows || h.width < 1 || h.width > blind.MaxWidth || h.epoch < 1 || h.epoch > maxEpoch {
+		return listHead{}, fmt.Errorf("%w: its table", errFrame)
+	}
+	return h, nil
+}
+
+func appendPoints(b []byte, points []blind.Point) []byte {
+	b = binary.BigEndian.AppendUint16(b, uint16(len(points)))
+	for i := range points {
+		b = append(b, points[i][:]...)
+	}
+	return b
+}
+
+// points takes Places of them.
+func (c *cursor) points() []blind.Point {
+	if c.uint(2) != Places {
+		c.bad = true
+	}
+	var out []blind.Point
+	for range Places {
+		p := c.take(blind.PointLen)
+		if c.bad {
+			return nil
+		}
+		out = append(out, blind.Point(p))
+	}
+	return out
+}
