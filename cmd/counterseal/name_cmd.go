@@ -167,19 +167,19 @@ func newNameApprove(env *environment) *cobra.Command {
 }
 
 // showNames shows an officer whom a request is about, which the statement does not say.
-func showNames(env *environment, path string, k *officer.Key) error {
+func showNames(env *environment, path string, k *officer.Key) ([]keyholder.Spoken, error) {
 	r, st, err := readNameRequest(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	n, err := r.open(k, st)
 	if err != nil {
-		return &exitError{code: exitRefused, err: err, hint: "sign nothing: who asked has to make the request anew, with the officers of today"}
+		return nil, &exitError{code: exitRefused, err: err, hint: "sign nothing: who asked has to make the request anew, with the officers of today"}
 	}
 	for _, name := range n.Names {
 		fmt.Fprintf(env.stdout, "  %-9s  %s\n", name.Category, event.Printable(name.Text))
 	}
-	return nil
+	return n.Names, nil
 }
 
 // askedHolder is where the key holder takes questions.

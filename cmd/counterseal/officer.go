@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/counterseal/counterseal/internal/approval"
+	"github.com/counterseal/counterseal/internal/discloser"
 	"github.com/counterseal/counterseal/internal/durable"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/evidence"
@@ -136,8 +137,8 @@ func openKey(env *environment, path, pass string) (*officer.Key, error) {
 }
 
 func newOfficerSign(env *environment) *cobra.Command {
-	var key, pass, out, origin, roster string
-	var refuse, yes bool
+	var key, pass, out, origin, roster, disclosers string
+	var refuse, yes, although bool
 	var trust trustFlags
 	cmd := &cobra.Command{Use: "sign REQUEST --key FILE -o FILE [--origin URL --log VKEY --witness VKEY]", Short: "Show a statement in words and sign the decision about it", Args: cobra.ExactArgs(1),
 		Long: fmt.Sprintf("Sign shows what is asked for, on this machine, and signs the decision about exactly that.\n"+
@@ -146,7 +147,8 @@ func newOfficerSign(env *environment) *cobra.Command {
 			"the signature and what it is over, that the passkey was enrolled for this account before,\n"+
 			"that the ledger knows the signature and witnesses have seen that within %d minutes, that\n"+
 			"the seal is the one of the first sighting, and that you are not who asks: by your name, and\n"+
-			"with --officers by your account.", int(freshness/time.Minute)),
+			"with --officers by your account. With --disclosers it is compared with your list of\n"+
+			"protected disclosers first; nobody else learns of that.", int(freshness/time.Minute)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := errors.Join(need(cmd, "key", "output"), free(out)); err != nil {
 				return err
@@ -181,11 +183,30 @@ func newOfficerSign(env *environment) *cobra.Command {
 				by.show(env.stdout)
 			}
 			var k *officer.Key
-			if s.Action == keyholder.Action { // whom it is about only the officer's key opens
+			var names []keyholder.Spoken
+			if s.Action == keyholder.Action || disclosers != "" {
 				if k, err = openKey(env, key, pass); err != nil {
 					return err
 				}
-				if err := showNames(env, args[0], k); err != nil {
+			}
+			if s.Action == keyholder.Action { // whom it is about only the officer's key opens
+				if names, err = showNames(env, args[0], k); err != nil {
+					return err
+				}
+			}
+			if disclosers != "" {
+				l, err := openList(disclosers, k)
+				if err != nil {
+					return err
+				}
+				var entries []*discloser.Entry
+				if q.name != nil {
+					entries = append(entries, l.MatchToken(q.name.row.Token))
+				}
+				for _, n := range names {
+					entries = append(entries, l.MatchName(n.Text))
+				}
+				if err := listed(env.stdout, entries, !refuse, although); err != nil {
 					return err
 				}
 			}
@@ -226,6 +247,8 @@ func newOfficerSign(env *environment) *cobra.Command {
 	cmd.Flags().BoolVar(&refuse, "refuse", false, "refuse instead of approve")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	cmd.Flags().StringVar(&roster, "officers", "", "`file` of the officers (officers/v1), this machine's own copy; for a name")
+	cmd.Flags().StringVar(&disclosers, "disclosers", "", disclosersHelp)
+	cmd.Flags().BoolVar(&although, "although-listed", false, althoughHelp)
 	addOrigin(cmd, &origin)
 	trust.add(cmd)
 	return cmd

@@ -23,7 +23,7 @@ func newOversight(env *environment) *cobra.Command {
 			"new authorisations wait; where no independent overseer is heard for 14 days, looking at\n" +
 			"people stops. docs/for-overseers.md tells more.",
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(newOversightStatus(env), newOversightHeartbeat(env), newOversightQueue(env), newOversightReview(env), newOversightReport(env), newNotices(env), newComplaints(env), newOversightVerify(env))
+	cmd.AddCommand(newOversightStatus(env), newOversightHeartbeat(env), newOversightQueue(env), newOversightReview(env), newOversightReport(env), newNotices(env), newComplaints(env), newDisclosers(env), newOversightVerify(env))
 	return cmd
 }
 

@@ -1,0 +1,289 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/counterseal/counterseal/internal/approval"
+	"github.com/counterseal/counterseal/internal/discloser"
+	"github.com/counterseal/counterseal/internal/keyholder"
+	"github.com/counterseal/counterseal/internal/keyring"
+	"github.com/counterseal/counterseal/internal/oversight"
+)
+
+const agencyDirectory = `apiVersion: directory/v1
+people:
+  - id: E-1
+    names: [alice, Alice Example]
+    mails: [alice@agency.example]
+  - id: E-2
+    names: [bob]
+    mails: [bob@agency.example]
+`
+
+// withDirectory gives the key holder a directory and the officers, and starts the server anew.
+func (n *names) withDirectory() {
+	n.t.Helper()
+	n.stop()
+	for name, text := range map[string]string{"directory.yaml": agencyDirectory, "officers.yaml": string(read(n.t, n.sh.at("officers.yaml")))} {
+		if err := os.WriteFile(filepath.Join(n.s.tokens.dir, name), []byte(text), 0o600); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+	n.open()
+	n.signIn()
+}
+
+// disclosers is a list of oversight with people on it.
+func (n *names) disclosers(people ...string) *discloser.List {
+	n.t.Helper()
+	var to []keyring.PublicKey
+	for _, a := range n.roster.Overseers() {
+		to = append(to, a.Seal)
+	}
+	l, err := discloser.New(to)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for _, p := range people {
+		if err := l.Add(n.now(), "IG-"+p, []string{p}); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+	return l
+}
+
+// askList asks the key holder of the server for a list.
+func (n *names) askList(l *discloser.List, key string) error {
+	n.t.Helper()
+	h := askedHolder{dir: n.s.tokens.dir}
+	dial, err := h.dial(config{})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	k := n.keys[key]
+	got, err := keyholder.AskList(n.t.Context(), dial, l.Words(), k.Card().Name, n.now(), func(statement []byte) (approval.Signed, error) { return k.Sign(approval.Approve, statement) }, nil)
+	if err != nil {
+		return err
+	}
+	return l.Answered(n.now(), got.Org, got.Epoch, got.Tags)
+}
+
+// TestDisclosers: whoever is on the overseer's list is found in every look, authorisation
+// and request for a name, on the overseer's side alone; nobody else is found, the server gives
+// everybody's machine the same, and who is no overseer gets nothing.
+func TestDisclosers(t *testing.T) {
+	t.Parallel()
+	n := openNames(t)
+	n.withDirectory()
+	n.signIns("d.ndjson", `"user":"Alice@AGENCY.example","src_ip":"203.0.113.21","country":"FI","result":"success"`, `"user":"bob@agency.example","src_ip":"203.0.113.22","country":"SE","result":"success"`)
+	alias := map[string]string{}
+	for _, r := range rowsOf(t, n.asks("source = idp", 200, "")) {
+		alias[r.Get("src_endpoint.location.country")] = r.Get("user.uid")
+	}
+	alice, bob := alias["FI"], alias["SE"]
+	if !strings.HasPrefix(alice, "person-") || !strings.HasPrefix(bob, "person-") || alice == bob {
+		t.Fatal(alias)
+	}
+
+	l := n.disclosers("alice example", "zoe")
+	if err := n.askList(l, "inv"); !errors.Is(err, keyholder.ErrCapability) {
+		t.Errorf("investigation asks for the tags of a list: %v", err)
+	}
+	if l.Unasked() != 2 {
+		t.Error("a question that was refused counts as asked")
+	}
+	if err := n.askList(l, "ovs"); err != nil {
+		t.Fatal(err)
+	}
+	if l.Entries[0].Found != 1 || l.Entries[1].Found != 0 || l.Unasked() != 0 {
+		t.Errorf("found %d of the person in the directory, %d of the other", l.Entries[0].Found, l.Entries[1].Found)
+	}
+	other, none := n.disclosers("bob@agency.example"), n.disclosers()
+	for _, o := range []*discloser.List{other, none} {
+		if err := n.askList(o, "ovs2"); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	targets := func(all bool) (a targetsAnswer) {
+		t.Helper()
+		code, text := n.as(overseer, "POST", "/api/v1/acts/oversight.targets", url.Values{"case": {"C-17"}}, targetsAsk{All: all})
+		if code != 200 || strings.Contains(text, "p1_") {
+			t.Fatalf("%d %s", code, text)
+		}
+		n.does(overseer, "oversight.targets", targetsAsk{All: all}, &a, 200, "")
+		return a
+	}
+	kinds := func(l *discloser.List, a targetsAnswer, person string) string {
+		t.Helper()
+		var out []string
+		for _, m := range compare(l, &a) {
+			if m.Person != person || m.Note == "" {
+				t.Errorf("%s is taken for somebody on the list: %+v", m.Person, m)
+			}
+			out = append(out, m.Kind+" "+m.State)
+		}
+		slices.Sort(out) // two of one second come in either order
+		return strings.Join(out, ", ")
+	}
+	if a := targets(false); len(a.Targets) != 0 || a.Epoch != 1 {
+		t.Fatalf("before anybody is asked about: %+v", a)
+	}
+	r := n.request(alice)
+	if got := kinds(l, targets(false), alice); got != "authorisation requested" {
+		t.Errorf("a request for an authorisation: %q", got)
+	}
+	n.does(privacyOfficer, "authorise", authoriseNamed{ID: r.ID, Digest: r.Digest, Approve: true}, &r, 200, "")
+	n.authorised(bob)
+	n.asks("class_uid = 3002 and user.uid = "+alice, 200, alice)
+	n.asks("class_uid = 3002 and user.uid = "+bob, 200, bob)
+	a := targets(false)
+	if got := kinds(l, a, alice); got != "authorisation approved, look waits" {
+		t.Errorf("an authorisation and a look: %q", got)
+	}
+	if got := kinds(other, a, bob); got != "authorisation approved, look waits" {
+		t.Errorf("the other list: %q", got)
+	}
+	if got := kinds(none, a, ""); got != "" || len(a.Targets) != 4 {
+		t.Errorf("an empty list: %q of %d", got, len(a.Targets))
+	}
+	again := targets(false)
+	for i := range a.Targets {
+		if string(a.Targets[i].About[0].Veil.Salt) == string(again.Targets[i].About[0].Veil.Salt) {
+			t.Error("two answers veil somebody in the same way")
+		}
+	}
+	for _, user := range []int{0, colleague, privacyOfficer, complianceUser} {
+		n.does(user, "oversight.targets", targetsAsk{}, nil, 403, "")
+	}
+
+	// What is over is there when it is asked for.
+	look := a.Targets[slices.IndexFunc(a.Targets, func(r targetRow) bool { return r.Kind == "look" && r.About[0].Person == alice })].ID
+	n.does(overseer, "look.review", reviewNamed{look, oversight.Misuse}, nil, 200, "")
+	n.does(0, "authorise.end", authoriseNamed{ID: r.ID, Reason: "done"}, nil, 200, "")
+	if got := kinds(l, targets(false), alice); got != "" {
+		t.Errorf("what is over: %q", got)
+	}
+	if got := kinds(l, targets(true), alice); got != "authorisation ended, look misuse" {
+		t.Errorf("what is over, when it is asked for: %q", got)
+	}
+
+	// The request for a name has the token itself.
+	n.authorised(alice)
+	if e := l.MatchToken(n.asked(alice, "Ines Vogel").row.Token); e == nil || e.Note != "IG-alice example" {
+		t.Errorf("a request for the name of alice: %v", e)
+	}
+	if e := l.MatchToken(n.asked(bob, "Ines Vogel").row.Token); e != nil {
+		t.Error("a request for the name of bob is taken for one on the list")
+	}
+
+	// A new epoch of tokens: the list is asked for again, and finds the old ones and the new.
+	n.stop()
+	if _, err := keyholder.Rotate(n.s.tokens.dir, time.Now(), nil); err != nil {
+		t.Fatal(err)
+	}
+	n.open()
+	n.signIn()
+	n.signIns("e.ndjson", `"user":"alice@agency.example","src_ip":"203.0.113.23","country":"NO","result":"success"`)
+	var now string
+	for _, r := range rowsOf(t, n.asks("source = idp", 200, "")) {
+		if r.Get("src_endpoint.location.country") == "NO" {
+			now = r.Get("user.uid")
+		}
+	}
+	n.authorised(now)
+	a = targets(false)
+	if got := kinds(l, a, alice); got != "authorisation approved" || a.Epoch != 2 || l.Epoch != 1 {
+		t.Errorf("before it is asked for again, in epoch %d with the list of %d: %q", a.Epoch, l.Epoch, got)
+	}
+	if err := n.askList(l, "ovs"); err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, m := range compare(l, &a) {
+		found = append(found, m.Person)
+	}
+	if !slices.Equal(found, []string{alice, now}) && !slices.Equal(found, []string{now, alice}) {
+		t.Errorf("after it: %q, want %q and %q", found, alice, now)
+	}
+
+	// The ledger says that lists were asked for, how often, and nothing else.
+	if err := n.s.stateTokenWindow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f, ok, err := n.s.pipe.Recorder().Fact(t.Context(), "keyholder.window", n.s.pipe.Org().String())
+	if err != nil || !ok || !strings.Contains(string(f.Detail), `"lists":1`) {
+		t.Errorf("%s %v", f.Detail, err)
+	}
+	n.noName("alice example")
+}
+
+// TestDisclosersByCommand keeps a list by commands, without a server.
+func TestDisclosersByCommand(t *testing.T) {
+	s := newShell(t)
+	_, pass := s.office()
+	list, key := s.at("list"), []string{"--key", s.at("ovs"), "--passphrase-file", pass}
+	cmd := func(code int, says string, args ...string) string {
+		t.Helper()
+		_, both := s.run(code, append([]string{"oversight", "disclosers"}, args...)...)
+		if !strings.Contains(both, says) {
+			t.Fatalf("%v: want %q\n%s", args, says, both)
+		}
+		return both
+	}
+	with := func(args ...string) []string { return append(args, key...) }
+	cmd(2, "--officers is missing", "new", list)
+	cmd(0, "opens with 2 keys", "new", list, "--officers", s.at("officers.yaml"))
+	cmd(1, "", "new", list, "--officers", s.at("officers.yaml"))
+	empty := len(read(t, list))
+	alice := s.write("alice", "\n CORP\\alice \nAlice Example\n")
+	cmd(2, "--note is missing", with("add", list, "--names", alice)...)
+	cmd(2, "--key is missing", "add", list, "--note", "x")
+	cmd(0, "added     IG-2026-14, by 2 names", with("add", list, "--names", alice, "--note", "IG-2026-14")...)
+	if said := cmd(2, "name 2 is on the list already", with("add", list, "--names", s.write("again", "bob\nalice  EXAMPLE\n"), "--note", "x")...); strings.Contains(said, "alice") {
+		t.Error("an error quotes the name")
+	}
+	cmd(2, "at least one name", with("add", list, "--names", s.write("nobody", "\n"), "--note", "x")...)
+	cmd(2, "stands for nobody", with("add", list, "--names", s.write("system", "SYSTEM\n"), "--note", "x")...)
+	cmd(2, "a note is a line", with("add", list, "--names", s.write("bob", "bob\n"), "--note", strings.Repeat("n", discloser.MaxNote+1))...)
+	cmd(0, "", with("add", list, "--names", s.at("bob"), "--note", "press, 3 May")...)
+	said := cmd(0, "", with("show", list)...)
+	if !strings.Contains(said, `IG-2026-14    CORP\alice, Alice Example`) || !strings.Contains(said, "not asked") || !strings.Contains(said, "asked     never") {
+		t.Error(said)
+	}
+	if n := len(read(t, list)); n != empty {
+		t.Errorf("the list has %d bytes empty and %d with two people", empty, n)
+	}
+	if text := string(read(t, list)); strings.Contains(text, "alice") || strings.Contains(text, "IG-2026") {
+		t.Error("the file says who is on it")
+	}
+	if st, err := os.Stat(list); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("%v %v", st.Mode(), err)
+	}
+	cmd(1, "sealed to other keys", "show", list, "--key", s.at("inv"), "--passphrase-file", pass)
+	cmd(0, "press, 3 May", "show", list, "--key", s.at("ovs2"), "--passphrase-file", pass)
+	cmd(2, "places 1 to 2", with("remove", list, "3")...)
+	cmd(0, "removed   place 1", with("remove", list, "1")...)
+	if said := cmd(0, "bob", with("show", list)...); strings.Contains(said, "alice") {
+		t.Error(said)
+	}
+	cmd(1, "", with("show", s.write("cut", string(read(t, list))[:400]))...)
+	cmd(2, "", with("show", s.at("nowhere"))...)
+
+	full := s.at("full")
+	cmd(0, "", "new", full, "--officers", s.at("officers.yaml"))
+	var many strings.Builder
+	for i := range discloser.MaxNames {
+		fmt.Fprintf(&many, "person-%d\n", i)
+	}
+	cmd(0, "by 128 names", with("add", full, "--names", s.write("many", many.String()), "--note", "all")...)
+	cmd(2, "128 places", with("add", full, "--names", s.at("bob"), "--note", "one more")...)
+}
