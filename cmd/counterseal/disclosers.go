@@ -23,8 +23,17 @@ type (
 		All bool `json:"all"` // what is over, too
 	}
 	targetsAnswer struct {
-		Epoch   int         `json:"epoch"` // of the tokens that are made today
-		Targets []targetRow `json:"targets"`
+		Epoch   int           `json:"epoch"` // of the tokens that are made today
+		Targets []targetRow   `json:"targets"`
+		Shown   []targetShown `json:"shown"`
+	}
+	// targetShown is a look that listed people: whom, is sealed to the overseers, as for a notice.
+	targetShown struct {
+		ID     string    `json:"id"` // of the look
+		At     time.Time `json:"at"`
+		Case   string    `json:"case,omitempty"`
+		Who    string    `json:"who"`
+		Sealed []byte    `json:"sealed"`
 	}
 	// targetRow is something that is about people: a look, an authorisation, an order.
 	targetRow struct {
@@ -60,7 +69,7 @@ func (s *server) oversightTargets(ctx context.Context, _ string, body []byte) (a
 	if json.Unmarshal(body, &in) != nil {
 		return nil, web.BadRequest("this is no question about targets", "")
 	}
-	out := targetsAnswer{Epoch: s.tokens.epoch, Targets: []targetRow{}}
+	out := targetsAnswer{Epoch: s.tokens.epoch, Targets: []targetRow{}, Shown: []targetShown{}}
 	add := func(r targetRow, named []string) {
 		if r.About = veiled(named); len(r.About) > 0 {
 			r.At = r.At.UTC().Truncate(time.Second)
@@ -85,6 +94,17 @@ func (s *server) oversightTargets(ctx context.Context, _ string, body []byte) (a
 			continue
 		}
 		add(targetRow{Kind: "authorisation", ID: a.ID, At: a.Asked, Case: a.Case, Who: a.Requester, State: string(a.State)}, a.Scope.Subjects)
+	}
+	lists, err := s.lists(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range all {
+		for _, l := range lists[all[i].ID] {
+			if l.sealed != nil && !all[i].Inspector && len(out.Shown) < maxLists {
+				out.Shown = append(out.Shown, targetShown{l.fact.Key, l.fact.Time.UTC().Truncate(time.Second), all[i].Case, l.fact.Actor, l.sealed})
+			}
+		}
 	}
 	orders, err := s.pipe.Recorder().Facts(ctx, broker.KindOrdered)
 	if err != nil {

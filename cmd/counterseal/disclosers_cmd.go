@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -332,9 +334,9 @@ func newDisclosersCheck(env *environment) *cobra.Command {
 	cmd := &cobra.Command{Use: "check LIST --key FILE", Short: "Who on the list is looked at, asked for or contained", Args: cobra.ExactArgs(1),
 		Long: "Check gets every look that waits for a review, every authorisation that is asked for or in\n" +
 			"force and every containment, of everybody, and compares them here. What it prints is for you\n" +
-			"alone. An inspector's office looks without being seen, here as well; so do answers that list\n" +
-			"people by what they did. Do not tell who asked: refuse, end or ask why as you would of\n" +
-			"anybody, and in no other words. With --case an alias is the one that those who asked saw.",
+			"alone. An inspector's office looks without being seen, here as well. Do not tell who asked:\n" +
+			"refuse, end or ask why as you would of anybody, and in no other words. With --case an alias\n" +
+			"is the one that those who asked saw.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if format != "table" && format != "jsonl" {
 				return usage("--format is table or jsonl")
@@ -342,7 +344,7 @@ func newDisclosersCheck(env *environment) *cobra.Command {
 			if failOn != "" && failOn != "match" {
 				return usage("--fail-on is match")
 			}
-			l, _, err := f.open(cmd, env, args[0])
+			l, k, err := f.open(cmd, env, args[0])
 			if err != nil {
 				return err
 			}
@@ -350,7 +352,10 @@ func newDisclosersCheck(env *environment) *cobra.Command {
 			if err := doActIn(cmd, env, &c, &where, "oversight.targets", &in, &a); err != nil {
 				return err
 			}
-			matches := compare(l, &a)
+			matches, err := compare(l, k, &a)
+			if err != nil {
+				return err
+			}
 			if format == "jsonl" {
 				if err := printLines(env, matches); err != nil {
 					return err
@@ -362,7 +367,7 @@ func newDisclosersCheck(env *environment) *cobra.Command {
 			if format == "jsonl" {
 				w = env.stderr
 			}
-			if err := printCompared(w, l, &a, len(matches), args[0], time.Now()); err != nil {
+			if err := printCompared(w, l, k, &a, len(matches), args[0], time.Now()); err != nil {
 				return err
 			}
 			if failOn != "" && len(matches) > 0 {
@@ -382,13 +387,13 @@ func newDisclosersCheck(env *environment) *cobra.Command {
 // discloserMatch is something about somebody on the list. It has no name.
 type discloserMatch struct {
 	targetRow
-	About  []targetAbout `json:"about,omitempty"` // left out
-	Person string        `json:"person"`          // alias
+	About  []targetAbout `json:"about,omitempty"`  // left out
+	Person string        `json:"person,omitempty"` // alias; empty where a look listed them
 	Note   string        `json:"note"`
 }
 
 // compare finds what is about people on a list, the oldest first.
-func compare(l *discloser.List, a *targetsAnswer) []discloserMatch {
+func compare(l *discloser.List, k *officer.Key, a *targetsAnswer) ([]discloserMatch, error) {
 	out := []discloserMatch{}
 	for _, t := range a.Targets {
 		for _, who := range t.About {
@@ -397,7 +402,22 @@ func compare(l *discloser.List, a *targetsAnswer) []discloserMatch {
 			}
 		}
 	}
-	return out
+	for _, s := range a.Shown {
+		_, veils, err := openShown(k, s.Sealed)
+		if errors.Is(err, keyring.ErrNotForKey) {
+			continue // printCompared says so
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look %s: %w", s.ID, err)
+		}
+		for _, v := range veils {
+			if e := l.Match(v); e != nil {
+				out = append(out, discloserMatch{targetRow: targetRow{Kind: "listed", ID: s.ID, At: s.At, Case: s.Case, Who: s.Who, State: "shown"}, Note: e.Note})
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b discloserMatch) int { return a.At.Compare(b.At) })
+	return out, nil
 }
 
 func printMatches(w io.Writer, matches []discloserMatch) error {
@@ -409,7 +429,7 @@ func printMatches(w io.Writer, matches []discloserMatch) error {
 	for i := range matches {
 		m := &matches[i]
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.Kind, m.ID, m.At.Format(time.DateOnly), shorten(event.Printable(strings.TrimPrefix(m.Who, "account:")), 12),
-			shorten(event.Printable(m.Case), 8), event.Printable(m.Person), event.Printable(m.State), event.Printable(m.Note))
+			shorten(event.Printable(m.Case), 8), cmp.Or(event.Printable(m.Person), "-"), event.Printable(m.State), event.Printable(m.Note))
 	}
 	return t.Flush()
 }
@@ -417,11 +437,16 @@ func printMatches(w io.Writer, matches []discloserMatch) error {
 // stale is after what time a list should be asked for again: people get other names.
 const stale = 35 * 24 * time.Hour
 
-func printCompared(w io.Writer, l *discloser.List, a *targetsAnswer, matches int, path string, now time.Time) error {
+func printCompared(w io.Writer, l *discloser.List, k *officer.Key, a *targetsAnswer, matches int, path string, now time.Time) error {
 	again := "counterseal oversight disclosers ask " + path + " --key FILE"
-	people, unknown := 0, 0
+	people, unknown, closed := len(a.Shown), 0, 0
 	for i := range a.Targets {
 		people += len(a.Targets[i].About)
+	}
+	for i := range a.Shown {
+		if _, _, err := openShown(k, a.Shown[i].Sealed); err != nil {
+			closed++
+		}
 	}
 	for i := range l.Entries {
 		if l.Entries[i].Found == 0 {
@@ -440,6 +465,9 @@ func printCompared(w io.Writer, l *discloser.List, a *targetsAnswer, matches int
 	}
 	if unknown > 0 {
 		line("MISSING", plural(unknown, "person is", "people are")+" in no directory of the key holder, and nothing matches them")
+	}
+	if closed > 0 {
+		line("MISSING", plural(closed, "look that listed people is", "looks that listed people are")+" sealed to an earlier key of oversight")
 	}
 	switch {
 	case l.Asked.IsZero():

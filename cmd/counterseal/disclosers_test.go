@@ -11,10 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/counterseal/counterseal/internal/approval"
 	"github.com/counterseal/counterseal/internal/discloser"
+	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/keyholder"
 	"github.com/counterseal/counterseal/internal/keyring"
+	"github.com/counterseal/counterseal/internal/officer"
 	"github.com/counterseal/counterseal/internal/oversight"
 )
 
@@ -125,7 +129,11 @@ func TestDisclosers(t *testing.T) {
 	kinds := func(l *discloser.List, a targetsAnswer, person string) string {
 		t.Helper()
 		var out []string
-		for _, m := range compare(l, &a) {
+		matches, err := compare(l, n.keys["ovs"], &a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range matches {
 			if m.Person != person || m.Note == "" {
 				t.Errorf("%s is taken for somebody on the list: %+v", m.Person, m)
 			}
@@ -208,7 +216,11 @@ func TestDisclosers(t *testing.T) {
 		t.Fatal(err)
 	}
 	var found []string
-	for _, m := range compare(l, &a) {
+	matches, err := compare(l, n.keys["ovs"], &a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range matches {
 		found = append(found, m.Person)
 	}
 	if !slices.Equal(found, []string{alice, now}) && !slices.Equal(found, []string{now, alice}) {
@@ -224,6 +236,22 @@ func TestDisclosers(t *testing.T) {
 		t.Errorf("%s %v", f.Detail, err)
 	}
 	n.noName("alice example")
+}
+
+// listOf is a list with one person on it, whose token the key holder is said to have given.
+func listOf(t *testing.T, k *officer.Key, token string) *discloser.List {
+	t.Helper()
+	l, err := discloser.New([]keyring.PublicKey{k.Card().Seal})
+	if err == nil {
+		err = l.Add(time.Now(), "IG-1", []string{"zoe"})
+	}
+	if err == nil {
+		err = l.Answered(time.Now(), uuid.New(), 1, [][]discloser.Tag{{discloser.TagOf(event.Token(token))}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }
 
 // TestDisclosersByCommand keeps a list by commands, without a server.

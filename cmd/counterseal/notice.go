@@ -372,7 +372,7 @@ func newNoticeSend(env *environment) *cobra.Command {
 					return err
 				}
 				for _, one := range sealed {
-					open, err := openShown(k, one.Sealed)
+					open, _, err := openShown(k, one.Sealed)
 					if err != nil {
 						return &exitError{code: exitFailed, err: err, hint: "the key of oversight that was enrolled then opens it, or its spare"}
 					}

@@ -18,6 +18,7 @@ import (
 	"github.com/counterseal/counterseal/internal/broker"
 	"github.com/counterseal/counterseal/internal/cases"
 	"github.com/counterseal/counterseal/internal/complaint"
+	"github.com/counterseal/counterseal/internal/discloser"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/ledger"
@@ -28,10 +29,12 @@ import (
 // An authorisation that lists people names none of them: whom it showed is known from the
 // answers alone. Who was shown is kept until they are told, in a box that takes two to open: a
 // key of the overseers, and then the keyring of this server. Neither learns whom it is about
-// from the other; told, the box is destroyed, and so is whom each order was about.
+// from the other; told, the box is destroyed, and so is whom each order was about. The overseers'
+// layer has veils of the same people too, which a list of protected disclosers is compared with.
 
 const (
-	shownName    = "notice.shown/v1"
+	shownName    = "notice.shown/v2"
+	shownFirst   = "notice.shown/v1" // without veils
 	shownPurpose = "notice/shown"
 	aboutListed  = "listed"
 	listedSuffix = ".listed" // after the id of the authorisation: what such a notice is about
@@ -62,6 +65,11 @@ type (
 		Look   string `json:"look"`
 		Sealed []byte `json:"sealed"` // notice.shown/v1
 	}
+	// shownInside is what the overseers' seal of notice.shown/v2 has.
+	shownInside struct {
+		Closed string           `json:"closed"` // a box of the keyring, unpadded base64url
+		Veils  []discloser.Veil `json:"veils"`
+	}
 	shownOpened struct {
 		Look string `json:"look"`
 		Open []byte `json:"open"` // what was in the seal; this server alone reads it
@@ -76,7 +84,7 @@ func parseShown(b []byte) (*shownForm, [][]byte, error) {
 	look, err := uuid.Parse(f.Look)
 	org, oerr := uuid.Parse(f.Org)
 	switch {
-	case f.Form != shownName:
+	case f.Form != shownName && f.Form != shownFirst:
 		return nil, nil, errors.New("whom an answer showed: form is another one")
 	case err != nil || look.String() != f.Look || oerr != nil || org.String() != f.Org:
 		return nil, nil, errors.New("whom an answer showed: look and org are UUIDs")
@@ -99,18 +107,28 @@ func shownInfo(org uuid.UUID, epoch int, look string) keyring.SealInfo {
 	return keyring.SealInfo{Purpose: shownPurpose, Org: org, Epoch: epoch, Subject: look}
 }
 
-// openShown is the part of an overseer. What it gives is still closed to them.
-func openShown(k complaint.Opener, raw []byte) ([]byte, error) {
+// openShown is the part of an overseer. What it gives is still closed to them, but for veils.
+func openShown(k complaint.Opener, raw []byte) (closed []byte, veils []discloser.Veil, err error) {
 	f, boxes, err := parseShown(raw)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for i, b := range f.Boxes {
-		if b.Key == k.SealKey().String() {
-			return k.OpenOnly(shownInfo(uuid.MustParse(f.Org), f.Epoch, f.Look), boxes[i])
+		if b.Key != k.SealKey().String() {
+			continue
 		}
+		plain, err := k.OpenOnly(shownInfo(uuid.MustParse(f.Org), f.Epoch, f.Look), boxes[i])
+		if err != nil || f.Form == shownFirst {
+			return plain, nil, err
+		}
+		var in shownInside
+		if err := approval.DecodeUpTo(maxShown, plain, &in); err != nil {
+			return nil, nil, fmt.Errorf("whom an answer showed: what is sealed is %w", err)
+		}
+		closed, err := base64.RawURLEncoding.Strict().DecodeString(in.Closed)
+		return closed, in.Veils, err
 	}
-	return nil, fmt.Errorf("whom an answer showed: it is sealed to other keys: %w", keyring.ErrNotForKey)
+	return nil, nil, fmt.Errorf("whom an answer showed: it is sealed to other keys: %w", keyring.ErrNotForKey)
 }
 
 // keepShown keeps whom an answer under an authorisation that lists people showed.
@@ -130,9 +148,17 @@ func (s *server) keepShown(ctx context.Context, actor, look, authorisation strin
 		if err != nil {
 			return err
 		}
+		in := shownInside{Closed: base64.RawURLEncoding.EncodeToString(blob), Veils: []discloser.Veil{}}
+		for _, t := range tokens {
+			in.Veils = append(in.Veils, discloser.VeilOf(event.Token(t)))
+		}
+		inside, err := approval.Canonical(&in)
+		if err != nil {
+			return err
+		}
 		f := shownForm{Epoch: epoch, Form: shownName, Look: look, Org: s.pipe.Org().String()}
 		for _, k := range keys {
-			box, err := keyring.SealTo(k, shownInfo(s.pipe.Org(), epoch, look), keyring.RoleOnly, blob)
+			box, err := keyring.SealTo(k, shownInfo(s.pipe.Org(), epoch, look), keyring.RoleOnly, inside)
 			if err != nil {
 				return err
 			}

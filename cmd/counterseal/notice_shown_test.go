@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -74,9 +75,12 @@ func TestListedTold(t *testing.T) {
 		var sealed []shownSealed
 		b.does(overseer, "notice.shown", id, &sealed, 200, "")
 		for _, one := range sealed {
-			open, err := openShown(k, one.Sealed)
+			open, veils, err := openShown(k, one.Sealed)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if len(veils) == 0 || len(veils) > 9 {
+				t.Errorf("%d veils", len(veils))
 			}
 			if bytes.Contains(open, []byte("p1_")) || bytes.Contains(one.Sealed, []byte("p1_")) {
 				t.Error("an overseer, or the server, sees whom it is about")
@@ -84,7 +88,7 @@ func TestListedTold(t *testing.T) {
 			out = append(out, shownOpened{one.Look, open})
 		}
 		for _, other := range []*officer.Key{keys[0], keys[5]} {
-			if _, err := openShown(other, sealed[0].Sealed); !errors.Is(err, keyring.ErrNotForKey) {
+			if _, _, err := openShown(other, sealed[0].Sealed); !errors.Is(err, keyring.ErrNotForKey) {
 				t.Errorf("another key: %v", err)
 			}
 		}
@@ -101,6 +105,19 @@ func TestListedTold(t *testing.T) {
 			t.Fatal(err)
 		}
 		tokens = append(tokens, some...)
+	}
+
+	// An overseer's list finds its people among those who were shown, in the look that showed
+	// them, and their machine learns of nobody else.
+	disclosers := listOf(t, keys[1], tokens[0])
+	var targets targetsAnswer
+	b.does(overseer, "oversight.targets", targetsAsk{}, &targets, 200, "")
+	matches, err := compare(disclosers, keys[1], &targets)
+	if err != nil || len(matches) == 0 || matches[0].Kind != "listed" || matches[0].Person != "" || !slices.ContainsFunc(opened(keys[1]), func(o shownOpened) bool { return o.Look == matches[0].ID }) {
+		t.Errorf("somebody on a list was shown: %+v %v", matches, err)
+	}
+	if some, err := compare(listOf(t, keys[1], "p1_aaaaaaaaaaaaaaaaaaaaaaaaaa"), keys[1], &targets); err != nil || len(some) != 0 {
+		t.Errorf("somebody else is taken for one: %+v %v", some, err)
 	}
 	forged := opened(keys[1])
 	forged[0].Look, forged[1].Look = forged[1].Look, forged[0].Look
@@ -160,7 +177,7 @@ func FuzzShown(f *testing.F) {
 		f.Fatal(err)
 	}
 	org, look := uuid.MustParse("01900000-0000-7000-8000-000000000001"), "01900000-0000-7000-8000-000000000002"
-	box, err := keyring.SealTo(k.Card().Seal, shownInfo(org, 1, look), keyring.RoleOnly, []byte("x"))
+	box, err := keyring.SealTo(k.Card().Seal, shownInfo(org, 1, look), keyring.RoleOnly, []byte(`{"closed":"eA","veils":[]}`))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -170,9 +187,21 @@ func FuzzShown(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(raw)
+	form.Form = shownFirst
+	if box, err = keyring.SealTo(k.Card().Seal, shownInfo(org, 1, look), keyring.RoleOnly, []byte("x")); err != nil {
+		f.Fatal(err)
+	}
+	form.Boxes[0].Box = base64.RawURLEncoding.EncodeToString(box)
+	if raw, err = json.Marshal(&form); err != nil {
+		f.Fatal(err)
+	}
+	if got, _, err := openShown(k, raw); err != nil || string(got) != "x" {
+		f.Fatal("a list of an earlier version does not open", err)
+	}
+	f.Add(raw)
 	f.Add([]byte(`{"boxes":[],"epoch":1,"form":"notice.shown/v1","look":"","org":""}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if got, err := openShown(k, b); err == nil && string(got) != "x" {
+		if got, _, err := openShown(k, b); err == nil && string(got) != "x" {
 			t.Error("an altered list opens")
 		}
 	})
