@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -36,11 +35,7 @@ people:
 func (n *names) withDirectory() {
 	n.t.Helper()
 	n.stop()
-	for name, text := range map[string]string{"directory.yaml": agencyDirectory, "officers.yaml": string(read(n.t, n.sh.at("officers.yaml")))} {
-		if err := os.WriteFile(filepath.Join(n.s.tokens.dir, name), []byte(text), 0o600); err != nil {
-			n.t.Fatal(err)
-		}
-	}
+	layHolder(n.t, n.s.tokens.dir, n.sh.at("officers.yaml"))
 	n.open()
 	n.signIn()
 }

@@ -110,14 +110,18 @@ func TestUnmaskByCommands(t *testing.T) {
 		c := doorClient(t, card, func() net.Addr { return b.s.signin.l.Addr() })
 		return &desk{t: t, home: t.TempDir(), folder: t.TempDir(), by: newPersonAt(t, c, rp, invited.Secret)}
 	}
-	asker, privacy := newDesk("investigator"), newDesk("privacy_officer")
-	asker.signedIn(at, ca)
-	privacy.signedIn(at, ca)
+	asker, privacy, watcher := newDesk("investigator"), newDesk("privacy_officer"), newDesk("overseer")
+	for _, d := range []*desk{asker, privacy, watcher} {
+		d.signedIn(at, ca)
+	}
+	b.stop()
+	layHolder(t, s.at("data-keyholder"), s.at("officers.yaml"))
+	b.s, b.stop = inProcess(t, s.dir, time.Now, io.Discard)
 	b.signIns("in.ndjson", `"user":"alice@agency.example","src_ip":"203.0.113.9","country":"US","result":"success"`)
 	b.stop()
 	log := strings.TrimSpace(string(read(t, s.at("data/ledger/log.vkey"))))
 	witness, address := runWitness(t, log)
-	writeOffices(t, s.dir, office{"cases", "ciso", "", asker.by.id, "investigator"}, office{"privacy", "board", "", privacy.by.id, "privacy_officer"}, inspector)
+	writeOffices(t, s.dir, office{"cases", "ciso", "", asker.by.id, "investigator"}, office{"privacy", "board", "", privacy.by.id, "privacy_officer"}, office{"inspector", "parliament", "", watcher.by.id, "overseer"})
 	s.write(configName, text+"offices: offices.yaml\nwitnesses:\n  - {vkey: \""+witness+"\", url: \""+address+"\", run_by: others}\n")
 
 	server := exec.Command("counterseal", "serve", "--config", file)
@@ -152,7 +156,7 @@ func TestUnmaskByCommands(t *testing.T) {
 	}
 
 	found := asker.run(0, "", "search", "--case", "C-17", "--jsonl", "-", "source = idp")
-	alias := regexp.MustCompile(`mail-[a-z2-7]{6,}`).FindString(found)
+	alias := regexp.MustCompile(`person-[a-z2-7]{6,}`).FindString(found)
 	if alias == "" {
 		t.Fatal(found)
 	}
@@ -168,6 +172,23 @@ func TestUnmaskByCommands(t *testing.T) {
 	said := asker.run(0, "", "authorise", "request", "--case", "C-17", "--person", alias, "--from", day(-3), "--to", time.Now().UTC().Add(time.Second).Format(time.RFC3339), "--predicate", "finding-1", "--basis", "law-1", "--ends", time.Now().AddDate(0, 0, 2).Format(time.DateOnly))
 	id := regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f-]{27}`).FindString(said)
 	digest := regexp.MustCompile(`[0-9a-f]{64}`).FindString(privacy.run(0, alias, "authorise", "show", id, "--case", "C-17"))
+
+	// The overseer has this person on a list of protected disclosers. Who asks, and the server,
+	// learn nothing of it.
+	list, opens := s.at("list"), []string{"--key", s.at("ovs"), "--passphrase-file", pass}
+	disclosers := func(d *desk, code int, says, do string, more ...string) string {
+		t.Helper()
+		return d.run(code, says, append(append([]string{"oversight", "disclosers", do, list}, opens...), more...)...)
+	}
+	s.run(0, "oversight", "disclosers", "new", list, "--officers", s.at("officers.yaml"))
+	disclosers(watcher, 0, "IG-2026-14", "add", "--names", s.write("disclosers.txt", "Alice Example\n"), "--note", "IG-2026-14")
+	disclosers(watcher, 0, "MISSING   1 person was added", "check", "--case", "C-17")
+	disclosers(watcher, 0, "found     1 of 1 person", "ask", "--keyholder", s.at("data-keyholder"))
+	if said := disclosers(watcher, 10, "1 match", "check", "--case", "C-17", "--fail-on", "match"); !strings.Contains(said, alias) || strings.Contains(said, "alice") || strings.Contains(said, "MISSING") {
+		t.Fatal(said)
+	}
+	disclosers(privacy, 3, "", "check")
+	watcher.run(3, "on your list", "authorise", "approve", id, "--digest", digest, "--disclosers", list, "--key", s.at("ovs"), "--passphrase-file", pass)
 	privacy.run(0, "approved", "authorise", "approve", id, "--digest", digest, "--case", "C-17")
 
 	var took []string
@@ -250,11 +271,14 @@ func TestUnmaskByCommands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	listed := append(sign("request", "ovs", "no"), "--yes", "--disclosers", list)
 	for name, c := range map[string]struct {
 		args []string
 		says string
 		code int
 	}{
+		"somebody on the list": {listed, "LISTED     IG-2026-14", 3},
+		"a list of other keys": {append(sign("request", "inv", "no"), "--yes", "--disclosers", list), "sealed to other keys", 1},
 		"nobody typed approve": {sign("request", "ovs", "no"), "nothing was signed", 3},
 		"no origin, no keys":   {sign("request", "ovs", "no")[:9], "--origin", 2},
 		"another origin":       {append(sign("request", "ovs", "no"), "--origin", "https://evil.example"), "another origin", 3},
@@ -269,6 +293,7 @@ func TestUnmaskByCommands(t *testing.T) {
 			t.Errorf("%s: want %q\n%s", name, c.says, said)
 		}
 	}
+	s.run(0, append(listed[:len(listed):len(listed)], "--although-listed", "-o", s.at("listed"))...)
 	for _, who := range []string{"inv", "ovs"} {
 		total += step("officer sign", func() {
 			desks.run(0, "signed by  passkey ", append(sign("request", who, "says-"+who), "--yes")...)
@@ -344,7 +369,7 @@ func TestUnmaskByCommands(t *testing.T) {
 		t.Fatal(said)
 	}
 	total += step("open inner", func() {
-		asker.run(0, "mail       alice@agency.example\n", open("inv", "--handover", s.at("handover"), "--pipe")...)
+		asker.run(0, "person     alice\n", open("inv", "--handover", s.at("handover"), "--pipe")...)
 	})
 	if said := asker.run(3, "is answered once", open("inv", "--handover", s.at("handover"), "--pipe")...); strings.Contains(said, "alice") {
 		t.Fatal("the name is shown twice")
@@ -383,6 +408,16 @@ func TestUnmaskByCommands(t *testing.T) {
 	}
 	if alarms != 1 {
 		t.Errorf("%d alarms of a statement that was signed twice", alarms)
+	}
+}
+
+// layHolder puts a directory and the officers into the folder of a key holder.
+func layHolder(t *testing.T, dir, officers string) {
+	t.Helper()
+	for name, text := range map[string]string{"directory.yaml": agencyDirectory, "officers.yaml": string(read(t, officers))} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

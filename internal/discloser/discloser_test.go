@@ -1,0 +1,278 @@
+package discloser
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/counterseal/counterseal/internal/event"
+	"github.com/counterseal/counterseal/internal/keyring"
+	"github.com/counterseal/counterseal/internal/officer"
+)
+
+var noon = time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+
+func overseer(t testing.TB) *officer.Key {
+	t.Helper()
+	k, err := officer.New("O. Versight", officer.Oversight, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func newList(t testing.TB, keys ...*officer.Key) *List {
+	t.Helper()
+	var to []keyring.PublicKey
+	for _, k := range keys {
+		to = append(to, k.Card().Seal)
+	}
+	l, err := New(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func token(i int) event.Token {
+	return event.NewToken(event.Person, 1, [16]byte{byte(i), byte(i >> 8)})
+}
+
+// TestVeil: a veil is compared with the tag of its token and with no other one, and two of one
+// token have nothing in common.
+func TestVeil(t *testing.T) {
+	tags := map[Tag]bool{}
+	for i := range 200 {
+		a, b := VeilOf(token(i)), VeilOf(token(i))
+		if tags[TagOf(token(i))] {
+			t.Fatal("two tokens have one tag")
+		}
+		tags[TagOf(token(i))] = true
+		if bytes.Equal(a.Salt, b.Salt) || bytes.Equal(a.Sum, b.Sum) {
+			t.Fatal("two veils of one token look alike")
+		}
+		for j := range 200 {
+			if a.Of(TagOf(token(j))) != (i == j) {
+				t.Fatalf("the veil of %d and the tag of %d", i, j)
+			}
+		}
+		a.Sum[0] ^= 1
+		if a.Of(TagOf(token(i))) {
+			t.Fatal("an altered veil is taken")
+		}
+	}
+	for _, bad := range []Veil{{}, {Salt: make([]byte, veilLen)}, {Salt: make([]byte, 3), Sum: veil(TagOf(token(1)), make([]byte, 3))}} {
+		if bad.Of(TagOf(token(1))) {
+			t.Errorf("%+v is taken", bad)
+		}
+	}
+}
+
+// TestVeilFormat holds the bytes of docs/formats/disclosers.md, computed by another program.
+func TestVeilFormat(t *testing.T) {
+	tag := TagOf("p1_aaaaaaaaaaaaaaaaaaaaaaaaaa")
+	const wantTag, wantSum = "2a51f145f829fb3c9cb895c098c424db", "c996309a2ccb65feee38ab7c8351f631"
+	if got := fmt.Sprintf("%x", tag); got != wantTag {
+		t.Errorf("tag %s, want %s", got, wantTag)
+	}
+	if got := fmt.Sprintf("%x", veil(tag, []byte("0123456789abcdef"))); got != wantSum {
+		t.Errorf("sum %s, want %s", got, wantSum)
+	}
+}
+
+// TestList: what is on a list is there again when it is opened, with each of its keys, and with
+// no other one.
+func TestList(t *testing.T) {
+	k, spare, other := overseer(t), overseer(t), overseer(t)
+	l := newList(t, k, spare)
+	if err := l.Add(noon, "IG-1", []string{`CORP\alice`, "Alice Example"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Add(noon, "IG-2", []string{"bob"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := l.Words(); len(got) != 3 || string(got[0]) != "alice" || string(got[1]) != "alice example" {
+		t.Fatalf("%q", got)
+	}
+	if l.Match(VeilOf(token(1))) != nil || l.Unasked() != 2 {
+		t.Error("a list that was not asked for matches somebody")
+	}
+	org := uuid.New()
+	one, two := TagOf(token(1)), TagOf(token(2))
+	if err := l.Answered(noon, org, 2, [][]Tag{{one, two}, {one}}); err == nil {
+		t.Error("an answer about fewer names is taken")
+	}
+	if err := l.Answered(noon, org, 2, [][]Tag{{one, two}, {one}, nil}); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Answered(noon, uuid.New(), 2, [][]Tag{nil, nil, nil}); err == nil {
+		t.Error("the key holder of another organisation is taken")
+	}
+	b, err := l.Seal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []*officer.Key{k, spare} {
+		got, err := Open(append(b, '\n'), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.ID != l.ID || got.Org != org || got.Epoch != 2 || !got.Asked.Equal(noon) || len(got.Entries) != 2 {
+			t.Errorf("%d entries, %v %v", len(got.Entries), got.Asked, got.Epoch)
+		}
+		e := got.Entries[0]
+		if e.Note != "IG-1" || e.Found != 2 || !slices.Equal(e.Names, l.Entries[0].Names) || !e.Added.Equal(noon) || got.Entries[1].Found != 0 {
+			t.Errorf("%d %d", e.Found, got.Entries[1].Found)
+		}
+		for i, want := range []bool{false, true, true, false} {
+			if m := got.MatchToken(token(i)); (m != nil) != want || want && m.Note != "IG-1" {
+				t.Errorf("token %d: %v", i, m != nil)
+			}
+		}
+		for name, want := range map[string]string{"ALICE": "IG-1", `corp\bob`: "IG-2", "carol": "", "": ""} {
+			if m := got.MatchName(name); (m == nil) != (want == "") || m != nil && m.Note != want {
+				t.Errorf("%q: %v", name, m != nil)
+			}
+		}
+		if again, err := got.Seal(); err != nil || len(again) != len(b) {
+			t.Errorf("sealed again: %d bytes, %d before, %v", len(again), len(b), err)
+		}
+	}
+	if _, err := Open(b, other); !errors.Is(err, keyring.ErrNotForKey) {
+		t.Errorf("another key: %v", err)
+	}
+	for _, v := range []string{fmt.Sprint(l), fmt.Sprintf("%+v", l), fmt.Sprintf("%#v", l), slog.AnyValue(l).Resolve().String()} {
+		if strings.Contains(v, "alice") || strings.Contains(v, "IG-") {
+			t.Errorf("printed: %s", v)
+		}
+	}
+	if _, err := json.Marshal(l); err == nil {
+		t.Error("a list is written into a document")
+	}
+	if err := l.Remove(1); err != nil || l.MatchToken(token(1)) != nil || l.Remove(2) == nil || l.Remove(0) == nil {
+		t.Error("removing")
+	}
+}
+
+// TestListRefuses what it could not find again or show.
+func TestListRefuses(t *testing.T) {
+	l := newList(t, overseer(t))
+	for name, c := range map[string]struct {
+		note  string
+		names []string
+	}{
+		"nobody": {"n", nil}, "an empty name": {"n", []string{""}}, "a word of the system": {"n", []string{"SYSTEM"}},
+		"a note of two lines": {"a\nb", []string{"alice"}}, "a note that turns": {"a\u202eb", []string{"alice"}}, "a long note": {strings.Repeat("x", MaxNote+1), []string{"alice"}},
+		"one name twice": {"n", []string{"alice", `CORP\ALICE`}},
+	} {
+		if err := l.Add(noon, c.note, c.names); err == nil {
+			t.Errorf("%s is taken", name)
+		}
+	}
+	if len(l.Entries) != 0 {
+		t.Error("what was refused is on the list")
+	}
+	for i := range MaxNames {
+		if err := l.Add(noon, "", []string{fmt.Sprintf("person-%d", i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Add(noon, "", []string{"one-more"}); err == nil {
+		t.Error("more names than a question has places")
+	}
+	if err := l.Add(noon, "", []string{"person-3"}); err == nil {
+		t.Error("a name twice")
+	}
+	for _, keys := range [][]keyring.PublicKey{nil, make([]keyring.PublicKey, maxKeys+1)} {
+		if _, err := New(keys); err == nil {
+			t.Errorf("a list for %d keys", len(keys))
+		}
+	}
+}
+
+// FuzzOpen: nothing that was altered opens, and nothing makes it fail otherwise.
+func FuzzOpen(f *testing.F) {
+	k := overseer(f)
+	l := newList(f, k)
+	if err := l.Add(noon, "IG-1", []string{"alice"}); err != nil {
+		f.Fatal(err)
+	}
+	b, err := l.Seal()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add(b[:len(b)/2])
+	f.Add([]byte(`{"boxes":[],"form":"disclosers/v1","id":"01900000-0000-7000-8000-000000000001"}`))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		got, err := Open(in, k)
+		if err == nil && (len(got.Entries) != 1 || got.Entries[0].Note != "IG-1" || !bytes.Equal(trim(in), b)) {
+			t.Error("an altered list opens")
+		}
+	})
+}
+
+// FuzzInside reads what lies in the seal, which a thief of the public key can make: anything
+// that is taken is sealed and read again as the same.
+func FuzzInside(f *testing.F) {
+	k := overseer(f)
+	l := newList(f, k)
+	if err := l.Add(noon, "IG-1", []string{"alice", "Alice Example"}); err != nil {
+		f.Fatal(err)
+	}
+	if err := l.Answered(noon, uuid.New(), 1, [][]Tag{{TagOf(token(1))}, nil}); err != nil {
+		f.Fatal(err)
+	}
+	b, err := l.Seal()
+	if err != nil {
+		f.Fatal(err)
+	}
+	var sealed sealedForm
+	if err := json.Unmarshal(b, &sealed); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(bytes.TrimRight(inside(f, l, k, sealed), "\x00"))
+	f.Add([]byte(`{"asked":"","entries":[],"epoch":0,"keys":[],"org":"","v":1}`))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		padded := make([]byte, (len(in)/block+1)*block)
+		copy(padded, in)
+		got, err := parse(padded)
+		if err != nil {
+			return
+		}
+		got.ID = l.ID
+		again, err := got.Seal()
+		if err != nil {
+			t.Fatalf("what was read is not sealed again: %v", err)
+		}
+		if len(again) > MaxFile {
+			t.Errorf("a file of %d bytes", len(again))
+		}
+		if n := len(got.Words()); n > MaxNames {
+			t.Errorf("%d names", n)
+		}
+	})
+}
+
+// inside opens the box of a list.
+func inside(t testing.TB, l *List, k *officer.Key, f sealedForm) []byte {
+	t.Helper()
+	raw, err := base64.RawURLEncoding.DecodeString(f.Boxes[0].Box)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := k.OpenOnly(l.info(), raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plain
+}
