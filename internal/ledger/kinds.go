@@ -28,7 +28,7 @@ func Kinds() []Kind {
 
 		{"source.admitted", "records taken from a source in a window", []string{"source", "from", "to", "records"}},
 		{"source.refused", "records refused at the door in a window", []string{"source", "from", "to", "records", "reason"}},
-		{"keyholder.window", "how many names the key holder was asked for in a window", []string{"from", "to", "asked", "new", "refused", "questions"}},
+		{"keyholder.window", "how many names the key holder was asked for in a window", []string{"from", "to", "asked", "new", "refused", "questions", "lists"}},
 
 		{"pia.activated", "an assessment opens the gate", []string{"digest"}},
 		{"pia.retired", "an assessment closes the gate again", []string{"digest"}},
