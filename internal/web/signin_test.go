@@ -223,12 +223,31 @@ func (d *door) browser() context.Context {
 		}
 		d.t.Skip("no Chromium is installed: the pages of the login are not tried in a browser")
 	}
+	profile, err := os.MkdirTemp("", "counterseal-browser")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { // its last processes may write after the first one has ended
+		err := os.RemoveAll(profile)
+		for end := time.Now().Add(10 * time.Second); err != nil && time.Now().Before(end); err = os.RemoveAll(profile) {
+			time.Sleep(20 * time.Millisecond)
+		}
+		if err != nil {
+			d.t.Error(err)
+		}
+	})
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
-		chromedp.UserDataDir(d.t.TempDir()), chromedp.Flag("ignore-certificate-errors-spki-list", d.pin), chromedp.WSURLReadTimeout(time.Minute))
-	alloc, stop := chromedp.NewExecAllocator(d.t.Context(), options...)
+		chromedp.UserDataDir(profile), chromedp.Flag("ignore-certificate-errors-spki-list", d.pin), chromedp.WSURLReadTimeout(time.Minute))
+	// Not the context of the test, which ends before what cleans up: the browser is asked to close.
+	alloc, stop := chromedp.NewExecAllocator(context.Background(), options...)
 	d.t.Cleanup(stop)
 	ctx, end := chromedp.NewContext(alloc)
 	d.t.Cleanup(end)
+	d.t.Cleanup(func() {
+		if err := chromedp.Cancel(ctx); err != nil {
+			d.t.Log("the browser did not close by itself: ", err)
+		}
+	})
 	ctx, over := context.WithTimeout(ctx, 3*time.Minute)
 	d.t.Cleanup(over)
 	return ctx
