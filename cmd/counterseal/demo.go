@@ -540,11 +540,24 @@ func demoPivot(ctx context.Context, s *server) (*pivot, error) {
 	if err != nil {
 		return nil, err
 	}
+	var others []string
+	failed := map[string]bool{} // a finding of a correlation may be about them, and does not say so
 	err = ask("source = idp | sort by time", func(r *web.Row) {
-		if id := r.Get("user.uid"); p.uninvolved == "" && strings.HasPrefix(id, "person-") && !found[id] {
-			p.uninvolved = id
+		id := r.Get("user.uid")
+		if !strings.HasPrefix(id, "person-") || found[id] {
+			return
 		}
+		if r.Get("status_id") != "1" {
+			failed[id] = true
+		}
+		others = append(others, id)
 	})
+	for _, id := range others {
+		if !failed[id] {
+			p.uninvolved = id
+			break
+		}
+	}
 	switch {
 	case err != nil:
 		return nil, err

@@ -336,7 +336,7 @@ func (b *Book) byFinding(ctx context.Context, by policy.Person, caseID string, q
 		return g.open(ctx, by, caseID, c)
 	case len(g.planted) > 0 && q.within(append(slices.Clone(g.values), g.planted...)):
 		c.Grant, c.Planted = Beyond, true
-		c.no(&Refusal{Code: Planted, Reason: "only attempts that failed name somebody here, which anybody can bring about", Hint: "look at where the attempts came from; the overseer is told of the question"})
+		c.no(&Refusal{Code: Planted, Reason: "only attempts that failed name somebody here, which anybody can bring about", Hint: "look at where the attempts came from, or ask for an authorisation: counterseal authorise request; the overseer is told of the question"})
 		return b.report(ctx, by, Planted, reportForm{Case: caseID, Finding: g.plantedBy, Subjects: values(q.Named)})
 	case g.why != nil && responder: // to others it would tell that there is a finding
 		c.Grant = cmp.Or(c.Grant, Beyond)
