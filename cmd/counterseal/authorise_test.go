@@ -274,6 +274,9 @@ func TestGlassAndReview(t *testing.T) {
 	}
 	b.asks("class_uid = 3002 and user.uid = "+who[0], 200, who[0])
 	b.asks("class_uid = 3002 and user.uid = "+who[1], 403, "")
+	if got := b.targetsOf(false, who[0]); !slices.Equal(got, []string{"glass waits", "look waits"}) {
+		t.Errorf("an overseer's list is compared with %q", got)
+	}
 	checks := func() (out []string) {
 		all, err := b.s.caseChecks(t.Context())
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -66,6 +67,15 @@ func TestContain(t *testing.T) {
 	b.does(0, "contain.order", ask, &r, 200, "somebody else reviews")
 	if r.State != broker.Done || tasks() != 3 {
 		t.Fatalf("got %+v, %d tasks", r, tasks())
+	}
+	for _, c := range []struct {
+		all  bool
+		of   string
+		want []string
+	}{{false, who[0], nil}, {true, who[0], []string{"disable-account undone"}}, {false, who[1], []string{"disable-account done", "glass waits"}}} {
+		if got := b.targetsOf(c.all, c.of); !slices.Equal(got, c.want) {
+			t.Errorf("an overseer's list is compared with %q, want %q", got, c.want)
+		}
 	}
 	var rows []containRow
 	b.does(overseer, "contain.list", struct{}{}, &rows, 200, "")

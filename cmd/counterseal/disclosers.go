@@ -35,7 +35,8 @@ type (
 		Who    string    `json:"who"`
 		Sealed []byte    `json:"sealed"`
 	}
-	// targetRow is something that is about people: a look, an authorisation, an order.
+	// targetRow is something that is about people: a look, an authorisation, a grant of an incident
+	// or a broken glass, an order.
 	targetRow struct {
 		Kind  string        `json:"kind"`
 		ID    string        `json:"id"`
@@ -94,6 +95,14 @@ func (s *server) oversightTargets(ctx context.Context, _ string, body []byte) (a
 			continue
 		}
 		add(targetRow{Kind: "authorisation", ID: a.ID, At: a.Asked, Case: a.Case, Who: a.Requester, State: string(a.State)}, a.Scope.Subjects)
+	}
+	reviews, err := s.cases.Reviews(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range reviews {
+		r := &reviews[i]
+		add(targetRow{Kind: r.Kind, ID: r.ID, At: r.Opened, Case: r.Case, Who: r.Responder, State: "waits"}, r.Subjects)
 	}
 	lists, err := s.lists(ctx)
 	if err != nil {

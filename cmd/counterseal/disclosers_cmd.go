@@ -332,8 +332,8 @@ func newDisclosersCheck(env *environment) *cobra.Command {
 	var in targetsAsk
 	var format, failOn string
 	cmd := &cobra.Command{Use: "check LIST --key FILE", Short: "Who on the list is looked at, asked for or contained", Args: cobra.ExactArgs(1),
-		Long: "Check gets every look that waits for a review, every authorisation that is asked for or in\n" +
-			"force and every containment, of everybody, and compares them here. What it prints is for you\n" +
+		Long: "Check gets every look, grant and broken glass that waits for a review, every authorisation\n" +
+			"that is asked for or in force and every containment, of everybody, and compares them here. What it prints is for you\n" +
 			"alone. An inspector's office looks without being seen, here as well. Do not tell who asked:\n" +
 			"refuse, end or ask why as you would of anybody, and in no other words. With --case an alias\n" +
 			"is the one that those who asked saw.",

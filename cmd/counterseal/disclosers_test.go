@@ -75,6 +75,23 @@ func (n *names) askList(l *discloser.List, key string) error {
 	return l.Answered(n.now(), got.Org, got.Epoch, got.Tags)
 }
 
+// targetsOf are the kinds and states of what is about somebody, sorted, as overseers get it.
+func (b *bureau) targetsOf(all bool, alias string) []string {
+	b.t.Helper()
+	var a targetsAnswer
+	b.does(overseer, "oversight.targets", targetsAsk{All: all}, &a, 200, "")
+	var out []string
+	for _, r := range a.Targets {
+		for _, who := range r.About {
+			if who.Person == alias {
+				out = append(out, r.Kind+" "+r.State)
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 // TestDisclosers: whoever is on the overseer's list is found in every look, authorisation
 // and request for a name, on the overseer's side alone; nobody else is found, the server gives
 // everybody's machine the same, and who is no overseer gets nothing.
