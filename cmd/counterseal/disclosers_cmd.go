@@ -150,7 +150,7 @@ func newDisclosersAdd(env *environment) *cobra.Command {
 			if err := saveList(args[0], l); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(env.stdout, "added     %s, by %s\nnext      counterseal oversight disclosers ask %s --key FILE; until then nothing matches them\n", event.Printable(note), plural(len(lines), "name", "names"), args[0])
+			_, err = fmt.Fprintf(env.stdout, "added     %s, by %s\nnext      counterseal oversight disclosers ask %s --key FILE; until then nothing matches them\n", event.Printable(note), counted(len(lines), "name", "names"), args[0])
 			return err
 		}}
 	f.add(cmd)
@@ -301,7 +301,7 @@ func newDisclosersAsk(env *environment) *cobra.Command {
 					fmt.Fprintf(env.stdout, "UNKNOWN   place %d, %s: the directory of the key holder has none of the names, so nothing matches\n", i+1, event.Printable(e.Note))
 				}
 			}
-			_, err = fmt.Fprintf(env.stdout, "found     %d of %s\nnext      counterseal oversight disclosers check %s --key FILE\n", len(l.Entries)-missing, plural(len(l.Entries), "person", "people"), args[0])
+			_, err = fmt.Fprintf(env.stdout, "found     %d of %s\nnext      counterseal oversight disclosers check %s --key FILE\n", len(l.Entries)-missing, counted(len(l.Entries), "person", "people"), args[0])
 			return err
 		}}
 	c.add(cmd)
@@ -459,15 +459,15 @@ func printCompared(w io.Writer, l *discloser.List, k *officer.Key, a *targetsAns
 			_, err = fmt.Fprintf(w, "%-9s %s\n", name, text)
 		}
 	}
-	line("compared", fmt.Sprintf("%s with %s on the list; %s", plural(people, "target", "targets"), plural(len(l.Entries), "person", "people"), plural(matches, "match", "matches")))
+	line("compared", fmt.Sprintf("%s with %s on the list; %s", counted(people, "target", "targets"), counted(len(l.Entries), "person", "people"), counted(matches, "match", "matches")))
 	if n := l.Unasked(); n > 0 {
-		line("MISSING", plural(n, "person was", "people were")+" added since the key holder was asked, and nothing matches them: "+again)
+		line("MISSING", counted(n, "person was", "people were")+" added since the key holder was asked, and nothing matches them: "+again)
 	}
 	if unknown > 0 {
-		line("MISSING", plural(unknown, "person is", "people are")+" in no directory of the key holder, and nothing matches them")
+		line("MISSING", counted(unknown, "person is", "people are")+" in no directory of the key holder, and nothing matches them")
 	}
 	if closed > 0 {
-		line("MISSING", plural(closed, "look that listed people is", "looks that listed people are")+" sealed to an earlier key of oversight")
+		line("MISSING", counted(closed, "look that listed people is", "looks that listed people are")+" sealed to an earlier key of oversight")
 	}
 	switch {
 	case l.Asked.IsZero():

@@ -670,6 +670,10 @@ func (s *server) checks(ctx context.Context) ([]pipeline.Check, error) {
 		return nil, err
 	}
 	out = append(out, more...)
+	if more, err = s.spareChecks(ctx); err != nil {
+		return nil, err
+	}
+	out = append(out, more...)
 	out = append(out, s.tokenChecks(ctx)...)
 	out = append(out, s.channelChecks()...)
 	out = append(out, s.officeChecks()...)

@@ -752,7 +752,17 @@ func TestUnmaskOfficers(t *testing.T) {
 	if !n.stated("unmask.opened", u.st.ID) || n.stated("unmask.mismatch", u.st.ID) {
 		t.Error("the ledger does not know that the name was opened")
 	}
-	// The spares do the same without them.
+	// The spares do the same without them, and the doctor knows when they last did.
+	spares := func(state, says string) {
+		t.Helper()
+		if c, err := n.s.spareChecks(t.Context()); err != nil || len(c) != 1 || c[0].State != state || !strings.Contains(c[0].Text, says) {
+			t.Errorf("want %s %q, got %+v %v", state, says, c, err)
+		}
+	}
+	spares("ok", "have opened nothing yet")
+	n.bureau.later(rehearseFirst)
+	spares("warn", "have opened nothing yet")
+	n.bureau.later(-rehearseFirst)
 	u2 = n.opening(n.asked(n.who[0], "Ines Vogel"), nil)
 	u2.signed = n.sign(approval.Approve, u2.request.Statement, "inv2", "ovs2")
 	n.does(0, "unmask.approve", unlockDecided{u2.request.Statement, u2.signed}, &u2.receipt, 200, "")
@@ -763,6 +773,9 @@ func TestUnmaskOfficers(t *testing.T) {
 	if id, err = u2.inner(n.keys["inv2"], n.check(0, 200, "")); err != nil || string(id.Canonical) != name {
 		t.Fatalf("the spares open nothing: %v", err)
 	}
+	spares("ok", "opened a name on "+n.now().Format(time.DateOnly))
+	n.bureau.later(rehearseAgain)
+	spares("warn", "opened a name on")
 	n.noName(name)
 }
 

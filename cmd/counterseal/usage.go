@@ -41,14 +41,6 @@ func need(cmd *cobra.Command, options ...string) error {
 	}
 }
 
-// plural is a number with its word.
-func plural(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
-}
-
 // misused is an error of usage that shows the line of usage.
 func misused(cmd *cobra.Command, format string, args ...any) error {
 	return &exitError{code: exitUsage, err: fmt.Errorf(format, args...), hint: "usage: " + strings.TrimSuffix(cmd.UseLine(), " [flags]")}
