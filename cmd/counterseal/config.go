@@ -121,13 +121,7 @@ type keyholderConfig struct {
 	Dir string `yaml:"dir"`
 	// PassphraseFile holds the passphrase of its keyring.
 	PassphraseFile string `yaml:"passphrase_file"`
-	// Address is host:port of a key holder on another host, with the three files below.
-	Address string `yaml:"address"`
-	// Cert and Key are PEM files by which it knows this server.
-	Cert string `yaml:"cert"`
-	Key  string `yaml:"key"`
-	// CA is the PEM file of who signed its certificate.
-	CA string `yaml:"ca"`
+	OtherHost      `yaml:",inline"`
 }
 
 // loginConfig is the door for people, in a browser or at a terminal.
@@ -332,7 +326,7 @@ func (c *config) check() error {
 			return usage("%s.source: the name under which a PIA knows it is missing", key)
 		}
 	}
-	if err := c.Keyholder.check(); err != nil {
+	if err := c.Keyholder.check("dir", c.Keyholder.Dir); err != nil {
 		return usage("%s: keyholder.%v", where, err)
 	}
 	if err := c.Login.check(); err != nil {

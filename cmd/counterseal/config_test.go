@@ -13,11 +13,9 @@ import (
 func TestSchemaIsTheStruct(t *testing.T) {
 	type object struct {
 		AdditionalProperties *bool
-		Properties           map[string]struct {
-			Type    string
-			Default any
-			Items   json.RawMessage
-		}
+		Default              any
+		Items                *object
+		Properties           map[string]object
 	}
 	data, err := os.ReadFile("../../docs/config.schema.json")
 	if err != nil {
@@ -27,18 +25,37 @@ func TestSchemaIsTheStruct(t *testing.T) {
 	if err := json.Unmarshal(data, &schema); err != nil {
 		t.Fatal(err)
 	}
-	compare := func(where string, typ reflect.Type, o object) {
+	var compare func(where string, typ reflect.Type, o object)
+	compare = func(where string, typ reflect.Type, o object) {
 		t.Helper()
 		if o.AdditionalProperties == nil || *o.AdditionalProperties {
 			t.Errorf("%s: the schema allows unknown keys", where)
 		}
 		var keys []string
-		for i := range typ.NumField() {
-			if tag := typ.Field(i).Tag.Get("yaml"); tag != "" {
-				keys = append(keys, tag)
-				if _, ok := o.Properties[tag]; !ok {
-					t.Errorf("%s: the schema lacks %s", where, tag)
+		for _, f := range reflect.VisibleFields(typ) {
+			tag := f.Tag.Get("yaml")
+			if tag == "" || f.Anonymous {
+				continue
+			}
+			keys = append(keys, tag)
+			p, ok := o.Properties[tag]
+			if !ok {
+				t.Errorf("%s: the schema lacks %s", where, tag)
+				continue
+			}
+			part, of := p, f.Type
+			if of.Kind() == reflect.Slice {
+				of = of.Elem()
+				if of.Kind() == reflect.Struct && p.Items == nil {
+					t.Errorf("%s: the schema does not say what is in %s", where, tag)
+					continue
 				}
+				if p.Items != nil {
+					part = *p.Items
+				}
+			}
+			if of.Kind() == reflect.Struct {
+				compare(where+"."+tag, of, part)
 			}
 		}
 		for k := range o.Properties {
@@ -48,20 +65,6 @@ func TestSchemaIsTheStruct(t *testing.T) {
 		}
 	}
 	compare("config", reflect.TypeFor[config](), schema)
-	var item object
-	if err := json.Unmarshal(schema.Properties["listeners"].Items, &item); err != nil {
-		t.Fatal(err)
-	}
-	compare("listeners", reflect.TypeFor[listener](), item)
-	var part struct{ Properties map[string]json.RawMessage }
-	var door object
-	if err := json.Unmarshal(data, &part); err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(part.Properties["login"], &door); err != nil {
-		t.Fatal(err)
-	}
-	compare("login", reflect.TypeFor[loginConfig](), door)
 	d := reflect.ValueOf(defaultConfig())
 	for i := range d.NumField() {
 		tag := d.Type().Field(i).Tag.Get("yaml")

@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -165,16 +163,12 @@ func newDutyServe(env *environment) *cobra.Command {
 				return err
 			}
 			defer func() { err = errors.Join(err, h.journal.Close()) }()
-			conf, err := files.Config()
-			if err != nil {
-				return err
-			}
-			l, err := net.Listen("tcp", listen)
+			l, err := listenTLS(listen, files)
 			if err != nil {
 				return err
 			}
 			fmt.Fprintf(env.stdout, "listens   %s\n", l.Addr())
-			return h.serve(cmd.Context(), tls.NewListener(l, conf))
+			return h.serve(cmd.Context(), l)
 		}}
 	cmd.Flags().StringVar(&dir, "dir", "", "`folder` of the duty host")
 	cmd.Flags().StringVar(&listen, "listen", "", "`address` for responders")

@@ -380,7 +380,7 @@ type dutyClient struct {
 }
 
 func dialDuty(address, cert, key, ca string) (*dutyClient, error) {
-	conf, err := mutualTLS("the duty host: ", address, cert, key, ca)
+	conf, err := (&OtherHost{address, cert, key, ca}).tls("the duty host: ")
 	if err != nil {
 		return nil, err
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -218,14 +216,9 @@ func (f *keyholderServe) run(ctx context.Context, env *environment) (err error) 
 			}
 			defer os.Remove(filepath.Join(f.dir, "run", i.name))
 		} else {
-			conf, err := (&collect.TLSFiles{Cert: f.cert, Key: f.key, ClientCA: i.ca}).Config()
-			if err != nil {
+			if l, err = listenTLS(i.listen, collect.TLSFiles{Cert: f.cert, Key: f.key, ClientCA: i.ca}); err != nil {
 				return err
 			}
-			if l, err = net.Listen("tcp", i.listen); err != nil {
-				return err
-			}
-			l = tls.NewListener(l, conf)
 		}
 		group.Go(func() error { return i.serve(gctx, l) })
 		if !f.child {
@@ -278,22 +271,4 @@ func newKeyholderRotate(env *environment) *cobra.Command {
 	cmd.Flags().StringVar(&dir, "dir", "", "`folder` of the key holder")
 	cmd.Flags().StringVar(&pass, "passphrase-file", "", "`file` with the passphrase of its keys")
 	return cmd
-}
-
-// check refuses what cannot work, naming the key.
-func (k *keyholderConfig) check() error {
-	files := strings.Join([]string{k.Cert, k.Key, k.CA}, "") != ""
-	switch {
-	case k.Dir != "" && k.Address != "":
-		return errors.New("dir: a folder here or an address elsewhere, not both")
-	case k.Address != "" && (k.Cert == "" || k.Key == "" || k.CA == ""):
-		return errors.New("address: needs cert, key and ca")
-	case k.Address == "" && files:
-		return errors.New("address: cert, key and ca are for a key holder on another host")
-	case k.Address != "":
-		if _, _, err := net.SplitHostPort(k.Address); err != nil {
-			return fmt.Errorf("address: %w", err)
-		}
-	}
-	return nil
 }

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -136,7 +134,7 @@ func (s *server) openTokens(ctx context.Context, keys *keyring.Keyring, o server
 	}
 	hint := "counterseal keyholder init --dir DIR --data " + s.cfg.Data
 	if c.Address != "" {
-		if co.Dial, err = c.dial(); err != nil {
+		if co.Dial, err = c.dial("keyholder."); err != nil {
 			return err
 		}
 		hint = "it must run there with a folder made by: counterseal keyholder init --org " + keys.ID().String()
@@ -235,42 +233,6 @@ func connectHolder(ctx context.Context, o keyholder.ClientOptions) (*keyholder.C
 	}
 	o.Epoch = st.Epoch
 	return keyholder.Connect(ctx, o)
-}
-
-// dial reaches a key holder on another host.
-func (k *keyholderConfig) dial() (keyholder.Dial, error) {
-	conf, err := mutualTLS("keyholder.", k.Address, k.Cert, k.Key, k.CA)
-	if err != nil {
-		return nil, err
-	}
-	d := tls.Dialer{Config: conf}
-	address := k.Address
-	return func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) }, nil
-}
-
-// mutualTLS reaches a process on another host that wants a certificate and shows one. below
-// is what stands before the names of the settings in errors.
-func mutualTLS(below, address, cert, key, ca string) (*tls.Config, error) {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, fmt.Errorf("%saddress: %w", below, err)
-	}
-	pem, err := os.ReadFile(ca)
-	if err != nil {
-		return nil, fmt.Errorf("%sca: %w", below, err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%sca: no certificate in it", below)
-	}
-	if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
-		return nil, fmt.Errorf("%scert: %w", below, err)
-	}
-	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, ServerName: host,
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { // a renewed one is read again
-			pair, err := tls.LoadX509KeyPair(cert, key)
-			return &pair, err
-		}}, nil
 }
 
 // startHolder starts the key holder of a folder: a process of its own under serve, and

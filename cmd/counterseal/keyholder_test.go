@@ -706,14 +706,14 @@ func TestHolderOnAnotherHost(t *testing.T) {
 	}
 	stop()
 	// Questions have a door of their own: the server's certificate does not open it.
-	questions := askedHolder{address: out.after(t, "question  "), cert: at("asker.crt"), key: at("asker.key"), ca: at("holder.crt")}
+	questions := askedHolder{OtherHost: OtherHost{out.after(t, "question  "), at("asker.crt"), at("asker.key"), at("holder.crt")}}
 	if err := askAt(t, questions); !errors.Is(err, keyholder.ErrRoster) {
 		t.Error(err)
 	}
 	for name, change := range map[string]func(*askedHolder){
-		"the server":            func(h *askedHolder) { h.cert, h.key = at("server.crt"), at("server.key") },
-		"another holder":        func(h *askedHolder) { h.ca = at("stranger.crt") },
-		"at the door of ingest": func(h *askedHolder) { h.address = cfg.Keyholder.Address },
+		"the server":            func(h *askedHolder) { h.Cert, h.Key = at("server.crt"), at("server.key") },
+		"another holder":        func(h *askedHolder) { h.CA = at("stranger.crt") },
+		"at the door of ingest": func(h *askedHolder) { h.Address = cfg.Keyholder.Address },
 	} {
 		h := questions
 		change(&h)
@@ -721,11 +721,11 @@ func TestHolderOnAnotherHost(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	for name, k := range map[string]keyholderConfig{
+	for name, k := range map[string]OtherHost{
 		"a stranger":     {Address: cfg.Keyholder.Address, Cert: at("stranger.crt"), Key: at("stranger.key"), CA: at("holder.crt")},
 		"another holder": {Address: cfg.Keyholder.Address, Cert: at("server.crt"), Key: at("server.key"), CA: at("stranger.crt")},
 	} {
-		dial, err := k.dial()
+		dial, err := k.dial("keyholder.")
 		if err != nil {
 			t.Fatal(err)
 		}

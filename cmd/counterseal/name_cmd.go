@@ -184,27 +184,27 @@ func showNames(env *environment, path string, k *officer.Key) ([]keyholder.Spoke
 
 // askedHolder is where the key holder takes questions.
 type askedHolder struct {
-	dir, address, cert, key, ca string
+	dir string
+	OtherHost
 }
 
 func (h *askedHolder) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&h.dir, "keyholder", "", "`folder` of the key holder on this machine (default that of the configuration, or beside the data)")
-	cmd.Flags().StringVar(&h.address, "keyholder-address", "", "`host:port` where it takes questions on another host")
-	cmd.Flags().StringVar(&h.cert, "tls-cert", "", "your certificate `file` there")
-	cmd.Flags().StringVar(&h.key, "tls-key", "", "key `file` of your certificate")
-	cmd.Flags().StringVar(&h.ca, "tls-ca", "", "`file` of who signed its certificate")
+	cmd.Flags().StringVar(&h.Address, "keyholder-address", "", "`host:port` where it takes questions on another host")
+	cmd.Flags().StringVar(&h.Cert, "tls-cert", "", "your certificate `file` there")
+	cmd.Flags().StringVar(&h.Key, "tls-key", "", "key `file` of your certificate")
+	cmd.Flags().StringVar(&h.CA, "tls-ca", "", "`file` of who signed its certificate")
 }
 
 func (h *askedHolder) dial(cfg config) (keyholder.Dial, error) {
-	if h.address != "" {
-		k := keyholderConfig{Address: h.address, Cert: h.cert, Key: h.key, CA: h.ca}
-		if h.dir != "" || h.cert == "" || h.key == "" || h.ca == "" {
+	if h.Address != "" {
+		if h.dir != "" || h.Cert == "" || h.Key == "" || h.CA == "" {
 			return nil, usage("--keyholder-address needs --tls-cert, --tls-key and --tls-ca, and goes without --keyholder")
 		}
-		if err := k.check(); err != nil {
+		if err := h.check("", ""); err != nil {
 			return nil, usage("--keyholder-%v", err)
 		}
-		return k.dial()
+		return h.OtherHost.dial("--keyholder-")
 	}
 	dir := h.dir
 	switch {
