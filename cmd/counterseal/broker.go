@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/counterseal/counterseal/internal/broker"
+	"github.com/counterseal/counterseal/internal/collect"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/keyholder"
 	"github.com/counterseal/counterseal/internal/ledger"
@@ -24,8 +25,15 @@ import (
 // brokerConfig is broker.yaml: what the broker believes and what it may do. It belongs to
 // those who run the directory, and not to the server. Relative paths start from its folder.
 type brokerConfig struct {
-	// Socket is where it takes orders.
+	// Socket is where it takes orders of a server on this machine.
 	Socket string `yaml:"socket"`
+	// Listen is the address where it takes them from another host, by TLS 1.3.
+	Listen string `yaml:"listen"`
+	// Cert and Key are PEM files of listen; a renewed certificate is read again.
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+	// ClientCA is the PEM file of who signs the certificate of the server.
+	ClientCA string `yaml:"client_ca"`
 	// Dir holds its journal.
 	Dir string `yaml:"dir"`
 	// Org is the id of the server whose orders it takes: counterseal keys list.
@@ -35,9 +43,9 @@ type brokerConfig struct {
 	// Witnesses are those that it believes, and Threshold how many must have cosigned.
 	Witnesses []witness `yaml:"witnesses"`
 	Threshold int       `yaml:"threshold"`
-	// Keyholder is the socket of the key holder at which ingest asks: it gives the
-	// directory, and the tokens by which the broker finds somebody in it.
-	Keyholder string `yaml:"keyholder"`
+	// Keyholder is where the key holder answers ingest: it gives the directory, and the
+	// tokens by which the broker finds somebody in it.
+	Keyholder brokerHolder `yaml:"keyholder"`
 	// Epochs are the older epochs of tokens that orders may still name.
 	Epochs []int `yaml:"epochs"`
 	// Acts names a command or a webhook for each act.
@@ -55,31 +63,84 @@ type brokerWay struct {
 	SecretFile string `yaml:"secret_file"`
 }
 
-// readBroker reads broker.yaml, strictly.
+// brokerHolder is the socket of a key holder, as text, or its address on another host with
+// cert, key and ca.
+type brokerHolder struct {
+	socket string
+	OtherHost
+}
+
+func (h *brokerHolder) UnmarshalYAML(read func(any) error) error {
+	var socket string
+	if read(&socket) == nil {
+		h.socket = socket
+		return nil
+	}
+	return read(&h.OtherHost)
+}
+
+func (h *brokerHolder) dial() (keyholder.Dial, error) {
+	if h.socket != "" {
+		return atSocket(h.socket), nil
+	}
+	return h.OtherHost.dial("keyholder.")
+}
+
+// maxBroker bounds broker.yaml.
+const maxBroker = 1 << 20
+
+// readBroker reads broker.yaml, strictly, and the secrets that it names.
 func readBroker(path string) (*brokerConfig, error) {
-	data, err := os.ReadFile(path)
+	data, err := readBounded(path, maxBroker)
 	if err != nil {
 		return nil, err
 	}
-	c := &brokerConfig{MaxDay: 20, MaxAlone: 5, MaxNotices: 200}
-	if err := yaml.UnmarshalWithOptions(data, c, yaml.Strict()); err != nil {
+	c, err := parseBroker(filepath.Dir(path), data)
+	if err == nil {
+		err = c.readSecrets()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Base(path), err)
 	}
-	from := filepath.Dir(path)
-	for _, p := range []*string{&c.Socket, &c.Dir, &c.Keyholder} {
+	return c, nil
+}
+
+// parseBroker makes the paths of broker.yaml start from a folder, and refuses what cannot
+// work, naming the key.
+func parseBroker(from string, data []byte) (*brokerConfig, error) {
+	c := &brokerConfig{MaxDay: 20, MaxAlone: 5, MaxNotices: 200}
+	if err := yaml.UnmarshalWithOptions(data, c, yaml.Strict()); err != nil {
+		return nil, err
+	}
+	k := &c.Keyholder
+	for _, p := range []*string{&c.Socket, &c.Cert, &c.Key, &c.ClientCA, &c.Dir, &k.socket, &k.Cert, &k.Key, &k.CA} {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(from, *p)
 		}
 	}
+	if err := k.check("", ""); err != nil {
+		return nil, fmt.Errorf("keyholder.%w", err)
+	}
 	switch {
-	case c.Socket == "" || c.Dir == "" || c.Org == "" || c.Keyholder == "":
-		return nil, fmt.Errorf("%s: socket, dir, org and keyholder belong in it", filepath.Base(path))
+	case c.Dir == "" || c.Org == "" || k.socket == "" && k.Address == "":
+		return nil, errors.New("dir, org and keyholder belong in it")
+	case (c.Socket == "") == (c.Listen == ""):
+		return nil, errors.New("socket or listen says where it takes orders, one of them")
+	case c.Listen != "" && (c.Cert == "" || c.Key == "" || c.ClientCA == ""):
+		return nil, errors.New("listen: needs cert, key and client_ca: who may order shows a certificate")
+	case c.Listen == "" && c.Cert+c.Key+c.ClientCA != "":
+		return nil, errors.New("listen: cert, key and client_ca are for an address, which it names")
 	case len(c.Log) == 0:
-		return nil, fmt.Errorf("%s: log has the vkey of the ledger whose orders it believes", filepath.Base(path))
+		return nil, errors.New("log has the vkey of the ledger whose orders it believes")
 	case len(c.Acts) == 0:
-		return nil, fmt.Errorf("%s: acts names a command or a webhook for each act", filepath.Base(path))
+		return nil, errors.New("acts names a command or a webhook for each act")
 	case c.MaxDay < 1 || c.MaxAlone < 0 || c.MaxNotices < 0:
-		return nil, fmt.Errorf("%s: max_day is at least 1, max_alone and max_notices at least 0", filepath.Base(path))
+		return nil, errors.New("max_day is at least 1, max_alone and max_notices at least 0")
+	}
+	if c.Listen != "" {
+		if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+			return nil, fmt.Errorf("listen: %w", err)
+		}
 	}
 	known := map[string]bool{}
 	for _, act := range broker.Acts() {
@@ -87,22 +148,42 @@ func readBroker(path string) (*brokerConfig, error) {
 	}
 	for act, way := range c.Acts {
 		if !known[act] {
-			return nil, fmt.Errorf("%s: acts: there is no act of this name", filepath.Base(path))
+			return nil, errors.New("acts: there is no act of this name")
 		}
+		if way.SecretFile != "" && !filepath.IsAbs(way.SecretFile) {
+			way.SecretFile = filepath.Join(from, way.SecretFile)
+			c.Acts[act] = way
+		}
+	}
+	return c, nil
+}
+
+// readSecrets reads the secrets of webhooks, and refuses an act that cannot be done.
+func (c *brokerConfig) readSecrets() (err error) {
+	for act, way := range c.Acts {
 		if way.SecretFile != "" {
-			if !filepath.IsAbs(way.SecretFile) {
-				way.SecretFile = filepath.Join(from, way.SecretFile)
-			}
 			if way.Secret, err = os.ReadFile(way.SecretFile); err != nil {
-				return nil, fmt.Errorf("%s: acts: %s: %w", filepath.Base(path), act, err)
+				return fmt.Errorf("acts: %s: %w", act, err)
 			}
 		}
 		if err := way.Check(); err != nil {
-			return nil, fmt.Errorf("%s: acts: %s: %w", filepath.Base(path), act, err)
+			return fmt.Errorf("acts: %s: %w", act, err)
 		}
 		c.Acts[act] = way
 	}
-	return c, nil
+	return nil
+}
+
+// listener takes orders where the file says.
+func (c *brokerConfig) listener() (net.Listener, error) {
+	if c.Listen == "" {
+		return broker.Listen(c.Socket)
+	}
+	l, err := listenTLS(c.Listen, collect.TLSFiles{Cert: c.Cert, Key: c.Key, ClientCA: c.ClientCA})
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	return l, nil
 }
 
 // people asks the key holder who is who. The answer stays in memory.
@@ -117,10 +198,11 @@ func (c *brokerConfig) people(ctx context.Context) (map[event.Token]pseudonym.En
 }
 
 func (c *brokerConfig) peopleOf(ctx context.Context, epoch int, known map[event.Token]pseudonym.Entry) (err error) {
-	k, err := keyholder.Connect(ctx, keyholder.ClientOptions{Epoch: epoch, Dial: func(ctx context.Context) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", c.Keyholder)
-	}})
+	dial, err := c.Keyholder.dial()
+	if err != nil {
+		return err
+	}
+	k, err := keyholder.Connect(ctx, keyholder.ClientOptions{Epoch: epoch, Dial: dial})
 	if err != nil {
 		return err
 	}
@@ -184,9 +266,10 @@ func openBroker(ctx context.Context, c *brokerConfig, o broker.Options) (*broker
 func newBroker(env *environment) *cobra.Command {
 	var path string
 	cmd := &cobra.Command{Use: "broker --config FILE", Short: "Do what was ordered to an account or a machine, and tell nobody whose it is", Args: cobra.NoArgs,
-		Long: "Broker takes orders of one server at a unix socket until stopped. It belongs to those who\n" +
-			"run the directory, beside the key holder. It believes two statements of the ledger, by the\n" +
-			"keys in its own file, and nothing that the server says. docs/operations.md has the file.",
+		Long: "Broker takes orders of one server until stopped: at a unix socket, or by TLS 1.3 of who shows\n" +
+			"a certificate of client_ca. It belongs to those who run the directory. It believes two\n" +
+			"statements of the ledger, by the keys in its own file, and nothing that the server says.\n" +
+			"docs/operations.md has the file.",
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if err := need(cmd, "config"); err != nil {
 				return err
@@ -200,11 +283,11 @@ func newBroker(env *environment) *cobra.Command {
 				return err
 			}
 			defer func() { err = errors.Join(err, b.Close()) }()
-			l, err := broker.Listen(c.Socket)
+			l, err := c.listener()
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(env.stdout, "takes orders at %s\n", c.Socket)
+			fmt.Fprintf(env.stdout, "takes orders at %s\n", l.Addr())
 			return b.Serve(cmd.Context(), l)
 		}}
 	cmd.Flags().StringVar(&path, "config", "", "broker.yaml, its own `file`")

@@ -466,7 +466,7 @@ func (s *server) peopleFacts(ctx context.Context) (*web.PeopleFacts, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.Officers, f.Tells = len(keys) > 0, s.cfg.Broker.Socket != ""
+	f.Officers, f.Tells = len(keys) > 0, s.hasBroker()
 	f.Keys = web.ComplaintKeys{Org: s.pipe.Org().String(), Epoch: epoch}
 	for _, k := range keys {
 		f.Keys.Keys = append(f.Keys.Keys, web.ComplaintKey{ID: k.ID().String(), Key: k.Bytes()})

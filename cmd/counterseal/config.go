@@ -19,6 +19,7 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 
+	"github.com/counterseal/counterseal/internal/broker"
 	"github.com/counterseal/counterseal/internal/detect"
 	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/ledger"
@@ -108,10 +109,23 @@ type witness struct {
 	RunBy string `yaml:"run_by"`
 }
 
-// brokerSettings is where the broker takes orders.
+// brokerSettings is where the broker takes orders: at a socket, or on another host.
 type brokerSettings struct {
 	// Socket is its unix socket.
-	Socket string `yaml:"socket"`
+	Socket    string `yaml:"socket"`
+	OtherHost `yaml:",inline"`
+}
+
+// client gives what reaches the broker, nil where none is configured.
+func (b *brokerSettings) client() (*broker.Client, error) {
+	switch {
+	case b.Socket != "":
+		return &broker.Client{Dial: atSocket(b.Socket)}, nil
+	case b.Address == "":
+		return nil, nil
+	}
+	dial, err := b.dial("broker.")
+	return &broker.Client{Dial: dial}, err
 }
 
 // keyholderConfig is who has the token keys.
@@ -247,6 +261,9 @@ func parseConfig(path string, data []byte) (config, error) {
 	abs(&c.Offices)
 	abs(&c.Policies)
 	abs(&c.Broker.Socket)
+	abs(&c.Broker.Cert)
+	abs(&c.Broker.Key)
+	abs(&c.Broker.CA)
 	abs(&c.PassphraseFile)
 	abs(&c.Keyholder.Dir)
 	abs(&c.Keyholder.PassphraseFile)
@@ -329,6 +346,9 @@ func (c *config) check() error {
 	if err := c.Keyholder.check("dir", c.Keyholder.Dir); err != nil {
 		return usage("%s: keyholder.%v", where, err)
 	}
+	if err := c.Broker.check("socket", c.Broker.Socket); err != nil {
+		return usage("%s: broker.%v", where, err)
+	}
 	if err := c.Login.check(); err != nil {
 		return usage("%s: login.%v", where, err)
 	}
@@ -363,7 +383,7 @@ func (c *config) ledger() pipeline.LedgerOptions {
 			o.Certificates = append(o.Certificates, l.Cert)
 		}
 	}
-	for _, cert := range []string{c.Login.Cert, c.Keyholder.Cert} {
+	for _, cert := range []string{c.Login.Cert, c.Keyholder.Cert, c.Broker.Cert} {
 		if cert != "" {
 			o.Certificates = append(o.Certificates, cert)
 		}

@@ -86,6 +86,18 @@ func TestConfigErrorsNameTheKey(t *testing.T) {
 		"listeners:\n  - {way: relp, address: \"127.0.0.1:1\"}\n":                                            "listeners[0].source",
 		"listeners:\n  - {way: syslog-tls, address: \"0.0.0.0:6514\", source: a}\n":                          "cert and key",
 		"listeners:\n  - {way: syslog-tls, address: \"0.0.0.0:6514\", source: a, cert: c.pem, key: k.pem}\n": "client_ca",
+		"keyholder: {dir: d, address: \"holder.example:1\", cert: c, key: k, ca: a}\n":                       "keyholder.dir",
+		"keyholder: {address: \"holder.example:1\", cert: c, key: k}\n":                                      "keyholder.address",
+		"keyholder: {dir: d, address: \"holder.example:1\", colour: blue}\n":                                 "colour",
+		"broker: {socket: b.sock, address: \"broker.example:1\", cert: c, key: k, ca: a}\n":                  "broker.socket",
+		"broker: {socket: b.sock, ca: a}\n":                                                                  "broker.address",
+		"broker: {cert: c, key: k, ca: a}\n":                                                                 "broker.address",
+		"broker: {address: \"broker.example:1\"}\n":                                                          "broker.address",
+		"broker: {address: \"broker.example:1\", key: k, ca: a}\n":                                           "broker.address",
+		"broker: {address: \"broker.example:1\", cert: c, ca: a}\n":                                          "broker.address",
+		"broker: {address: \"broker.example:1\", cert: c, key: k}\n":                                         "broker.address",
+		"broker: {address: \"broker.example\", cert: c, key: k, ca: a}\n":                                    "broker.address",
+		"broker: {socket: b.sock, listen: x}\n":                                                              "listen",
 		"login: {origin: \"https://logs.example\"}\n":                                                        "login.address",
 		"login: {address: \"127.0.0.1\", origin: \"https://logs.example\"}\n":                                "login.address",
 		"login: {address: \"0.0.0.0:8443\", origin: \"https://logs.example\"}\n":                             "login.cert",
@@ -106,6 +118,9 @@ func TestConfigErrorsNameTheKey(t *testing.T) {
 	}
 	if c, err := parseConfig("/etc/counterseal/counterseal.yaml", []byte("data: d\npias: [p, /q]\n")); err != nil || c.Data != "/etc/counterseal/d" || c.PIAs[1] != "/q" {
 		t.Errorf("relative paths: %+v, %v", c, err)
+	}
+	if c, err := parseConfig("/etc/counterseal/counterseal.yaml", []byte("broker: {address: \"broker.example:1\", cert: c, key: k, ca: a}\n")); err != nil || c.Broker.OtherHost != (OtherHost{"broker.example:1", "/etc/counterseal/c", "/etc/counterseal/k", "/etc/counterseal/a"}) {
+		t.Errorf("a broker on another host: %+v, %v", c.Broker, err)
 	}
 	if c, err := parseConfig("x", nil); err != nil || c.HTTP != "127.0.0.1:8420" {
 		t.Errorf("an empty file: %+v, %v", c, err)

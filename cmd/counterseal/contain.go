@@ -23,6 +23,7 @@ import (
 	"github.com/counterseal/counterseal/internal/cases"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/ledger"
+	"github.com/counterseal/counterseal/internal/pipeline"
 	"github.com/counterseal/counterseal/internal/query"
 	"github.com/counterseal/counterseal/internal/state"
 	"github.com/counterseal/counterseal/internal/web"
@@ -108,6 +109,24 @@ func (s *server) readOrder(f state.Fact) (*ordered, error) {
 	return &o, err
 }
 
+// hasBroker reports whether a broker is configured, on this machine or another.
+func (s *server) hasBroker() bool { return s.broker != nil }
+
+const brokerHint = "`broker` in " + configName + " says where it takes orders; see docs/operations.md"
+
+// brokerChecks tells the doctor whether the broker is reached.
+func (s *server) brokerChecks(ctx context.Context) []pipeline.Check {
+	if !s.hasBroker() {
+		return nil
+	}
+	c := pipeline.Check{Name: "broker", State: "ok", Text: "it takes orders"}
+	if err := s.broker.Reached(ctx); err != nil {
+		c.State, c.Text = "warn", err.Error()+": no account is contained, and nobody told that they were looked at"
+		c.Hint = "start it, or look at `broker` in " + configName
+	}
+	return []pipeline.Check{c}
+}
+
 // containOrder asks for an act. Where an incident grant, or a broken glass, has opened
 // who it is about to the asker, it is done at once.
 func (s *server) containOrder(ctx context.Context, actor string, body []byte) (any, error) {
@@ -115,8 +134,8 @@ func (s *server) containOrder(ctx context.Context, actor string, body []byte) (a
 	if json.Unmarshal(body, &in) != nil {
 		return nil, web.BadRequest("this is no order", "")
 	}
-	if s.cfg.Broker.Socket == "" {
-		return nil, &web.Refused{Reason: "no broker is configured", Hint: "broker: {socket: …} in " + configName + "; see docs/operations.md"}
+	if !s.hasBroker() {
+		return nil, &web.Refused{Reason: "no broker is configured", Hint: brokerHint}
 	}
 	a := web.AskerOf(ctx)
 	if in.Act == broker.Notify {
@@ -304,7 +323,7 @@ func (s *server) send(ctx context.Context, actor string, o *ordered) (any, error
 	}
 	// It goes on when nobody waits for the answer.
 	ctx = context.WithoutCancel(ctx)
-	came, err := broker.Client{Socket: s.cfg.Broker.Socket}.Do(ctx, asked)
+	came, err := s.broker.Do(ctx, asked)
 	var no *broker.Refusal
 	switch {
 	case errors.As(err, &no):

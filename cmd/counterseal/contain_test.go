@@ -158,9 +158,13 @@ func (b *bureau) broker(notices int, witnesses ...ledger.Witness) (tasks func() 
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := broker.Listen(filepath.Join(b.dir, "b.sock"))
+	socket := filepath.Join(b.dir, "b.sock")
+	l, err := broker.Listen(socket)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !b.s.hasBroker() { // the configuration of the test names none
+		b.s.broker = &broker.Client{Dial: atSocket(socket)}
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)

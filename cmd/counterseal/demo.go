@@ -134,7 +134,7 @@ func runDemo(ctx context.Context, env *environment, o demoOptions) (err error) {
 	}
 	stop := s.background(ctx)
 	defer func() { err = errors.Join(err, stop()) }()
-	if s.cfg.Broker.Socket != "" {
+	if s.hasBroker() {
 		end, err := startDemoBroker(ctx, s, incident, root, clock.now, slog.New(slog.NewTextHandler(env.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
 		if err != nil {
 			return fmt.Errorf("starting the broker: %w", err)

@@ -225,8 +225,8 @@ func (s *server) noticeOf(ctx context.Context, body []byte) (noticeRow, []string
 // noticeSend has the people of an authorisation told, one by one. Who could not be told is
 // tried again the next time.
 func (s *server) noticeSend(ctx context.Context, actor string, body []byte) (any, error) {
-	if s.cfg.Broker.Socket == "" {
-		return nil, &web.Refused{Reason: "no broker is configured, and nobody else knows whom to tell", Hint: "broker: {socket: …} in " + configName + "; see docs/operations.md"}
+	if !s.hasBroker() {
+		return nil, &web.Refused{Reason: "no broker is configured, and nobody else knows whom to tell", Hint: brokerHint}
 	}
 	s.approving.Lock()
 	defer s.approving.Unlock()

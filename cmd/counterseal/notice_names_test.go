@@ -1,7 +1,6 @@
 package main
 
 import (
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -14,7 +13,6 @@ import (
 func TestNamesTold(t *testing.T) {
 	t.Parallel()
 	n := openNames(t)
-	n.s.cfg.Broker.Socket = filepath.Join(n.dir, "b.sock")
 	tasks := n.broker(10)
 	n.authorised(n.who[0])
 	n.asked(n.who[0], "Ines Vogel") // nobody approves it

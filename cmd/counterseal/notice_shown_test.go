@@ -27,7 +27,6 @@ import (
 func TestListedTold(t *testing.T) {
 	t.Parallel()
 	b := readers(t)
-	b.s.cfg.Broker.Socket = filepath.Join(b.dir, "b.sock")
 	tasks := b.broker(6) // notices a day
 	listing := func() authorisationRow {
 		now := b.now()

@@ -83,6 +83,14 @@ func (o *OtherHost) tls(below string) (*tls.Config, error) {
 		}}, nil
 }
 
+// atSocket gives a way to open connections to a unix socket of this machine.
+func atSocket(path string) func(context.Context) (net.Conn, error) {
+	return func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}
+}
+
 // listenTLS takes connections from other hosts, of who shows a certificate of the authority
 // in files.
 func listenTLS(address string, files collect.TLSFiles) (net.Listener, error) {

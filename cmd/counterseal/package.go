@@ -675,6 +675,7 @@ func (s *server) checks(ctx context.Context) ([]pipeline.Check, error) {
 	}
 	out = append(out, more...)
 	out = append(out, s.tokenChecks(ctx)...)
+	out = append(out, s.brokerChecks(ctx)...)
 	out = append(out, s.channelChecks()...)
 	out = append(out, s.officeChecks()...)
 	if more, err = s.standsChecks(ctx); err != nil {

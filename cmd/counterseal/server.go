@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/counterseal/counterseal/internal/alias"
+	"github.com/counterseal/counterseal/internal/broker"
 	"github.com/counterseal/counterseal/internal/cases"
 	"github.com/counterseal/counterseal/internal/collect"
 	"github.com/counterseal/counterseal/internal/durable"
@@ -47,7 +48,8 @@ type server struct {
 	http *collect.HTTP
 	life *lifecycle.Lifecycle
 
-	tokens *tokens // who makes them
+	tokens *tokens        // who makes them
+	broker *broker.Client // nil: none is configured
 
 	force     atomic.Pointer[inForce] // who may do what
 	cases     *cases.Book
@@ -136,6 +138,9 @@ func (s *server) open(ctx context.Context, o serverOptions) error {
 	s.force.Store(force)
 	keys, err := keyring.OpenSealed(s.cfg.Data, keyring.PassphraseFrom(s.cfg.PassphraseFile))
 	if err != nil {
+		return err
+	}
+	if s.broker, err = s.cfg.Broker.client(); err != nil {
 		return err
 	}
 	if err := s.openTokens(ctx, keys, o); err != nil {

@@ -3,10 +3,12 @@ package broker
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -16,7 +18,7 @@ import (
 // maxAsked bounds a request: an order and two statements with their proofs.
 const maxAsked = 256 << 10
 
-// answer is what the socket says.
+// answer is what the broker says.
 type answer struct {
 	State  string `json:"state"`
 	Reason string `json:"reason,omitempty"`
@@ -58,7 +60,8 @@ func (b *Broker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // Serve takes orders at a listener until ctx ends, and takes back what has come to its
 // end.
 func (b *Broker) Serve(ctx context.Context, l net.Listener) error {
-	srv := &http.Server{Handler: b, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 2 * doLimit, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	srv := &http.Server{Handler: b, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 2 * doLimit, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: slog.NewLogLogger(b.o.Log.Handler(), slog.LevelDebug)} // handshakes of scanners, with addresses
 	done := make(chan error, 1) // the goroutine below ends with the listener
 	go func() { done <- srv.Serve(l) }()
 	tick := time.NewTicker(10 * time.Second)
@@ -101,8 +104,17 @@ func Listen(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// Client sends orders to the broker at a socket.
-type Client struct{ Socket string }
+// Client sends orders to the broker, over the connections that Dial opens: a unix socket,
+// or TLS to another host.
+type Client struct {
+	Dial func(context.Context) (net.Conn, error)
+}
+
+// maxAnswer bounds an answer, and reachLimit how long Reached waits for one.
+const (
+	maxAnswer  = 64 << 10
+	reachLimit = 5 * time.Second
+)
 
 // Do sends an order. A *Refusal is the answer of the broker; any other error says that
 // nobody knows whether it was done.
@@ -113,28 +125,53 @@ func (c Client) Do(ctx context.Context, a Asked) (state string, err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, doLimit+10*time.Second)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://broker/orders", bytes.NewReader(body))
+	status, got, err := c.ask(ctx, http.MethodPost, body)
 	if err != nil {
 		return "", err
 	}
-	t := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", c.Socket)
-	}}
-	w, err := (&http.Client{Transport: t}).Do(r)
-	if err != nil {
-		return "", errors.New("the broker does not answer at its socket")
-	}
-	defer w.Body.Close()
-	var got answer
-	if err := json.NewDecoder(io.LimitReader(w.Body, 64<<10)).Decode(&got); err != nil {
-		return "", errors.New("the broker answers with nonsense")
-	}
-	switch w.StatusCode {
+	switch status {
 	case http.StatusOK:
 		return got.State, nil
 	case http.StatusForbidden, http.StatusBadRequest:
 		return got.State, &Refusal{got.Reason, got.Hint}
 	}
 	return "", errors.New("the broker has a fault of its own: " + got.Reason)
+}
+
+// Reached asks for nothing, and gives nil where a broker answers that it takes orders.
+func (c Client) Reached(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, reachLimit)
+	defer cancel()
+	status, _, err := c.ask(ctx, http.MethodGet, nil)
+	if err == nil && status != http.StatusNotFound {
+		err = errNonsense
+	}
+	return err
+}
+
+var errNonsense = errors.New("the broker answers with nonsense")
+
+// ask gives errors without an address or a name of a host.
+func (c Client) ask(ctx context.Context, method string, body []byte) (status int, got answer, err error) {
+	r, err := http.NewRequestWithContext(ctx, method, "http://broker/orders", bytes.NewReader(body))
+	if err != nil {
+		return 0, got, err
+	}
+	t := &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 16 << 10, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.Dial(ctx) }}
+	w, err := (&http.Client{Transport: t}).Do(r)
+	var op *net.OpError
+	var cert *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &cert):
+		return 0, got, errors.New("the certificate of the broker is of another host, or not of the authority that is named for it")
+	case errors.As(err, &op) && op.Op == "remote error": // an alert of TLS
+		return 0, got, errors.New("the broker does not take the certificate of this server")
+	case err != nil:
+		return 0, got, errors.New("the broker does not answer")
+	}
+	defer w.Body.Close()
+	if err := json.NewDecoder(io.LimitReader(w.Body, maxAnswer)).Decode(&got); err != nil {
+		return 0, got, errNonsense
+	}
+	return w.StatusCode, got, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -122,6 +123,22 @@ func (c *Client) run(ctx context.Context) {
 	}
 }
 
+// away says why nobody answers, without an address or a name of a host.
+func away(err error) error {
+	var at *net.OpError
+	var name *net.DNSError
+	var cert *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &cert):
+		err = errors.New("its certificate is of another host, or not of the authority that is named for it")
+	case errors.As(err, &name):
+		err = errors.New("its host is not found")
+	case errors.As(err, &at):
+		err = at.Err
+	}
+	return fmt.Errorf("%w: %w", ErrAway, err)
+}
+
 // greet says hello and reads the answer.
 func greet(ctx context.Context, dial Dial, h hello) (net.Conn, *bufio.Reader, welcome, error) {
 	none := func(c net.Conn, err error) (net.Conn, *bufio.Reader, welcome, error) {
@@ -134,21 +151,17 @@ func greet(ctx context.Context, dial Dial, h hello) (net.Conn, *bufio.Reader, we
 	defer cancel()
 	conn, err := dial(ctx)
 	if err != nil {
-		var at *net.OpError
-		if errors.As(err, &at) { // which names addresses
-			err = at.Err
-		}
-		return none(nil, fmt.Errorf("%w: %w", ErrAway, err))
+		return none(nil, away(err))
 	}
 	end := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
 	defer end()
 	if _, err := conn.Write(appendFrame(nil, frame{op: opHello, body: h.encode()})); err != nil {
-		return none(conn, fmt.Errorf("%w: %w", ErrAway, err))
+		return none(conn, away(err))
 	}
 	in := bufio.NewReaderSize(conn, 32<<10)
 	f, err := readFrame(in)
 	if err != nil {
-		return none(conn, fmt.Errorf("%w: %w", ErrAway, err))
+		return none(conn, away(err))
 	}
 	if f.op == opNo {
 		return none(conn, parseRefusal(f.body))
