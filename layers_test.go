@@ -17,7 +17,7 @@ const module = "github.com/counterseal/counterseal/"
 // layers is the house from the ground up. A package imports only from layers below
 // its own. A package that is not listed fails the test: a new room is a decision.
 var layers = [][]string{
-	{"internal/quiet", "sigma", "evtx", "internal/event", "internal/durable", "internal/packs", "internal/approval", "internal/blind"},
+	{"internal/quiet", "sigma", "evtx", "internal/event", "internal/durable", "internal/packs", "internal/approval", "internal/blind", "internal/strict"},
 	{"rules", "sigma/sigmatest", "sigma/sigmajson", "internal/keyring", "internal/query", "internal/parse", "internal/pia", "internal/state", "internal/policy", "internal/passkey"},
 	{"internal/admit", "internal/ocsf", "internal/evidence", "internal/ledger", "internal/index", "internal/detect", "internal/collect", "internal/officer", "internal/vault"},
 	{"internal/pseudonym", "internal/access", "internal/alias", "internal/demo", "internal/attest", "internal/complaint"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"os"
@@ -11,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 
 	"github.com/counterseal/counterseal/internal/broker"
@@ -20,6 +20,7 @@ import (
 	"github.com/counterseal/counterseal/internal/keyholder"
 	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/pseudonym"
+	"github.com/counterseal/counterseal/internal/strict"
 )
 
 // brokerConfig is broker.yaml: what the broker believes and what it may do. It belongs to
@@ -109,7 +110,7 @@ func readBroker(path string) (*brokerConfig, error) {
 // work, naming the key.
 func parseBroker(from string, data []byte) (*brokerConfig, error) {
 	c := &brokerConfig{MaxDay: 20, MaxAlone: 5, MaxNotices: 200}
-	if err := yaml.UnmarshalWithOptions(data, c, yaml.Strict()); err != nil {
+	if err := strict.NewDecoder(data).Decode(c); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	k := &c.Keyholder

@@ -167,6 +167,7 @@ func FuzzBrokerFile(f *testing.F) {
 	f.Add([]byte(brokerHere))
 	f.Add([]byte(brokerThere))
 	f.Add([]byte("keyholder: &a {address: *a}\n"))
+	f.Add([]byte("socket: a\ndir: a\norg: a\nkeyholder: a\nlog: !00\n00"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		c, err := parseBroker("/etc/broker", text)
 		if err != nil {

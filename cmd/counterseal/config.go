@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"errors"
-
 	"fmt"
 	"io"
 	"io/fs"
@@ -26,6 +24,7 @@ import (
 	"github.com/counterseal/counterseal/internal/lifecycle"
 	"github.com/counterseal/counterseal/internal/officer"
 	"github.com/counterseal/counterseal/internal/pipeline"
+	"github.com/counterseal/counterseal/internal/strict"
 	"github.com/counterseal/counterseal/rules"
 )
 
@@ -238,7 +237,7 @@ func readConfig(path string) (config, error) {
 func parseConfig(path string, data []byte) (config, error) {
 	c := defaultConfig()
 	read := c
-	err := yaml.NewDecoder(bytes.NewReader(data), yaml.DisallowUnknownField()).Decode(&read)
+	err := strict.NewDecoder(data).Decode(&read)
 	switch {
 	case errors.Is(err, io.EOF): // nothing but comments
 	case err != nil:

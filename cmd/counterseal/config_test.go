@@ -130,6 +130,7 @@ func TestConfigErrorsNameTheKey(t *testing.T) {
 func FuzzConfig(f *testing.F) {
 	f.Add([]byte("data: x\nlisteners: [{way: relp, address: '127.0.0.1:1', source: a}]\n"))
 	f.Add([]byte("a: &a [*a]\n"))
+	f.Add([]byte("pias: !00\n00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if c, err := parseConfig("x", b); err == nil && c.check() != nil {
 			t.Fatal("accepted a configuration that check refuses")

@@ -18,13 +18,13 @@ import (
 	"sync"
 	"time"
 
-	"github.com/goccy/go-yaml"
 	"github.com/google/uuid"
 
 	"github.com/counterseal/counterseal/internal/approval"
 	"github.com/counterseal/counterseal/internal/duty"
 	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/officer"
+	"github.com/counterseal/counterseal/internal/strict"
 	"github.com/counterseal/counterseal/internal/vault"
 )
 
@@ -74,7 +74,7 @@ func parseDutySettings(data []byte) (*dutySettings, error) {
 	if len(data) > 64<<10 {
 		return nil, fmt.Errorf("%s: longer than 64 KiB", dutySettingsFile)
 	}
-	if err := yaml.UnmarshalWithOptions(data, s, yaml.Strict()); err != nil {
+	if err := strict.NewDecoder(data).Decode(s); err != nil {
 		return nil, fmt.Errorf("%s: a key that is not known, or of another form", dutySettingsFile)
 	}
 	id, err := uuid.Parse(s.Org)

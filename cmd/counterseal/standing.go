@@ -1,14 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"time"
-
-	"github.com/goccy/go-yaml"
 
 	"github.com/counterseal/counterseal/internal/access"
 	"github.com/counterseal/counterseal/internal/alias"
@@ -17,6 +14,7 @@ import (
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/pipeline"
 	"github.com/counterseal/counterseal/internal/policy"
+	"github.com/counterseal/counterseal/internal/strict"
 	"github.com/counterseal/counterseal/sigma"
 )
 
@@ -38,7 +36,7 @@ func authorisationNamed(extra []sigma.Extra) (string, error) {
 		if len(x.YAML) > maxNaming {
 			return "", errNaming
 		}
-		err := yaml.NewDecoder(bytes.NewReader([]byte(x.YAML)), yaml.DisallowUnknownField()).Decode(&in)
+		err := strict.NewDecoder([]byte(x.YAML)).Decode(&in)
 		if err != nil && !errors.Is(err, io.EOF) || in.Authorisation == "" || !isID(in.Authorisation) {
 			return "", errNaming
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/counterseal/counterseal/internal/durable"
 	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/pseudonym"
+	"github.com/counterseal/counterseal/internal/strict"
 )
 
 // The files of the folder, beside keys/keyring.
@@ -77,7 +78,7 @@ func parseFolder(name string, data []byte) (*folder, error) {
 		return nil, fmt.Errorf("%s: longer than %d bytes", name, maxConfig)
 	}
 	f := &folder{FirstEpoch: 1, Quota: DefaultQuota()}
-	if err := yaml.NewDecoder(bytes.NewReader(data), yaml.DisallowUnknownField()).Decode(f); err != nil {
+	if err := strict.NewDecoder(data).Decode(f); err != nil {
 		text := strings.TrimSpace(yaml.FormatError(err, false, false))
 		return nil, fmt.Errorf("%s: %s", name, goField.ReplaceAllStringFunc(text, func(s string) string { return strings.ToLower(s[strings.LastIndexByte(s, '.')+1:]) }))
 	}

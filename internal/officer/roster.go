@@ -1,7 +1,6 @@
 package officer
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"regexp"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/counterseal/counterseal/internal/approval"
 	"github.com/counterseal/counterseal/internal/keyring"
+	"github.com/counterseal/counterseal/internal/strict"
 )
 
 const (
@@ -69,7 +69,7 @@ func ParseRoster(name string, data []byte) (*Roster, error) {
 		return nil, fmt.Errorf("%s: longer than %d bytes", name, maxRoster)
 	}
 	var f rosterForm
-	if err := yaml.NewDecoder(bytes.NewReader(data), yaml.DisallowUnknownField()).Decode(&f); err != nil {
+	if err := strict.NewDecoder(data).Decode(&f); err != nil {
 		text := strings.TrimSpace(yaml.FormatError(err, false, false))
 		return nil, fmt.Errorf("%s: %s", name, goField.ReplaceAllString(text, "$1"))
 	}

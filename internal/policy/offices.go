@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml"
+
+	"github.com/counterseal/counterseal/internal/strict"
 )
 
 // Offices is the record of who is in which office, form offices/v1.
@@ -77,7 +79,7 @@ func ParseOffices(data []byte, roles []string) (*Offices, error) {
 		return nil, fmt.Errorf("offices: line %d is nested too deep", deepIndent(data))
 	}
 	var doc officesDoc
-	dec := yaml.NewDecoder(bytes.NewReader(data), yaml.Strict())
+	dec := strict.NewDecoder(data)
 	if err := dec.Decode(&doc); err != nil {
 		var y yaml.Error
 		if errors.As(err, &y) && y.GetToken() != nil && y.GetToken().Position != nil {
