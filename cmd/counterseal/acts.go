@@ -76,7 +76,6 @@ func (s *server) acts() map[string]web.Act {
 		"complaint.close": s.complaintClose,
 
 		"oversight.queue":     s.oversightQueue,
-		"oversight.targets":   s.oversightTargets,
 		"look.review":         s.lookReview,
 		"oversight.heartbeat": s.oversightHeartbeat,
 		"oversight.status":    s.oversightStatus,

@@ -555,9 +555,6 @@ func newAuthoriseDecide(env *environment, yes bool) *cobra.Command {
 	var f configFlags
 	var l look
 	in := authoriseNamed{Approve: yes}
-	var list listFlags
-	var disclosers string
-	var although bool
 	verb, short := "approve", "Approve a request that you have read"
 	if !yes {
 		verb, short = "refuse", "Refuse a request, for good"
@@ -568,19 +565,6 @@ func newAuthoriseDecide(env *environment, yes bool) *cobra.Command {
 				return usage("--digest is what counterseal authorise show printed: it says that this was read")
 			}
 			in.ID = args[0]
-			if disclosers != "" {
-				known, _, err := list.open(cmd, env, disclosers)
-				if err != nil {
-					return err
-				}
-				var a targetsAnswer
-				if err := doActIn(cmd, env, &f, &l, "oversight.targets", &targetsAsk{}, &a); err != nil {
-					return err
-				}
-				if err := listed(env.stdout, listedIn(known, &a, in.ID), yes, although); err != nil {
-					return err
-				}
-			}
 			var r authorisationRow
 			if err := doActIn(cmd, env, &f, &l, "authorise", &in, &r); err != nil {
 				return err
@@ -594,11 +578,6 @@ func newAuthoriseDecide(env *environment, yes bool) *cobra.Command {
 	f.add(cmd)
 	l.add(cmd)
 	cmd.Flags().StringVar(&in.Digest, "digest", "", "`digest` of the request, as authorise show printed it")
-	if yes {
-		cmd.Flags().StringVar(&disclosers, "disclosers", "", disclosersHelp)
-		cmd.Flags().BoolVar(&although, "although-listed", false, althoughHelp)
-		list.add(cmd)
-	}
 	return cmd
 }
 

@@ -166,11 +166,14 @@ func (c *client) actIn(ctx context.Context, l *look, name string, in, out any) e
 		return err
 	}
 	defer resp.Body.Close()
-	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxActAnswer)).Decode(out); err != nil {
 		return fmt.Errorf("reading the answer: %w", err)
 	}
 	return nil
 }
+
+// maxActAnswer bounds what a client reads of the answer to an act, in bytes.
+const maxActAnswer = 256 << 20
 
 func problemError(resp *http.Response) error {
 	var p struct {

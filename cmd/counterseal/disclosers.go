@@ -5,27 +5,47 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/counterseal/counterseal/internal/approval"
 	"github.com/counterseal/counterseal/internal/broker"
 	"github.com/counterseal/counterseal/internal/cases"
 	"github.com/counterseal/counterseal/internal/discloser"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/ledger"
-	"github.com/counterseal/counterseal/internal/web"
+	"github.com/counterseal/counterseal/internal/lifecycle"
+	"github.com/counterseal/counterseal/internal/oversight"
+	"github.com/counterseal/counterseal/internal/vault"
 )
 
-// What an overseer's machine is given to compare with its list of protected disclosers. It is
-// the same for every list and for none: the server does not learn whether there is one.
+// What an overseer's machine compares with a list of protected disclosers. It is part of every
+// answer about the queue, the same for every list and for none: the server does not learn
+// whether there is one.
 type (
-	targetsAsk struct {
-		All bool `json:"all"` // what is over, too
-	}
-	targetsAnswer struct {
+	queueTargets struct {
 		Epoch   int           `json:"epoch"` // of the tokens that are made today
 		Targets []targetRow   `json:"targets"`
 		Shown   []targetShown `json:"shown"`
+	}
+	// targetRow is something that is about people: a look, an authorisation, a grant of an
+	// incident or a broken glass, a request for a name or to erase one, an order.
+	targetRow struct {
+		Kind    string        `json:"kind"`
+		ID      string        `json:"id"`
+		At      time.Time     `json:"at"`
+		Case    string        `json:"case,omitempty"`
+		Who     string        `json:"who"` // looked, asked
+		State   string        `json:"state"`
+		About   []targetAbout `json:"about"`
+		Partial bool          `json:"partial,omitempty"` // it named more than are kept
+	}
+	// targetAbout is one of the people: an alias on the way out, and a veil.
+	targetAbout struct {
+		Person string         `json:"person"`
+		Veil   discloser.Veil `json:"veil"`
 	}
 	// targetShown is a look that listed people: whom, is sealed to the overseers, as for a notice.
 	targetShown struct {
@@ -35,108 +55,189 @@ type (
 		Who    string    `json:"who"`
 		Sealed []byte    `json:"sealed"`
 	}
-	// targetRow is something that is about people: a look, an authorisation, a grant of an incident
-	// or a broken glass, an order.
-	targetRow struct {
-		Kind  string        `json:"kind"`
-		ID    string        `json:"id"`
-		At    time.Time     `json:"at"`
-		Case  string        `json:"case,omitempty"`
-		Who   string        `json:"who"` // looked, asked
-		State string        `json:"state"`
-		About []targetAbout `json:"about"`
-	}
-	// targetAbout is one of the people: an alias on the way out, and a veil.
-	targetAbout struct {
-		Person string         `json:"person"`
-		Veil   discloser.Veil `json:"veil"`
-	}
 )
 
-// veiled gives those of a list who are people or what is theirs, veiled. Hosts are not.
-func veiled(named []string) []targetAbout {
-	out := []targetAbout{}
+// add takes in what is about people. Hosts are none.
+func (q *queueTargets) add(r targetRow, named []string) {
+	r.About = []targetAbout{}
 	for _, n := range named {
 		if event.IsToken([]byte(n)) {
-			out = append(out, targetAbout{n, discloser.VeilOf(event.Token(n))})
+			r.About = append(r.About, targetAbout{n, discloser.VeilOf(event.Token(n))})
 		}
 	}
-	return out
+	if len(r.About) > 0 {
+		r.At = r.At.UTC().Truncate(time.Second)
+		q.Targets = append(q.Targets, r)
+	}
 }
 
-// oversightTargets gives everything about people that overseers watch or decide on.
-func (s *server) oversightTargets(ctx context.Context, _ string, body []byte) (any, error) {
-	var in targetsAsk
-	if json.Unmarshal(body, &in) != nil {
-		return nil, web.BadRequest("this is no question about targets", "")
-	}
-	out := targetsAnswer{Epoch: s.tokens.epoch, Targets: []targetRow{}, Shown: []targetShown{}}
-	add := func(r targetRow, named []string) {
-		if r.About = veiled(named); len(r.About) > 0 {
-			r.At = r.At.UTC().Truncate(time.Second)
-			out.Targets = append(out.Targets, r)
-		}
-	}
-	looks, err := s.oversight.Queue(ctx, in.All)
-	if err != nil {
-		return nil, err
-	}
+// targets gives everything about people that overseers watch or decide on; with all what is
+// over, too.
+func (s *server) targets(ctx context.Context, looks []oversight.Look, authorisations []cases.Authorisation, all bool) (queueTargets, error) {
+	q := queueTargets{Epoch: s.tokens.epoch, Targets: []targetRow{}, Shown: []targetShown{}}
 	for i := range looks {
 		l := &looks[i]
-		add(targetRow{Kind: "look", ID: l.ID, At: l.At, Case: l.Case, Who: l.Actor, State: cmp.Or(l.Outcome, "waits")}, l.Named)
+		q.add(targetRow{Kind: "look", ID: l.ID, At: l.At, Case: l.Case, Who: cmp.Or(l.Person, oversight.PersonOf(l.Actor)), State: cmp.Or(l.Outcome, "waits"), Partial: len(l.Named) >= oversight.MaxNamed}, l.Named)
 	}
-	all, err := s.cases.Authorisations(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for i := range all {
-		a := &all[i]
-		if a.Inspector || a.State == cases.Unread || !in.All && a.State != cases.Requested && a.State != cases.Approved {
+	for i := range authorisations {
+		a := &authorisations[i]
+		if a.Inspector || a.State == cases.Unread || !all && a.State != cases.Requested && a.State != cases.Approved {
 			continue
 		}
-		add(targetRow{Kind: "authorisation", ID: a.ID, At: a.Asked, Case: a.Case, Who: a.Requester, State: string(a.State)}, a.Scope.Subjects)
+		q.add(targetRow{Kind: "authorisation", ID: a.ID, At: a.Asked, Case: a.Case, Who: a.Requester, State: string(a.State)}, a.Scope.Subjects)
 	}
 	reviews, err := s.cases.Reviews(ctx)
 	if err != nil {
-		return nil, err
+		return q, err
 	}
 	for i := range reviews {
 		r := &reviews[i]
-		add(targetRow{Kind: r.Kind, ID: r.ID, At: r.Opened, Case: r.Case, Who: r.Responder, State: "waits"}, r.Subjects)
+		q.add(targetRow{Kind: r.Kind, ID: r.ID, At: r.Opened, Case: r.Case, Who: r.Responder, State: "waits"}, r.Subjects)
 	}
+	if err := s.listedTargets(ctx, &q, authorisations); err != nil {
+		return q, err
+	}
+	if err := s.nameTargets(ctx, &q, authorisations, all); err != nil {
+		return q, err
+	}
+	if err := s.orderTargets(ctx, &q, all); err != nil {
+		return q, err
+	}
+	slices.SortStableFunc(q.Targets, func(a, b targetRow) int { return a.At.Compare(b.At) })
+	return q, nil
+}
+
+// listedTargets adds whom answers under authorisations listed, until they are told.
+func (s *server) listedTargets(ctx context.Context, q *queueTargets, authorisations []cases.Authorisation) error {
 	lists, err := s.lists(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for i := range all {
-		for _, l := range lists[all[i].ID] {
-			if l.sealed != nil && !all[i].Inspector && len(out.Shown) < maxLists {
-				out.Shown = append(out.Shown, targetShown{l.fact.Key, l.fact.Time.UTC().Truncate(time.Second), all[i].Case, l.fact.Actor, l.sealed})
+	for i := range authorisations {
+		a := &authorisations[i]
+		for _, l := range lists[a.ID] {
+			if l.sealed != nil && !a.Inspector && len(q.Shown) < maxLists {
+				q.Shown = append(q.Shown, targetShown{l.fact.Key, l.fact.Time.UTC().Truncate(time.Second), a.Case, oversight.PersonOf(l.fact.Actor), l.sealed})
 			}
 		}
 	}
+	return nil
+}
+
+// nameTargets adds requests of the last days for a name, and to erase names, that officers of
+// the organisation decide on.
+func (s *server) nameTargets(ctx context.Context, q *queueTargets, authorisations []cases.Authorisation, all bool) error {
+	rec := s.pipe.Recorder()
+	facts, err := rec.FactsSince(ctx, "approval.requested", s.now().Add(-oversight.Kept))
+	if err != nil {
+		return err
+	}
+	for _, f := range facts {
+		var d struct {
+			Act, Authorisation string
+			Payload            ledger.Digest
+		}
+		if err := json.Unmarshal(f.Detail, &d); err != nil {
+			return fmt.Errorf("statement %d: %w", f.Index, err)
+		}
+		approved := map[string]string{actionUnmask: "unmask.approved", lifecycle.ErasureAction: "erasure.approved"}[d.Act]
+		if approved == "" || slices.ContainsFunc(authorisations, func(a cases.Authorisation) bool { return a.Inspector && a.ID == d.Authorisation }) {
+			continue
+		}
+		raw, err := rec.Payload(d.Payload)
+		if errors.Is(err, ledger.ErrNoPayload) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		st, err := approval.Parse(raw)
+		if err != nil {
+			return fmt.Errorf("statement %d: %w", f.Index, err)
+		}
+		kind := "name"
+		if d.Act == lifecycle.ErasureAction {
+			kind = "erasure"
+		}
+		r := targetRow{Kind: kind, ID: st.ID, At: f.Time, Case: st.Case, Who: oversight.PersonOf(f.Actor), State: "requested"}
+		_, ok, err := rec.Fact(ctx, approved, st.ID)
+		switch {
+		case err != nil:
+			return err
+		case ok:
+			r.State = "approved"
+		case !s.now().Before(st.ExpiresAt()):
+			r.State = "expired"
+		}
+		if r.State == "expired" && !all {
+			continue
+		}
+		tokens, err := s.tokensOf(ctx, st)
+		if err != nil {
+			return err
+		}
+		q.add(r, tokens)
+	}
+	return nil
+}
+
+// tokensOf gives whom a request for a name, or to erase names, is about. What is not in the
+// vault any more is left out.
+func (s *server) tokensOf(ctx context.Context, st *approval.Statement) ([]string, error) {
+	var at []vault.Place
+	if st.Action == actionUnmask {
+		o, err := parseUnmaskObjects(st.Objects)
+		if err != nil {
+			return nil, err
+		}
+		at = append(at, vault.Place{Window: o.window, Index: o.index})
+	} else {
+		erased, err := lifecycle.ParseErasure(st.Objects)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range erased {
+			at = append(at, e.At)
+		}
+	}
+	var out []string
+	for _, p := range at {
+		row, _, err := s.pipe.Vault().At(ctx, p.Window, p.Index)
+		if errors.Is(err, vault.ErrNoSeal) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, string(row.Token))
+	}
+	return out, nil
+}
+
+// orderTargets adds containments: those that wait, last, or of which nobody knows whether they
+// were done.
+func (s *server) orderTargets(ctx context.Context, q *queueTargets, all bool) error {
 	orders, err := s.pipe.Recorder().Facts(ctx, broker.KindOrdered)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, f := range orders {
 		o, err := s.readOrder(f)
 		if errors.Is(err, ledger.ErrNoPayload) {
 			continue
 		} else if err != nil {
-			return nil, err
+			return err
 		}
 		if o.order.Undoes != "" || o.order.Act == broker.Notify {
 			continue
 		}
 		r, err := s.containRow(ctx, o)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if in.All || r.State == "waiting" || r.State == broker.Done {
-			add(targetRow{Kind: o.order.Act, ID: r.ID, At: r.Asked, Case: r.Case, Who: r.By, State: r.State}, []string{o.order.Target})
+		if over := r.State == broker.Failed || r.State == broker.Undone || r.State == "expired"; all || !over {
+			q.add(targetRow{Kind: o.order.Act, ID: r.ID, At: r.Asked, Case: r.Case, Who: r.By, State: strings.ToLower(r.State)}, []string{o.order.Target})
 		}
 	}
-	slices.SortStableFunc(out.Targets, func(a, b targetRow) int { return a.At.Compare(b.At) })
-	return out, nil
+	return nil
 }

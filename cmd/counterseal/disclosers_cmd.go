@@ -1,15 +1,15 @@
 package main
 
 import (
-	"cmp"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -29,13 +29,21 @@ func newDisclosers(env *environment) *cobra.Command {
 		Long: "People who told an inspector, Congress, a court or the press something are hunted for it at\n" +
 			"times. Keep them on a list of your own: a file on your machine that opens with the key of\n" +
 			"oversight, and with nothing else. What is asked about anybody is compared with it here: looks,\n" +
-			"authorisations and orders (disclosers check), and what you are about to sign (officer sign\n" +
-			"--disclosers). Nobody else learns who is on it, or that there is a list: the key holder gives\n" +
-			"what is compared without learning of whom (disclosers ask), and the server tells everybody's\n" +
-			"machine the same.",
+			"authorisations, requests for names and orders (disclosers check), and what you are about to\n" +
+			"sign (officer sign --disclosers). Nobody else learns who is on it, or of a match: the key\n" +
+			"holder gives what is compared without learning of whom (disclosers ask), and the server gives\n" +
+			"every overseer's machine the same, with the queue.",
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	cmd.AddCommand(newDisclosersNew(env), newDisclosersAdd(env), newDisclosersShow(env), newDisclosersRemove(env), newDisclosersAsk(env), newDisclosersCheck(env))
 	return cmd
+}
+
+// listFile is a list of disclosers, opened, and the file that it lies in.
+type listFile struct {
+	*discloser.List
+	key  *officer.Key
+	path string
+	was  []byte // the file
 }
 
 // listFlags name the key with which a list is opened.
@@ -47,20 +55,19 @@ func (f *listFlags) add(cmd *cobra.Command) {
 }
 
 // open opens a list and the key.
-func (f *listFlags) open(cmd *cobra.Command, env *environment, path string) (*discloser.List, *officer.Key, error) {
+func (f *listFlags) open(cmd *cobra.Command, env *environment, path string) (*listFile, error) {
 	if err := need(cmd, "key"); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	k, err := openKey(env, f.key, f.pass)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	l, err := openList(path, k)
-	return l, k, err
+	return openList(path, k)
 }
 
 // openList opens the list in a file.
-func openList(path string, k *officer.Key) (*discloser.List, error) {
+func openList(path string, k *officer.Key) (*listFile, error) {
 	b, err := readFile(path, "the list", "counterseal oversight disclosers new writes one")
 	if err != nil {
 		return nil, err
@@ -70,20 +77,27 @@ func openList(path string, k *officer.Key) (*discloser.List, error) {
 	case errors.Is(err, keyring.ErrNotForKey):
 		return nil, &exitError{code: exitFailed, err: fmt.Errorf("%s: %w", path, err), hint: "the key of oversight for which it was made opens it, or its spare"}
 	case err != nil:
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, &exitError{code: exitFailed, err: fmt.Errorf("%s: %w", path, err), hint: "it is no list, or was cut or altered: take your copy"}
 	}
-	return l, nil
+	return &listFile{l, k, path, b}, nil
 }
 
-// saveList writes a list in the place of the one before.
-func saveList(path string, l *discloser.List) error {
+// save writes a list in the place of the one before, which nobody has changed meanwhile.
+func (l *listFile) save() error {
 	b, err := l.Seal()
 	if err != nil {
 		return err
 	}
+	path, err := filepath.EvalSymlinks(l.path) // the file, and not what leads to it
+	if err != nil {
+		return unwritable(l.path, err)
+	}
+	if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, l.was) {
+		return &exitError{code: exitFailed, err: fmt.Errorf("%s was changed meanwhile, and is left as it is", l.path), hint: "run the command again"}
+	}
 	var disk durable.FS
 	if err := disk.WriteFile(path, b, 0o600); err != nil {
-		return unwritable(path, err)
+		return unwritable(l.path, err)
 	}
 	return nil
 }
@@ -92,8 +106,11 @@ func newDisclosersNew(env *environment) *cobra.Command {
 	var officers string
 	cmd := &cobra.Command{Use: "new LIST --officers FILE", Short: "Begin a list, sealed to oversight and its spare", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := errors.Join(need(cmd, "officers"), free(args[0])); err != nil {
+			if err := need(cmd, "officers"); err != nil {
 				return err
+			}
+			if _, err := os.Lstat(args[0]); err == nil {
+				return &exitError{code: exitFailed, err: fmt.Errorf("%s is there already", args[0]), hint: "counterseal oversight disclosers show " + args[0] + " --key FILE, if it is a list; else name another file"}
 			}
 			data, err := readFile(officers, "--officers", "your own copy of officers.yaml")
 			if err != nil {
@@ -130,13 +147,14 @@ func newDisclosersAdd(env *environment) *cobra.Command {
 	var note, names string
 	cmd := &cobra.Command{Use: "add LIST --key FILE --note TEXT [--names FILE]", Short: "Put one person on the list", Args: cobra.ExactArgs(1),
 		Long: "Add reads the names of one person, one a line, as the directory of the organisation has them:\n" +
-			"an account, a mail address, a SID, a display name. One does. The note is what you are shown\n" +
-			"when somebody looks at them: the number of a file of yours, say.",
+			"an account, a mail address, a SID, a display name. For the key holder one does; in a question\n" +
+			"by name only those that you write are compared, so write every one that you know. The note is\n" +
+			"what you are shown when somebody looks at them: the number of a file of yours, say.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := need(cmd, "note"); err != nil {
 				return err
 			}
-			l, _, err := f.open(cmd, env, args[0])
+			l, err := f.open(cmd, env, args[0])
 			if err != nil {
 				return err
 			}
@@ -145,12 +163,12 @@ func newDisclosersAdd(env *environment) *cobra.Command {
 				return err
 			}
 			if err := l.Add(time.Now(), note, lines); err != nil {
-				return &exitError{code: exitUsage, err: err, hint: "one name a line, all of them of one person"}
+				return &exitError{code: exitUsage, err: err, hint: "one name a line, all of one person; to give somebody another name, remove them and add them with all"}
 			}
-			if err := saveList(args[0], l); err != nil {
+			if err := l.save(); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(env.stdout, "added     %s, by %s\nnext      counterseal oversight disclosers ask %s --key FILE; until then nothing matches them\n", event.Printable(note), counted(len(lines), "name", "names"), args[0])
+			_, err = fmt.Fprintf(env.stdout, "added     %s, by %s\nnext      counterseal oversight disclosers ask %s --key FILE; until then nothing matches them\n", event.Printable(note), counted(len(l.Entries[len(l.Entries)-1].Names), "name", "names"), args[0])
 			return err
 		}}
 	f.add(cmd)
@@ -161,19 +179,20 @@ func newDisclosersAdd(env *environment) *cobra.Command {
 
 // readLines reads lines that are not empty.
 func readLines(env *environment, path string) ([]string, error) {
-	in := env.stdin
-	if path != "-" {
-		file, err := os.Open(path)
-		if err != nil {
-			return nil, &exitError{code: exitFailed, err: errors.New("--names: the file cannot be read"), hint: "- reads standard input"}
+	var text []byte
+	var err error
+	if path == "-" {
+		if terminal(env.stdout) {
+			fmt.Fprintln(env.stdout, "Names of one person, one a line; then Ctrl-D:")
 		}
-		defer file.Close()
-		in = file
-	} else if terminal(env.stdout) {
-		fmt.Fprintln(env.stdout, "Names of one person, one a line; then Ctrl-D:")
+		text, err = io.ReadAll(io.LimitReader(env.stdin, maxNamesFile+1))
+	} else {
+		text, err = readFile(path, "--names", "- reads standard input")
 	}
-	text, err := io.ReadAll(io.LimitReader(in, maxNamesFile+1))
-	if err != nil || len(text) > maxNamesFile {
+	if err != nil {
+		return nil, err
+	}
+	if len(text) > maxNamesFile {
 		return nil, usage("--names: at most %d bytes of text", maxNamesFile)
 	}
 	var out []string
@@ -187,28 +206,31 @@ func readLines(env *environment, path string) ([]string, error) {
 
 func newDisclosersShow(env *environment) *cobra.Command {
 	var f listFlags
+	var pipe bool
 	cmd := &cobra.Command{Use: "show LIST --key FILE", Short: "Show who is on the list, on this terminal", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			l, _, err := f.open(cmd, env, args[0])
+			if !pipe && !terminal(env.stdout) {
+				return &exitError{code: exitRefused, err: errors.New("who is on the list is shown on a terminal, and standard output is none"), hint: "--pipe gives it to whatever reads standard output"}
+			}
+			l, err := f.open(cmd, env, args[0])
 			if err != nil {
 				return err
 			}
-			w := tabwriter.NewWriter(env.stdout, 0, 4, 2, ' ', 0)
-			fmt.Fprintln(w, "PLACE\tADDED\tFOUND\tNOTE\tNAMES")
 			for i := range l.Entries {
 				e := &l.Entries[i]
-				found := "not asked"
+				found := "not asked for yet"
 				if e.Found >= 0 {
-					found = fmt.Sprintf("%d of %d", e.Found, len(e.Names))
+					found = fmt.Sprintf("%d of %s found", e.Found, counted(len(e.Names), "name", "names"))
 				}
-				fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\n", i+1, e.Added.Format(time.DateOnly), found, event.Printable(e.Note), event.Printable(strings.Join(e.Names, ", ")))
+				fmt.Fprintf(env.stdout, "%-3d       %s\n          added %s, %s\n", i+1, event.Printable(e.Note), e.Added.Format(time.DateOnly), found)
+				for _, name := range e.Names {
+					fmt.Fprintf(env.stdout, "          %s\n", event.Printable(name))
+				}
 			}
-			if err := w.Flush(); err != nil {
-				return err
-			}
-			return printAsked(env.stdout, l)
+			return printAsked(env.stdout, l.List)
 		}}
 	f.add(cmd)
+	cmd.Flags().BoolVar(&pipe, "pipe", false, "show it also where standard output is no terminal")
 	return cmd
 }
 
@@ -229,17 +251,21 @@ func newDisclosersRemove(env *environment) *cobra.Command {
 			if err != nil {
 				return usage("PLACE is a number that disclosers show prints")
 			}
-			l, _, err := f.open(cmd, env, args[0])
+			l, err := f.open(cmd, env, args[0])
 			if err != nil {
 				return err
+			}
+			note := ""
+			if place >= 1 && place <= len(l.Entries) {
+				note = l.Entries[place-1].Note
 			}
 			if err := l.Remove(place); err != nil {
 				return &exitError{code: exitUsage, err: err, hint: "counterseal oversight disclosers show prints the places"}
 			}
-			if err := saveList(args[0], l); err != nil {
+			if err := l.save(); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(env.stdout, "removed   place %d; those after it moved up\n", place)
+			_, err = fmt.Fprintf(env.stdout, "removed   place %d, %s; those after it moved up\n", place, event.Printable(note))
 			return err
 		}}
 	f.add(cmd)
@@ -255,10 +281,10 @@ func newDisclosersAsk(env *environment) *cobra.Command {
 			"key holder, of which only the rows of your own people open here. The key holder does not\n" +
 			"learn whose: what it is sent has one length and looks random, whether your list is empty or\n" +
 			"full. It answers " + strconv.Itoa(keyholder.DefaultQuota().Lists) + " such questions in 30 days, counts them, and the ledger says how many: ask on\n" +
-			"fixed days, such as those of your heartbeat, so that the day tells nothing either. Ask again\n" +
+			"fixed days, such as the first of a month, so that the day tells nothing either. Ask again\n" +
 			"when you have added somebody, and after a new epoch of tokens.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			l, k, err := f.open(cmd, env, args[0])
+			l, err := f.open(cmd, env, args[0])
 			if err != nil {
 				return err
 			}
@@ -280,28 +306,34 @@ func newDisclosersAsk(env *environment) *cobra.Command {
 					_ = bar.Set(done) // it only shows how far it is
 				}
 			}
-			sign := func(statement []byte) (approval.Signed, error) { return k.Sign(approval.Approve, statement) }
-			got, err := keyholder.AskList(cmd.Context(), to, l.Words(), k.Card().Name, time.Now(), sign, progress)
+			words := l.Words()
+			sign := func(statement []byte) (approval.Signed, error) { return l.key.Sign(approval.Approve, statement) }
+			got, err := keyholder.AskList(cmd.Context(), to, words, l.key.Card().Name, time.Now(), sign, progress)
 			if err != nil {
-				return listError(err)
+				return listError(err, holder.where(cfg))
 			}
-			if err := l.Answered(time.Now(), got.Org, got.Epoch, got.Tags); err != nil {
+			if l, err = openList(args[0], l.key); err != nil { // as it is now: somebody may have been added
+				return err
+			}
+			if err := l.Answered(time.Now(), got.Org, got.Epoch, words, got.Tags); err != nil {
 				return &exitError{code: exitRefused, err: err, hint: "nothing was changed; look at --keyholder"}
 			}
-			if err := saveList(args[0], l); err != nil {
+			if err := l.save(); err != nil {
 				return err
 			}
-			if err := printAsked(env.stdout, l); err != nil {
+			if err := printAsked(env.stdout, l.List); err != nil {
 				return err
 			}
-			missing := 0
+			found := 0
 			for i := range l.Entries {
-				if e := &l.Entries[i]; e.Found == 0 {
-					missing++
-					fmt.Fprintf(env.stdout, "UNKNOWN   place %d, %s: the directory of the key holder has none of the names, so nothing matches\n", i+1, event.Printable(e.Note))
+				if l.Entries[i].Found > 0 {
+					found++
 				}
 			}
-			_, err = fmt.Fprintf(env.stdout, "found     %d of %s\nnext      counterseal oversight disclosers check %s --key FILE\n", len(l.Entries)-missing, counted(len(l.Entries), "person", "people"), args[0])
+			for _, m := range l.missing(got.Epoch) {
+				fmt.Fprintln(env.stdout, "MISSING   "+m)
+			}
+			_, err = fmt.Fprintf(env.stdout, "found     %d of %s\nleft      %s in 30 days\nnext      counterseal oversight disclosers check %s --key FILE\n", found, counted(len(l.Entries), "person", "people"), counted(got.Left, "more question", "more questions"), args[0])
 			return err
 		}}
 	c.add(cmd)
@@ -311,16 +343,22 @@ func newDisclosersAsk(env *environment) *cobra.Command {
 }
 
 // listError says what to do where the key holder does not answer about a list.
-func listError(err error) error {
+func listError(err error, where string) error {
+	var quota *keyholder.QuotaError
 	switch {
+	case errors.As(err, &quota):
+		return &exitError{code: exitRefused, err: errors.New("the key holder has answered as many lists as 30 days allow"),
+			hint: "ask again after " + time.Now().Add(quota.After).UTC().Format(time.RFC3339) + "; `quota.lists` in its keyholder.yaml, read at its start, is the number"}
+	case errors.Is(err, keyholder.ErrAway):
+		return &exitError{code: exitFailed, err: err, hint: "looked for it at " + where + ": --keyholder names its folder, --keyholder-address where it takes questions on another host"}
 	case errors.Is(err, keyholder.ErrCapability):
 		return &exitError{code: exitRefused, err: err, hint: "its log says why; it answers the officer of oversight, or the spare, of its own copy of officers.yaml, and its clock must be right"}
 	case errors.Is(err, keyholder.ErrRoster):
 		return &exitError{code: exitRefused, err: errors.New("the key holder knows no officers"), hint: "put officers.yaml into its folder"}
+	case errors.Is(err, keyholder.ErrBusy):
+		return &exitError{code: exitFailed, err: err, hint: "ask again in a minute; nothing was used up"}
 	case errors.Is(err, keyholder.ErrDirectory):
 		return &exitError{code: exitRefused, err: err, hint: "put directory.yaml into its folder: who is in no directory is found by no list"}
-	case errors.Is(err, keyholder.ErrQuota):
-		return &exitError{code: exitRefused, err: errors.New("the key holder has answered as many lists as 30 days allow"), hint: "ask later; `quota.lists` in its keyholder.yaml is the number"}
 	}
 	return askedError(err)
 }
@@ -329,7 +367,7 @@ func newDisclosersCheck(env *environment) *cobra.Command {
 	var c configFlags
 	var f listFlags
 	var where look
-	var in targetsAsk
+	var in queueAsk
 	var format, failOn string
 	cmd := &cobra.Command{Use: "check LIST --key FILE", Short: "Who on the list is looked at, asked for or contained", Args: cobra.ExactArgs(1),
 		Long: "Check gets every look, grant and broken glass that waits for a review, every authorisation\n" +
@@ -344,18 +382,16 @@ func newDisclosersCheck(env *environment) *cobra.Command {
 			if failOn != "" && failOn != "match" {
 				return usage("--fail-on is match")
 			}
-			l, k, err := f.open(cmd, env, args[0])
+			l, err := f.open(cmd, env, args[0])
 			if err != nil {
 				return err
 			}
-			var a targetsAnswer
-			if err := doActIn(cmd, env, &c, &where, "oversight.targets", &in, &a); err != nil {
+			var q queueAnswer
+			if err := doActIn(cmd, env, &c, &where, "oversight.queue", &in, &q); err != nil {
 				return err
 			}
-			matches, err := compare(l, k, &a)
-			if err != nil {
-				return err
-			}
+			a := &q.queueTargets
+			matches, closed := compare(l.List, l.key, a)
 			if format == "jsonl" {
 				if err := printLines(env, matches); err != nil {
 					return err
@@ -367,11 +403,14 @@ func newDisclosersCheck(env *environment) *cobra.Command {
 			if format == "jsonl" {
 				w = env.stderr
 			}
-			if err := printCompared(w, l, k, &a, len(matches), args[0], time.Now()); err != nil {
+			if err := printCompared(w, l, a, len(matches), closed, time.Now()); err != nil {
 				return err
 			}
-			if failOn != "" && len(matches) > 0 {
+			switch {
+			case failOn != "" && len(matches) > 0:
 				return &exitError{code: exitFound}
+			case failOn != "" && (len(l.missing(a.Epoch)) > 0 || closed > 0):
+				return &exitError{code: exitUnknown, err: errors.New("not everything could be compared")}
 			}
 			return nil
 		}}
@@ -380,7 +419,7 @@ func newDisclosersCheck(env *environment) *cobra.Command {
 	where.add(cmd)
 	cmd.Flags().BoolVar(&in.All, "all", false, "what is over, too: looks of the last 90 days that were reviewed, authorisations and containments that have ended")
 	cmd.Flags().StringVar(&format, "format", "table", "table or jsonl")
-	cmd.Flags().StringVar(&failOn, "fail-on", "", "exit 10 on a `match`")
+	cmd.Flags().StringVar(&failOn, "fail-on", "", "exit 10 on a `match`, and 5 where something could not be compared")
 	return cmd
 }
 
@@ -392,65 +431,59 @@ type discloserMatch struct {
 	Note   string        `json:"note"`
 }
 
-// compare finds what is about people on a list, the oldest first.
-func compare(l *discloser.List, k *officer.Key, a *targetsAnswer) ([]discloserMatch, error) {
-	out := []discloserMatch{}
-	for _, t := range a.Targets {
+// compare finds what is about people on a list, the oldest first, and counts the lists that
+// the key does not open.
+func compare(l *discloser.List, k *officer.Key, q *queueTargets) (out []discloserMatch, closed int) {
+	out = []discloserMatch{}
+	for _, t := range q.Targets {
 		for _, who := range t.About {
-			if e := l.Match(who.Veil); e != nil {
+			for _, e := range l.Match(who.Veil) {
 				out = append(out, discloserMatch{targetRow: t, Person: who.Person, Note: e.Note})
 			}
 		}
 	}
-	for _, s := range a.Shown {
+	for _, s := range q.Shown {
 		_, veils, err := openShown(k, s.Sealed)
-		if errors.Is(err, keyring.ErrNotForKey) {
-			continue // printCompared says so
-		}
-		if err != nil {
-			return nil, fmt.Errorf("look %s: %w", s.ID, err)
+		if err != nil || veils == nil {
+			closed++
+			continue
 		}
 		for _, v := range veils {
-			if e := l.Match(v); e != nil {
+			for _, e := range l.Match(v) {
 				out = append(out, discloserMatch{targetRow: targetRow{Kind: "listed", ID: s.ID, At: s.At, Case: s.Case, Who: s.Who, State: "shown"}, Note: e.Note})
 			}
 		}
 	}
 	slices.SortStableFunc(out, func(a, b discloserMatch) int { return a.At.Compare(b.At) })
-	return out, nil
+	return out, closed
 }
 
 func printMatches(w io.Writer, matches []discloserMatch) error {
-	if len(matches) == 0 {
-		return nil
-	}
-	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, "KIND\tID\tWHEN\tWHO\tCASE\tPERSON\tSTATE\tNOTE")
 	for i := range matches {
 		m := &matches[i]
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.Kind, m.ID, m.At.Format(time.DateOnly), shorten(event.Printable(strings.TrimPrefix(m.Who, "account:")), 12),
-			shorten(event.Printable(m.Case), 8), cmp.Or(event.Printable(m.Person), "-"), event.Printable(m.State), event.Printable(m.Note))
+		where := ""
+		if m.Case != "" {
+			where = ", case " + event.Printable(m.Case)
+		}
+		if m.Person != "" {
+			where += ", " + event.Printable(m.Person)
+		}
+		if _, err := fmt.Fprintf(w, "LISTED    %s\n          %s %s: %s\n          %s, by %s%s\n", event.Printable(m.Note), m.Kind, m.ID, event.Printable(m.State), m.At.Format(time.RFC3339), event.Printable(m.Who), where); err != nil {
+			return err
+		}
 	}
-	return t.Flush()
+	return nil
 }
 
 // stale is after what time a list should be asked for again: people get other names.
 const stale = 35 * 24 * time.Hour
 
-func printCompared(w io.Writer, l *discloser.List, k *officer.Key, a *targetsAnswer, matches int, path string, now time.Time) error {
-	again := "counterseal oversight disclosers ask " + path + " --key FILE"
-	people, unknown, closed := len(a.Shown), 0, 0
-	for i := range a.Targets {
-		people += len(a.Targets[i].About)
-	}
-	for i := range a.Shown {
-		if _, _, err := openShown(k, a.Shown[i].Sealed); err != nil {
-			closed++
-		}
-	}
-	for i := range l.Entries {
-		if l.Entries[i].Found == 0 {
-			unknown++
+func printCompared(w io.Writer, l *listFile, q *queueTargets, matches, closed int, now time.Time) error {
+	people, partial := len(q.Shown)-closed, 0
+	for i := range q.Targets {
+		people += len(q.Targets[i].About)
+		if q.Targets[i].Partial {
+			partial++
 		}
 	}
 	var err error
@@ -460,51 +493,83 @@ func printCompared(w io.Writer, l *discloser.List, k *officer.Key, a *targetsAns
 		}
 	}
 	line("compared", fmt.Sprintf("%s with %s on the list; %s", counted(people, "target", "targets"), counted(len(l.Entries), "person", "people"), counted(matches, "match", "matches")))
-	if n := l.Unasked(); n > 0 {
-		line("MISSING", counted(n, "person was", "people were")+" added since the key holder was asked, and nothing matches them: "+again)
-	}
-	if unknown > 0 {
-		line("MISSING", counted(unknown, "person is", "people are")+" in no directory of the key holder, and nothing matches them")
+	for _, m := range l.missing(q.Epoch) {
+		line("MISSING", m)
 	}
 	if closed > 0 {
-		line("MISSING", counted(closed, "look that listed people is", "looks that listed people are")+" sealed to an earlier key of oversight")
+		line("MISSING", counted(closed, "look that listed people does", "looks that listed people do")+" not open with this key, or came before there were lists to compare")
 	}
-	switch {
-	case l.Asked.IsZero():
-	case l.Epoch < a.Epoch:
-		line("MISSING", fmt.Sprintf("tokens are of epoch %d, and the list of epoch %d: %s", a.Epoch, l.Epoch, again))
-	case now.Sub(l.Asked) > stale:
-		line("old", "the key holder was asked on "+l.Asked.Format(time.DateOnly)+": "+again)
+	if partial > 0 {
+		line("MISSING", counted(partial, "look names", "looks name")+" more people than are kept of one")
+	}
+	if matches > 0 {
+		line("next", "counterseal oversight queue --format jsonl, authorise show ID, review list,\n          contain list: what was asked, by whom and why; and say nothing of the list")
+	}
+	if !l.Asked.IsZero() && l.Epoch >= q.Epoch && now.Sub(l.Asked) > stale {
+		line("old", "the key holder was asked on "+l.Asked.Format(time.DateOnly)+": "+l.again())
 	}
 	return err
 }
 
-// listedIn gives whom on a list one of the targets is about.
-func listedIn(l *discloser.List, a *targetsAnswer, id string) []*discloser.Entry {
-	var out []*discloser.Entry
-	for _, t := range a.Targets {
-		if t.ID != id {
-			continue
+func (l *listFile) again() string {
+	return "counterseal oversight disclosers ask " + l.path + " --key FILE"
+}
+
+// missing says whom nothing matches, where tokens are of an epoch.
+func (l *listFile) missing(epoch int) (out []string) {
+	for i := range l.Entries {
+		e := &l.Entries[i]
+		place := fmt.Sprintf("place %d, %s: ", i+1, event.Printable(e.Note))
+		switch {
+		case e.Found < 0 && !e.Known():
+			out = append(out, place+"added since the key holder was asked, so nothing matches: "+l.again())
+		case e.Found == 0 && !e.Known():
+			out = append(out, place+"the directory of the key holder has none of the names, so nothing matches")
+		case e.Found == 0:
+			out = append(out, place+"the directory of the key holder has none of the names any more; what it gave before goes on to match")
 		}
-		for _, who := range t.About {
-			out = append(out, l.Match(who.Veil))
-		}
+	}
+	if !l.Asked.IsZero() && l.Epoch < epoch {
+		out = append(out, fmt.Sprintf("tokens are of epoch %d, and the list of epoch %d: %s", epoch, l.Epoch, l.again()))
 	}
 	return out
 }
 
-// listed shows an officer of oversight whom on their list something is about, before they
-// approve it, and refuses that unless they said that they know.
-func listed(w io.Writer, entries []*discloser.Entry, approves, although bool) error {
-	some := false
-	for _, e := range entries {
-		if e != nil {
-			some = true
-			fmt.Fprintf(w, "LISTED     %s: on your list of protected disclosers\n", event.Printable(e.Note))
+// judge shows an officer of oversight whom on their list a request is about, before they sign
+// it, and refuses to approve where somebody is, or where it could not be found out, unless
+// they said that they know. token is whom a request for a name is about, names are those of a
+// question; without either it names nobody whom a list could have.
+func (l *listFile) judge(w io.Writer, token event.Token, names []keyholder.Spoken, approves, although bool) error {
+	entries, why := []*discloser.Entry{}, ""
+	switch {
+	case token != "":
+		entries = l.MatchToken(token)
+		if len(l.Entries) > 0 && (l.Unasked() > 0 || token.Epoch() > l.Epoch) {
+			why = "the list was not compared as a whole"
+			for _, m := range l.missing(token.Epoch()) {
+				fmt.Fprintf(w, "MISSING    %s\n", m)
+			}
 		}
+	case len(names) > 0:
+		for _, n := range names {
+			found, compared := l.MatchName(n.Category, n.Text)
+			entries = append(entries, found...)
+			if !compared {
+				why = "not every name is one of a person"
+				fmt.Fprintf(w, "MISSING    a name of the category %s is compared with no list\n", event.Printable(n.Category))
+			}
+		}
+	default:
+		fmt.Fprintf(w, "NOT COMPARED  a request of this kind names nobody by a token or a name; oversight disclosers check has what the server knows\n")
 	}
-	if some && approves && !although {
-		return &exitError{code: exitRefused, err: errors.New("somebody on your list is asked about, and nothing was approved"),
+	for _, e := range entries {
+		fmt.Fprintf(w, "LISTED     %s: on your list of protected disclosers\n", event.Printable(e.Note))
+	}
+	if len(entries) > 0 {
+		why = "somebody on your list is asked about"
+	}
+	if why != "" && approves && !although {
+		return &exitError{code: exitRefused, err: errors.New(why + ", and nothing was signed"),
 			hint: "find out why they are asked about; --although-listed approves, and a refusal is one like any other: it says no word of the list"}
 	}
 	return nil
@@ -512,5 +577,5 @@ func listed(w io.Writer, entries []*discloser.Entry, approves, although bool) er
 
 const (
 	disclosersHelp = "`list` of protected disclosers (oversight disclosers): whoever is on it is shown to you, and not approved by mistake"
-	althoughHelp   = "approve although somebody on your list is asked about"
+	althoughHelp   = "approve although somebody on your list is asked about, or it could not be compared"
 )

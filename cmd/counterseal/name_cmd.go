@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/hex"
@@ -216,6 +217,17 @@ func (h *askedHolder) dial(cfg config) (keyholder.Dial, error) {
 		dir = filepath.Clean(cfg.Data) + "-keyholder"
 	}
 	return func(ctx context.Context) (net.Conn, error) { return dialUnix(ctx, dir, "question.sock") }, nil
+}
+
+// where says where questions are asked, for people.
+func (h *askedHolder) where(cfg config) string {
+	switch {
+	case h.Address != "":
+		return h.Address
+	case h.dir != "":
+		return h.dir
+	}
+	return cmp.Or(cfg.Keyholder.Dir, filepath.Clean(cfg.Data)+"-keyholder")
 }
 
 func newNameAsk(env *environment) *cobra.Command {

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/counterseal/counterseal/internal/approval"
-	"github.com/counterseal/counterseal/internal/discloser"
 	"github.com/counterseal/counterseal/internal/durable"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/evidence"
@@ -153,6 +152,9 @@ func newOfficerSign(env *environment) *cobra.Command {
 			if err := errors.Join(need(cmd, "key", "output"), free(out)); err != nil {
 				return err
 			}
+			if although && disclosers == "" {
+				return misused(cmd, "--although-listed is about a list: --disclosers names it")
+			}
 			q, err := readSignable(args[0])
 			if err != nil {
 				return err
@@ -199,14 +201,11 @@ func newOfficerSign(env *environment) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				var entries []*discloser.Entry
+				var token event.Token
 				if q.name != nil {
-					entries = append(entries, l.MatchToken(q.name.row.Token))
+					token = q.name.row.Token
 				}
-				for _, n := range names {
-					entries = append(entries, l.MatchName(n.Text))
-				}
-				if err := listed(env.stdout, entries, !refuse, although); err != nil {
+				if err := l.judge(env.stdout, token, names, !refuse, although); err != nil {
 					return err
 				}
 			}

@@ -34,6 +34,7 @@ type (
 		Reviewed  int                  `json:"reviewed"` // in the last 90 days
 		Median    float64              `json:"median_hours"`
 		Longest   float64              `json:"longest_hours"`
+		queueTargets
 	}
 	queueRow struct {
 		ID        string     `json:"id"`
@@ -223,6 +224,9 @@ func (s *server) oversightQueue(ctx context.Context, _ string, body []byte) (any
 		}
 	}
 	out.Verbatim = oversight.Verbatim(asked)
+	if out.queueTargets, err = s.targets(ctx, looks, all, in.All); err != nil {
+		return nil, err
+	}
 	lag, err := s.oversight.Lag(ctx)
 	out.Reviewed, out.Median, out.Longest = lag.Reviewed, lag.Median.Hours(), lag.Longest.Hours()
 	return out, err

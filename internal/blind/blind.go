@@ -11,9 +11,10 @@
 // makes no difference, since x(k·P) = x(-k·P). Whoever answers makes a key for one table and
 // forgets it.
 //
-// Limits. Who answers can answer falsely, and then rows do not open or hold other values. Words
-// are brought to one spelling by the callers. The clock tells who sees it how many tries a word
-// of its own needed to become a point.
+// Limits. Who answers can answer falsely, and then rows do not open or hold other values. What
+// Answered and Open do takes a time that depends on the words: the caller has the whole table
+// by then, and whoever answered sees nothing of it any more. So does Ask, before anything is sent.
+// Words are brought to one spelling by the callers.
 package blind
 
 import (
@@ -210,7 +211,7 @@ func (a *Asked) Answered(answers []Point, width int) (*Rows, error) {
 		return nil, fmt.Errorf("a row has 1 to %d values", MaxWidth)
 	}
 	r := &Rows{width: width, at: map[[indexLen]byte]opens{}}
-	for i, word := range a.words {
+	for i := range answers { // those to points of no word are judged as the others are
 		p, err := answers[i].key()
 		if err != nil {
 			return nil, err
@@ -219,6 +220,10 @@ func (a *Asked) Answered(answers []Point, width int) (*Rows, error) {
 		if err != nil {
 			return nil, err
 		}
+		if i >= len(a.words) {
+			continue
+		}
+		word := a.words[i]
 		index, pad, err := mask(word, answer, width)
 		if err != nil {
 			return nil, err

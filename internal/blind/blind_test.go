@@ -317,17 +317,32 @@ func FuzzPoint(f *testing.F) {
 	})
 }
 
+// BenchmarkRow compares a row of a table with the one exchange of keys that is in it.
 func BenchmarkRow(b *testing.B) {
 	k, err := NewKey()
 	if err != nil {
 		b.Fatal(err)
 	}
-	var row []byte
-	word := make([]byte, 8)
-	for b.Loop() {
-		rand.Read(word)
-		if row, err = k.Row(row[:0], word, []Value{{1}}, 4); err != nil {
+	b.Run("ecdh", func(b *testing.B) {
+		p, err := pointOf([]byte("alice"))
+		if err != nil {
 			b.Fatal(err)
 		}
-	}
+		for b.Loop() {
+			if _, err := k.k.ECDH(p); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("row", func(b *testing.B) {
+		var row []byte
+		var err error
+		word := make([]byte, 8)
+		for b.Loop() {
+			rand.Read(word)
+			if row, err = k.Row(row[:0], word, []Value{{1}}, 4); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

@@ -2,7 +2,6 @@ package discloser
 
 import (
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,7 +25,9 @@ const (
 
 	// MaxNames is how many names a list has, of all its people together: each of them is one
 	// of the places of a question to the key holder.
-	MaxNames = 128
+	MaxNames = 32
+	// MaxTags is how many tags are kept of one person: the newest.
+	MaxTags = 256
 	// MaxNote bounds what an overseer notes about somebody, in bytes.
 	MaxNote = 200
 	// MaxFile bounds the file of a list.
@@ -34,8 +35,7 @@ const (
 
 	purpose  = "oversight/disclosers"
 	maxKeys  = 4
-	block    = 64 << 10 // a list is padded to a multiple of it
-	maxPlain = 512 << 10
+	plainLen = 384 << 10 // of every list, whatever is on it
 	timeForm = "2006-01-02T15:04:05Z"
 )
 
@@ -45,11 +45,14 @@ type Entry struct {
 	Note  string   // a number of a file, say: what an overseer is shown of a match
 	Names []string // as the overseer wrote them
 	// Found is how many of the names the key holder knew when it was last asked, -1 where it
-	// was not since they were written.
+	// was not since they were written. What it gave before is kept where it knows fewer now.
 	Found int
 
 	tags []Tag
 }
+
+// Known reports whether a key holder has ever known one of the names.
+func (e *Entry) Known() bool { return len(e.tags) > 0 }
 
 // List is a list of protected disclosers, opened.
 type List struct {
@@ -91,7 +94,7 @@ type entryForm struct {
 	Found int      `json:"found"`
 	Names []string `json:"names"`
 	Note  string   `json:"note"`
-	Tags  []string `json:"tags"` // hex
+	Tags  string   `json:"tags"` // one after the other, base64url
 }
 
 // New begins a list that each of the keys opens.
@@ -139,22 +142,22 @@ func (l *List) Add(now time.Time, note string, names []string) error {
 	if err := e.check(); err != nil {
 		return err
 	}
-	if n := l.names() + len(names); n > MaxNames {
+	mine := map[string]bool{}
+	e.Names = slices.DeleteFunc(e.Names, func(text string) bool { // two spellings of one word
+		word, _ := pseudonym.Spelling(text)
+		was := mine[word]
+		mine[word] = true
+		return was
+	})
+	if n := l.names() + len(e.Names); n > MaxNames {
 		return fmt.Errorf("the list would have %d names, and a question to the key holder has %d places: one name of each person does", n, MaxNames)
 	}
-	have := map[string]bool{}
 	for i := range l.Entries {
 		for _, text := range l.Entries[i].Names {
-			word, _ := pseudonym.Spelling(text)
-			have[word] = true
+			if word, _ := pseudonym.Spelling(text); mine[word] {
+				return fmt.Errorf("one of the names is on the list already: place %d, %s", i+1, l.Entries[i].Note)
+			}
 		}
-	}
-	for i, text := range names {
-		word, _ := pseudonym.Spelling(text)
-		if have[word] {
-			return fmt.Errorf("name %d is on the list already", i+1)
-		}
-		have[word] = true
 	}
 	l.Entries = append(l.Entries, e)
 	return nil
@@ -195,10 +198,12 @@ func (l *List) Seal() ([]byte, error) {
 	}
 	for i := range l.Entries {
 		e := &l.Entries[i]
-		f := entryForm{Added: e.Added.UTC().Format(timeForm), Found: e.Found, Names: e.Names, Note: e.Note, Tags: []string{}}
+		f := entryForm{Added: e.Added.UTC().Format(timeForm), Found: e.Found, Names: e.Names, Note: e.Note}
+		var all []byte
 		for _, t := range e.tags {
-			f.Tags = append(f.Tags, hex.EncodeToString(t[:]))
+			all = append(all, t[:]...)
 		}
+		f.Tags = base64.RawURLEncoding.EncodeToString(all)
 		p.Entries = append(p.Entries, f)
 	}
 	plain, err := approval.Canonical(&p)
@@ -206,12 +211,12 @@ func (l *List) Seal() ([]byte, error) {
 		return nil, err
 	}
 	defer clear(plain)
-	padded := make([]byte, (len(plain)/block+1)*block)
+	if len(plain) > plainLen {
+		return nil, fmt.Errorf("the list is longer than %d bytes", plainLen)
+	}
+	padded := make([]byte, plainLen)
 	defer clear(padded)
 	copy(padded, plain)
-	if len(padded) > maxPlain {
-		return nil, fmt.Errorf("the list is longer than %d bytes", maxPlain)
-	}
 	f := sealedForm{Boxes: []boxForm{}, Form: form, ID: l.ID.String()}
 	for _, k := range l.to {
 		box, err := keyring.SealTo(k, l.info(), keyring.RoleOnly, padded)
@@ -257,8 +262,8 @@ func Open(b []byte, k Opener) (*List, error) {
 			return bad("a box is not base64url")
 		}
 		plain, err := k.OpenOnly(info(id), box)
-		if err != nil {
-			return nil, err
+		if err != nil { // it is this key, so it is the box
+			return nil, errors.New("list of disclosers: its box was altered")
 		}
 		defer clear(plain)
 		l, err := parse(plain)
@@ -286,7 +291,7 @@ func parse(plain []byte) (*List, error) {
 	}
 	bad := errors.New("what is sealed is of another form")
 	var p plainForm
-	if len(plain)%block != 0 || approval.DecodeUpTo(maxPlain, text, &p) != nil || p.V != 1 || (p.Asked == "") != (p.Org == "") || p.Epoch < 0 {
+	if len(plain) != plainLen || approval.DecodeUpTo(plainLen, text, &p) != nil || p.V != 1 || (p.Asked == "") != (p.Org == "") || p.Epoch < 0 {
 		return nil, bad
 	}
 	l := &List{Epoch: p.Epoch}
@@ -318,12 +323,12 @@ func parse(plain []byte) (*List, error) {
 		if e.Added, err = time.Parse(timeForm, f.Added); err != nil || e.check() != nil || f.Found < -1 || f.Found > len(f.Names) {
 			return nil, bad
 		}
-		for _, text := range f.Tags {
-			raw, err := hex.DecodeString(text)
-			if err != nil || len(raw) != blind.ValueLen {
-				return nil, bad
-			}
-			e.tags = append(e.tags, Tag(raw))
+		all, err := base64.RawURLEncoding.Strict().DecodeString(f.Tags)
+		if err != nil || len(all)%blind.ValueLen != 0 || len(all) > MaxTags*blind.ValueLen {
+			return nil, bad
+		}
+		for ; len(all) > 0; all = all[blind.ValueLen:] {
+			e.tags = append(e.tags, Tag(all[:blind.ValueLen]))
 		}
 		l.Entries = append(l.Entries, e)
 	}
@@ -348,31 +353,58 @@ func (l *List) Words() [][]byte {
 	return out
 }
 
-// Answered takes what the key holder of an organisation gave: the tags of each of Words, nil
-// for a name that it does not know. The list does not change in between.
-func (l *List) Answered(now time.Time, org uuid.UUID, epoch int, tags [][]Tag) error {
-	if len(tags) != l.names() {
-		return fmt.Errorf("%d names were asked and %d answered", l.names(), len(tags))
+// Answered takes what the key holder of an organisation gave for words of the list: the tags
+// of each, nil for one that it does not know. Whoever came onto the list since is not asked
+// for yet; tags that a key holder gave before stay, since it may have lost somebody from its
+// directory, or a key, and their records are there.
+func (l *List) Answered(now time.Time, org uuid.UUID, epoch int, words [][]byte, tags [][]Tag) error {
+	if len(tags) != len(words) {
+		return fmt.Errorf("%d names were asked and %d answered", len(words), len(tags))
 	}
 	if l.Org != uuid.Nil && l.Org != org {
 		return errors.New("this is the key holder of another organisation than the one that was asked before")
 	}
-	next := 0
+	gave := map[string][]Tag{}
+	for i, word := range words {
+		gave[string(word)] = tags[i]
+	}
 	for i := range l.Entries {
 		e := &l.Entries[i]
-		e.Found, e.tags = 0, nil
-		for range e.Names {
-			if t := tags[next]; len(t) > 0 {
-				e.Found++
-				e.tags = append(e.tags, t...)
+		found := 0
+		var all []Tag
+		for _, text := range e.Names {
+			word, _ := pseudonym.Spelling(text)
+			t, was := gave[word]
+			if !was {
+				found = -1
+				break
 			}
-			next++
+			if len(t) > 0 {
+				found++
+			}
+			all = append(all, t...)
 		}
-		slices.SortFunc(e.tags, func(a, b Tag) int { return slices.Compare(a[:], b[:]) })
-		e.tags = slices.Compact(e.tags)
+		if found < 0 {
+			continue
+		}
+		e.Found = found
+		e.tags = newest(append(all, e.tags...))
 	}
 	l.Asked, l.Org, l.Epoch = now.UTC().Truncate(time.Second), org, epoch
 	return nil
+}
+
+// newest gives the first MaxTags different ones.
+func newest(all []Tag) []Tag {
+	var out []Tag
+	have := map[Tag]bool{}
+	for _, t := range all {
+		if !have[t] && len(out) < MaxTags {
+			have[t] = true
+			out = append(out, t)
+		}
+	}
+	return out
 }
 
 // Unasked is how many people came onto the list after the key holder was last asked: nothing
@@ -387,35 +419,86 @@ func (l *List) Unasked() int {
 	return n
 }
 
-// Match gives whoever on the list a veiled target is, nil for nobody. It takes as long for
-// either.
-func (l *List) Match(v Veil) *Entry {
-	var found *Entry
+// Lost is how many people the key holder knew once and does not know any more: they left the
+// directory. They match what it gave before.
+func (l *List) Lost() int {
+	n := 0
 	for i := range l.Entries {
-		for _, t := range l.Entries[i].tags {
-			if v.Of(t) {
-				found = &l.Entries[i]
-			}
+		if l.Entries[i].Found == 0 && len(l.Entries[i].tags) > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// Unknown is how many people the key holder never knew: nothing matches them.
+func (l *List) Unknown() int {
+	n := 0
+	for i := range l.Entries {
+		if l.Entries[i].Found == 0 && len(l.Entries[i].tags) == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// Match gives everybody on the list whom a veiled target is: one, as a rule.
+func (l *List) Match(v Veil) []*Entry {
+	var found []*Entry
+	for i := range l.Entries {
+		if slices.ContainsFunc(l.Entries[i].tags, v.Of) {
+			found = append(found, &l.Entries[i])
 		}
 	}
 	return found
 }
 
-// MatchToken gives whoever on the list a token stands for, nil for nobody.
-func (l *List) MatchToken(token event.Token) *Entry { return l.Match(VeilOf(token)) }
+// MatchToken gives everybody on the list for whom a token stands.
+func (l *List) MatchToken(token event.Token) []*Entry { return l.Match(VeilOf(token)) }
 
-// MatchName gives whoever on the list has a name in this spelling, nil for nobody.
-func (l *List) MatchName(text string) *Entry {
+// MatchName gives everybody on the list whose name this may be, as somebody writes it in a
+// question. It takes one too many rather than one too few: alice@corp.example for alice.
+// compared is false for what is no name of a person, such as a device.
+func (l *List) MatchName(category, text string) (found []*Entry, compared bool) {
+	if category != "person" && category != "mail" {
+		return nil, false
+	}
+	asked := names(text)
+	for i := range l.Entries {
+		if slices.ContainsFunc(l.Entries[i].Names, func(own string) bool {
+			return slices.ContainsFunc(names(own), func(n string) bool { return slices.Contains(asked, n) })
+		}) {
+			found = append(found, &l.Entries[i])
+		}
+	}
+	return found, true
+}
+
+// names are the spellings by which a name is found without a directory.
+func names(text string) []string {
+	var out []string
+	add := func(s string) {
+		if s != "" && !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
 	word, err := pseudonym.Spelling(text)
 	if err != nil {
 		return nil
 	}
-	for i := range l.Entries {
-		for _, name := range l.Entries[i].Names {
-			if own, err := pseudonym.Spelling(name); err == nil && own == word {
-				return &l.Entries[i]
-			}
-		}
+	add(word)
+	var none pseudonym.Directory
+	if _, canonical, err := none.Identity("person", text); err == nil {
+		add(string(canonical))
 	}
-	return nil
+	for _, s := range slices.Clone(out) {
+		s = strings.Trim(s, "<>")
+		if i := strings.LastIndexAny(s, `/\`); i >= 0 {
+			s = s[i+1:]
+		}
+		add(s)
+		account, _, _ := strings.Cut(s, "@")
+		add(account)
+	}
+	return out
 }

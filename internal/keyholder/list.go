@@ -43,10 +43,12 @@ const (
 
 	maxLists    = 100 // quota.lists at most
 	listedLimit = 64 << 10
-	maxDevices  = 15      // of one person: further ones have no tags
-	maxRows     = 1 << 24 // of a table
-	partRows    = 1024    // rows in one frame
+	maxTokens   = 16        // identities of one person: further ones have no tags
+	maxRows     = 1 << 24   // of a table
+	maxTable    = 256 << 20 // bytes of a table
+	partRows    = 1024      // rows in one frame
 	partWait    = 30 * time.Second
+	listWait    = 15 * time.Minute // for all of an answer
 )
 
 // PointsDigest is what the statement of a question about a list names: SHA-256 of its points.
@@ -116,9 +118,22 @@ type lists struct {
 
 	making sync.Mutex // held while a table is made: one at a time
 
-	mu                sync.Mutex
-	used              map[string]time.Time // when, by the digest of the nonce
-	answered, refused int64
+	mu      sync.Mutex
+	used    map[string]time.Time // when, by the digest of the nonce
+	refused int64
+}
+
+// recent is how many were answered in ListWindow.
+func (l *lists) recent() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n, now := int64(0), l.now()
+	for _, at := range l.used {
+		if now.Sub(at) < ListWindow {
+			n++
+		}
+	}
+	return n
 }
 
 type listedForm struct {
@@ -177,7 +192,7 @@ func (l *lists) spend(s *approval.Statement) error {
 		}
 	}
 	if len(kept) > l.limit {
-		return &QuotaError{After: max(0, oldest.Add(ListWindow).Sub(now))}
+		return fmt.Errorf("%d lists were answered in 30 days: %w", len(kept)-1, &QuotaError{After: max(0, oldest.Add(ListWindow).Sub(now))})
 	}
 	f := listedForm{V: 1}
 	for _, k := range sortedKeys(kept) {
@@ -192,7 +207,6 @@ func (l *lists) spend(s *approval.Statement) error {
 		return fmt.Errorf("%w: %w", errDisk, err)
 	}
 	l.used = kept
-	l.answered++
 	return nil
 }
 
@@ -238,7 +252,7 @@ func (h *Holder) listing(body []byte, send func(frame, bool) error) error {
 		return ErrDirectory
 	}
 	if !h.lists.making.TryLock() {
-		return errRoom
+		return ErrBusy
 	}
 	defer h.lists.making.Unlock()
 	key, err := blind.NewKey()
@@ -257,27 +271,33 @@ func (h *Holder) listing(body []byte, send func(frame, bool) error) error {
 	type word struct{ person, word int }
 	var words []word
 	for i := range people {
-		head.width = max(head.width, min(len(people[i].Identities), 1+maxDevices))
+		head.width = max(head.width, min(len(people[i].Identities), maxTokens))
 		for j := range people[i].Words {
 			words = append(words, word{i, j})
 		}
 	}
 	epochs := slices.Sorted(maps.Keys(h.makers))
-	epochs = epochs[max(0, len(epochs)-blind.MaxWidth/(1+maxDevices)):] // the newest
+	slices.Reverse(epochs) // the newest first
+	epochs = epochs[:min(len(epochs), blind.MaxWidth/maxTokens)]
 	head.width *= len(epochs)
-	if head.rows = len(words); head.rows > maxRows {
-		return fmt.Errorf("%w: a directory of %d spellings", errRoom, head.rows)
+	if head.rows = len(words); head.rows > maxRows || head.rows*blind.RowLen(head.width) > maxTable {
+		return fmt.Errorf("%w: a table of %d spellings is larger than %d bytes", ErrDirectory, head.rows, maxTable)
 	}
 	if err := h.lists.spend(s); err != nil {
 		return err
 	}
+	head.left = max(0, h.lists.limit-int(h.lists.recent()))
 	// A row that opens has a place that says nothing about the others.
 	rand.Shuffle(len(words), func(i, j int) { words[i], words[j] = words[j], words[i] })
 	if err := send(frame{op: opListHead, body: head.encode()}, true); err != nil {
 		return broken{err}
 	}
 	var part []byte
+	end := time.Now().Add(listWait) // somebody who reads slowly does not keep others away for ever
 	for i, w := range words {
+		if time.Now().After(end) {
+			return broken{errors.New("the answer was not read in time")}
+		}
 		who := &people[w.person]
 		if part, err = key.Row(part, []byte(who.Words[w.word]), h.tags(who, epochs), head.width); err != nil {
 			return broken{err}
@@ -292,11 +312,11 @@ func (h *Holder) listing(body []byte, send func(frame, bool) error) error {
 	return nil
 }
 
-// tags are those of somebody: of the person and their devices, in every epoch.
+// tags are those of somebody, in every epoch, the newest first.
 func (h *Holder) tags(who *pseudonym.Spelt, epochs []int) []blind.Value {
 	var out []blind.Value
-	for _, id := range who.Identities[:min(len(who.Identities), 1+maxDevices)] {
-		for _, epoch := range epochs {
+	for _, epoch := range epochs {
+		for _, id := range who.Identities[:min(len(who.Identities), maxTokens)] {
 			out = append(out, discloser.TagOf(event.NewToken(id.Kind, epoch, h.makers[epoch].Bits(id.Kind, id.Canonical))))
 		}
 	}
@@ -307,17 +327,22 @@ func (h *Holder) tags(who *pseudonym.Spelt, epochs []int) []blind.Value {
 type Listed struct {
 	Org   uuid.UUID
 	Epoch int               // the newest
+	Left  int               // how many further questions it answers in ListWindow
 	Tags  [][]discloser.Tag // of each word, nil for one that its directory does not know
 }
 
 // AskList asks the question interface for the tags of words, without saying which. sign signs
 // the statement with the key of an officer of oversight, by whose name it asks. progress is
-// told how many rows of how many have come.
+// told how many rows of how many have come. All of the answer is read, and the connection is
+// closed, before any of it is looked at: what that takes, and whether the answer is a false
+// one, depends on the words, and the holder must not see it.
 func AskList(ctx context.Context, dial Dial, words [][]byte, by string, now time.Time, sign func(statement []byte) (approval.Signed, error), progress func(done, all int)) (*Listed, error) {
 	asked, err := blind.Ask(words, Places)
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, listWait)
+	defer cancel()
 	conn, in, who, err := greet(ctx, dial, hello{faceQuestion, 0})
 	if err != nil {
 		return nil, err
@@ -353,28 +378,38 @@ func AskList(ctx context.Context, dial Dial, words [][]byte, by string, now time
 	if err != nil {
 		return nil, err
 	}
-	rows, err := asked.Answered(head.points, head.width)
-	if err != nil {
-		return nil, errFrame
-	}
-	out := &Listed{Org: who.Org, Epoch: head.epoch, Tags: make([][]discloser.Tag, len(words))}
 	size := blind.RowLen(head.width)
+	var table [][]byte
 	for done := 0; done < head.rows; {
 		part, err := nextPart(conn, in, opListPart)
 		if err != nil {
 			return nil, err
 		}
-		if len(part) == 0 || len(part)%size != 0 || done+len(part)/size > head.rows {
+		if len(part) == 0 || len(part)%size != 0 || len(part) > partRows*size || done+len(part)/size > head.rows {
 			return nil, errFrame
 		}
-		for ; len(part) > 0; part = part[size:] {
-			done++
-			if word, tags, ok := rows.Open(part[:size]); ok {
-				out.Tags[word] = tags
-			}
-		}
-		if progress != nil {
+		table = append(table, part)
+		if done += len(part) / size; progress != nil {
 			progress(done, head.rows)
+		}
+	}
+	conn.Close()
+	rows, err := asked.Answered(head.points, head.width)
+	if err != nil {
+		return nil, errFrame
+	}
+	out := &Listed{Org: who.Org, Epoch: head.epoch, Left: head.left, Tags: make([][]discloser.Tag, len(words))}
+	opened := make([]bool, len(words))
+	for _, part := range table {
+		for ; len(part) > 0; part = part[size:] {
+			word, tags, ok := rows.Open(part[:size])
+			if !ok {
+				continue
+			}
+			if opened[word] { // each word has one row
+				return nil, errFrame
+			}
+			opened[word], out.Tags[word] = true, tags
 		}
 	}
 	return out, nil
@@ -425,24 +460,25 @@ func parseListAsk(b []byte) (listAsk, error) {
 
 // listHead is the begin of its answer. rows rows of width values follow.
 type listHead struct {
-	points             []blind.Point
-	rows, width, epoch int
+	points                   []blind.Point
+	rows, width, epoch, left int // left: further ones of ListWindow
 }
 
 func (h listHead) encode() []byte {
 	b := appendPoints(nil, h.points)
 	b = binary.BigEndian.AppendUint32(b, uint32(h.rows))
 	b = binary.BigEndian.AppendUint16(b, uint16(h.width))
-	return binary.BigEndian.AppendUint32(b, uint32(h.epoch))
+	b = binary.BigEndian.AppendUint32(b, uint32(h.epoch))
+	return binary.BigEndian.AppendUint16(b, uint16(h.left))
 }
 
 func parseListHead(b []byte) (listHead, error) {
 	c := cursor{b: b}
-	h := listHead{points: c.points(), rows: int(c.uint(4)), width: int(c.uint(2)), epoch: int(c.uint(4))}
+	h := listHead{points: c.points(), rows: int(c.uint(4)), width: int(c.uint(2)), epoch: int(c.uint(4)), left: int(c.uint(2))}
 	if err := c.done(); err != nil {
 		return listHead{}, err
 	}
-	if h.rows > maxRows || h.width < 1 || h.width > blind.MaxWidth || h.epoch < 1 || h.epoch > maxEpoch {
+	if h.width < 1 || h.width > blind.MaxWidth || h.rows > maxRows || h.rows*blind.RowLen(h.width) > maxTable || h.epoch < 1 || h.epoch > maxEpoch {
 		return listHead{}, fmt.Errorf("%w: its table", errFrame)
 	}
 	return h, nil

@@ -42,7 +42,7 @@ func DefaultQuota() Quota {
 		Names:     Limits{Minute: 500, Hour: 5_000, Day: 50_000, Burst: 4_000},
 		Addresses: Limits{Minute: 5_000, Hour: 50_000, Day: 500_000, Burst: 20_000},
 		Questions: 100,
-		Lists:     6,
+		Lists:     2,
 	}
 }
 

@@ -388,6 +388,7 @@ const (
 	noAnswer
 	noName
 	noDirectory
+	noTurn
 )
 
 // The errors of a client. None holds anything of what was asked.
@@ -399,7 +400,8 @@ var (
 	ErrEpoch      = errors.New("the key holder has no key of this epoch")
 	ErrNoAnswer   = errors.New("the key holder has no answer to this question: it was not asked, or ten minutes ago")
 	ErrNoName     = errors.New("one of the names stands for nobody, or for more than one, in the directory of the key holder; nothing was used up")
-	ErrDirectory  = errors.New("the key holder knows no directory")
+	ErrDirectory  = errors.New("the key holder knows no directory, or one that is too large for a table")
+	ErrBusy       = errors.New("the key holder is answering another list")
 	ErrOther      = errors.New("this is another key holder than the one whose tokens the data has")
 
 	errFace = errors.New("the key holder does not answer this on this interface")
@@ -409,7 +411,7 @@ var (
 
 var errorOf = map[code]error{
 	noFrame: errFrame, noFace: errFace, noEpoch: ErrEpoch, noQuota: ErrQuota, noCapability: ErrCapability,
-	noRoster: ErrRoster, noDisk: errDisk, noRoom: errRoom, noAnswer: ErrNoAnswer, noName: ErrNoName, noDirectory: ErrDirectory,
+	noRoster: ErrRoster, noDisk: errDisk, noRoom: errRoom, noAnswer: ErrNoAnswer, noName: ErrNoName, noDirectory: ErrDirectory, noTurn: ErrBusy,
 }
 
 // refusal is an answer of no.
@@ -419,7 +421,7 @@ type refusal struct {
 }
 
 func (r refusal) encode() []byte {
-	return binary.BigEndian.AppendUint32([]byte{byte(r.code)}, uint32(min(max(r.after, 0), 48*time.Hour)/time.Millisecond))
+	return binary.BigEndian.AppendUint32([]byte{byte(r.code)}, uint32(min(max(r.after, 0), 45*24*time.Hour)/time.Millisecond))
 }
 
 // parseRefusal gives the error of an answer of no.

@@ -27,12 +27,12 @@ type About struct {
 	Named       []string `json:"named,omitempty"` // tokens, and hosts in small letters
 }
 
-// maxNamed bounds whom a look names in its payload.
-const maxNamed = 1000
+// MaxNamed bounds whom a look names in its payload.
+const MaxNamed = 1000
 
 // AboutOf is what a look of somebody is about.
 func AboutOf(o *policy.Offices, person string, named []string) About {
-	a := About{Person: ident(person), Named: named[:min(len(named), maxNamed)]}
+	a := About{Person: ident(person), Named: named[:min(len(named), MaxNamed)]}
 	a.Chain, a.Authorities = standing(o, a.Person)
 	return a
 }
@@ -67,7 +67,7 @@ func ParseQuestion(raw []byte) (path, query string, a About, err error) {
 		return "", "", a, errors.New("the payload of a look is not of its form")
 	}
 	q.Look.Person = ident(q.Look.Person)
-	if len(q.Look.Named) > maxNamed {
+	if len(q.Look.Named) > MaxNamed {
 		return "", "", a, errors.New("the payload of a look names too many")
 	}
 	return q.Path, q.Query, q.Look, nil
@@ -281,7 +281,7 @@ func (b *Book) Review(ctx context.Context, by policy.Person, id, outcome string)
 	}) {
 		return &Refusal{NotPermitted, "only the holder of an office of an overseer reviews looks", "the record of offices tells who they are"}
 	}
-	person := cmp.Or(l.about.Person, personOf(l.actor))
+	person := cmp.Or(l.about.Person, PersonOf(l.actor))
 	chain, authorities := standing(o, person)
 	chain, authorities = append(slices.Clone(l.about.Chain), chain...), append(slices.Clone(l.about.Authorities), authorities...)
 	slices.Sort(authorities)
@@ -300,8 +300,8 @@ func (b *Book) Review(ctx context.Context, by policy.Person, id, outcome string)
 	return b.state(ctx, by, "look.reviewed", id, reviewedDetail{Look: id, Kind: l.kind, Looked: stamp(l.at), Office: by.Office, Outcome: outcome})
 }
 
-// personOf is the person behind an actor of the ledger.
-func personOf(actor string) string {
+// PersonOf is the person behind an actor of the ledger.
+func PersonOf(actor string) string {
 	if id, ok := strings.CutPrefix(actor, "account:"); ok {
 		return ident(id)
 	}

@@ -374,7 +374,7 @@ func FuzzParseQuestion(f *testing.F) {
 	f.Add([]byte(`{}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		_, _, a, err := ParseQuestion(raw)
-		if err == nil && len(a.Named) > maxNamed {
+		if err == nil && len(a.Named) > MaxNamed {
 			t.Error("it names too many")
 		}
 	})

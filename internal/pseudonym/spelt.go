@@ -2,6 +2,7 @@ package pseudonym
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -39,7 +40,8 @@ type Spelt struct {
 	// Words are every spelling that Spelling gives of a name of theirs in the file, and
 	// account@domain where the file lists the domain as the organisation's own.
 	Words []string
-	// Identities are what stands for them: the person, and then their personal devices.
+	// Identities are what stands for them: the person; each name, mail and SID as a record had it
+	// before the directory knew it; and the personal devices that are theirs alone.
 	Identities []Identity
 }
 
@@ -47,6 +49,13 @@ type Spelt struct {
 func (d *Directory) Spelt() []Spelt {
 	if d == nil {
 		return nil
+	}
+	var none Directory
+	owners := map[string]int{}
+	for _, who := range d.people {
+		for _, name := range who.entry.Devices {
+			owners[deviceName(admit.Fold(name))]++
+		}
 	}
 	taken := map[string]bool{}
 	out := make([]Spelt, len(d.people))
@@ -58,13 +67,23 @@ func (d *Directory) Spelt() []Spelt {
 	}
 	for i, who := range d.people {
 		out[i].Identities = []Identity{{event.Person, []byte(who.canonical)}}
+		also := func(k event.TokenKind, canonical []byte) {
+			if !slices.ContainsFunc(out[i].Identities, func(have Identity) bool { return have.Kind == k && string(have.Canonical) == string(canonical) }) {
+				out[i].Identities = append(out[i].Identities, Identity{k, canonical})
+			}
+		}
 		for _, name := range who.entry.Devices {
-			out[i].Identities = append(out[i].Identities, Identity{event.Device, []byte(deviceName(admit.Fold(name)))})
+			if n := deviceName(admit.Fold(name)); owners[n] == 1 {
+				also(event.Device, []byte(n))
+			}
 		}
 		for _, list := range [][]string{who.entry.Names, who.entry.Mails, who.entry.SIDs} {
 			for _, text := range list {
 				if word, err := Spelling(text); err == nil {
 					add(i, word)
+				}
+				if k, canonical, err := none.Identity("person", text); err == nil {
+					also(k, canonical)
 				}
 			}
 		}

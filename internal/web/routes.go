@@ -81,8 +81,6 @@ var actions = map[string]string{
 	"complaint.save": "complaint.list",
 	"notice.shown":   "notice.list",
 
-	"oversight.targets": "oversight.queue",
-
 	"account.setup": "account.change", "account.invite": "account.change", "account.disable": "account.change", "account.enable": "account.change",
 	"tokenkey.request": "erase.request", "tokenkey.approve": "approval.bring",
 	"token.create": "token.change", "token.revoke": "token.change", "token.list": "account.list",
