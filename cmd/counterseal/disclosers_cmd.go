@@ -280,9 +280,9 @@ func newDisclosersAsk(env *environment) *cobra.Command {
 		Long: "Ask signs with your key that oversight asks, and gets a table of the whole directory of the\n" +
 			"key holder, of which only the rows of your own people open here. The key holder does not\n" +
 			"learn whose: what it is sent has one length and looks random, whether your list is empty or\n" +
-			"full. It answers " + strconv.Itoa(keyholder.DefaultQuota().Lists) + " such questions in 30 days, counts them, and the ledger says how many: ask on\n" +
-			"fixed days, such as the first of a month, so that the day tells nothing either. Ask again\n" +
-			"when you have added somebody, and after a new epoch of tokens.",
+			"full. It answers " + strconv.Itoa(keyholder.DefaultQuota().Lists) + " such questions in 30 days and counts them, and the ledger says how\n" +
+			"many: ask on fixed days, such as the first of a month, so that the day tells nothing either.\n" +
+			"Ask again when you have added somebody, and after a new epoch of tokens.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l, err := f.open(cmd, env, args[0])
 			if err != nil {
@@ -371,10 +371,11 @@ func newDisclosersCheck(env *environment) *cobra.Command {
 	var format, failOn string
 	cmd := &cobra.Command{Use: "check LIST --key FILE", Short: "Who on the list is looked at, asked for or contained", Args: cobra.ExactArgs(1),
 		Long: "Check gets every look, grant and broken glass that waits for a review, every authorisation\n" +
-			"that is asked for or in force and every containment, of everybody, and compares them here. What it prints is for you\n" +
-			"alone. An inspector's office looks without being seen, here as well. Do not tell who asked:\n" +
-			"refuse, end or ask why as you would of anybody, and in no other words. With --case an alias\n" +
-			"is the one that those who asked saw.",
+			"that is asked for or in force, requests to open or erase a name, containments, and whom\n" +
+			"answers listed, of everybody, and compares them here. What it prints is for you alone. An\n" +
+			"inspector's office looks without being seen, here as well. Do not tell who asked: refuse,\n" +
+			"end or ask why as you would of anybody, and in no other words; not at the moment of your\n" +
+			"check either. With --case an alias is the one that those who asked saw.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if format != "table" && format != "jsonl" {
 				return usage("--format is table or jsonl")
