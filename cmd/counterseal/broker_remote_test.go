@@ -117,7 +117,8 @@ func TestBrokerOnAnotherHost(t *testing.T) {
 	}
 
 	var r containRow
-	b.does(0, "contain.order", containAsk{whom: whom{People: b.people()[:1]}, Act: broker.Disable, Seconds: 3600}, &r, 200, "")
+	who := b.people()
+	b.does(0, "contain.order", containAsk{whom: whom{People: who[:1]}, Act: broker.Disable, Seconds: 3600}, &r, 200, "")
 	b.does(colleague, "contain.agree", containNamed{ID: r.ID, Digest: r.Digest}, &r, 200, "")
 	if r.State != broker.Done {
 		t.Fatalf("got %+v", r)
@@ -181,8 +182,16 @@ func TestBrokerOnAnotherHost(t *testing.T) {
 		t.Errorf("doctor: %s", got)
 	}
 	end()
-	if got := doctor(); !strings.HasPrefix(got, "warn the broker does not answer") || strings.Contains(got, "127.0.0.1") {
+	if got := doctor(); !strings.HasPrefix(got, "warn the broker is not reached") || strings.Contains(got, "127.0.0.1") {
 		t.Errorf("doctor: %s", got)
+	}
+	// An order that did not get there was not done, and can be given anew.
+	b.does(0, "contain.order", containAsk{whom: whom{People: who[:1]}, Act: broker.Disable, Seconds: 3600}, &r, 200, "")
+	b.does(colleague, "contain.agree", containNamed{ID: r.ID, Digest: r.Digest}, nil, 403, "nothing was done")
+	var rows []containRow
+	b.does(0, "contain.list", struct{}{}, &rows, 200, "")
+	if i := slices.IndexFunc(rows, func(x containRow) bool { return x.ID == r.ID }); i < 0 || rows[i].State != broker.Failed {
+		t.Errorf("got %+v", rows)
 	}
 	for _, word := range []string{"127.0.0.1", "agency.example", "corp"} {
 		if strings.Contains(log.String(), word) {

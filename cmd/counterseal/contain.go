@@ -326,7 +326,7 @@ func (s *server) send(ctx context.Context, actor string, o *ordered) (any, error
 	came, err := s.broker.Do(ctx, asked)
 	var no *broker.Refusal
 	switch {
-	case errors.As(err, &no):
+	case errors.As(err, &no), errors.Is(err, broker.ErrUnreached):
 		came = broker.Failed
 	case err != nil:
 		came = "unknown"
@@ -341,6 +341,8 @@ func (s *server) send(ctx context.Context, actor string, o *ordered) (any, error
 	switch {
 	case no != nil:
 		return nil, &web.Refused{Reason: no.Reason, Hint: cmp.Or(no.Hint, "counterseal contain list")}
+	case errors.Is(err, broker.ErrUnreached):
+		return nil, &web.Refused{Reason: err.Error() + ", and nothing was done", Hint: "have it started, and order it anew; counterseal doctor tells when it is reached"}
 	case err != nil:
 		return nil, &web.Refused{Reason: err.Error() + "; nobody knows whether it was done", Hint: "who runs the broker finds the order in its journal"}
 	}

@@ -52,7 +52,7 @@ func TestClient(t *testing.T) {
 	}
 	where := &net.OpError{Op: "dial", Net: "tcp", Addr: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 8445}, Err: errors.New("connection refused")}
 	for want, err := range map[string]error{
-		"does not answer":               where,
+		"is not reached":                where,
 		"does not take the certificate": &net.OpError{Op: "remote error", Addr: where.Addr, Err: errors.New("tls: bad certificate")},
 		"of another host":               &tls.CertificateVerificationError{Err: x509.HostnameError{Certificate: &x509.Certificate{DNSNames: []string{"a.example"}}, Host: "192.0.2.1"}},
 	} {

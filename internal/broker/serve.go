@@ -6,12 +6,14 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"time"
 )
 
@@ -116,8 +118,11 @@ const (
 	reachLimit = 5 * time.Second
 )
 
-// Do sends an order. A *Refusal is the answer of the broker; any other error says that
-// nobody knows whether it was done.
+// ErrUnreached says that the broker was not reached, so that nothing was done.
+var ErrUnreached = errors.New("the broker is not reached")
+
+// Do sends an order. A *Refusal is the answer of the broker, and ErrUnreached says that it has
+// none; any other error says that nobody knows whether it was done.
 func (c Client) Do(ctx context.Context, a Asked) (state string, err error) {
 	body, err := json.Marshal(a)
 	if err != nil {
@@ -157,15 +162,22 @@ func (c Client) ask(ctx context.Context, method string, body []byte) (status int
 	if err != nil {
 		return 0, got, err
 	}
-	t := &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 16 << 10, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.Dial(ctx) }}
+	var reached atomic.Bool // the transport dials beside this
+	t := &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 16 << 10, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		conn, err := c.Dial(ctx)
+		reached.Store(err == nil)
+		return conn, err
+	}}
 	w, err := (&http.Client{Transport: t}).Do(r)
 	var op *net.OpError
 	var cert *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &cert):
-		return 0, got, errors.New("the certificate of the broker is of another host, or not of the authority that is named for it")
+		return 0, got, fmt.Errorf("%w: its certificate is of another host, or not of the authority that is named for it", ErrUnreached)
 	case errors.As(err, &op) && op.Op == "remote error": // an alert of TLS
 		return 0, got, errors.New("the broker does not take the certificate of this server")
+	case err != nil && !reached.Load():
+		return 0, got, ErrUnreached
 	case err != nil:
 		return 0, got, errors.New("the broker does not answer")
 	}
