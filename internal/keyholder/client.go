@@ -106,7 +106,8 @@ func (c *Client) run(ctx context.Context) {
 			}
 		} else {
 			c.mu.Lock()
-			news := c.who.Epoch != 0 && !errors.Is(err, c.last) // before a first answer Connect tells
+			// Before a first answer Connect tells. What was said once is not said at each try.
+			news := c.who.Epoch != 0 && (c.last == nil || err.Error() != c.last.Error())
 			c.last = err
 			c.mu.Unlock()
 			if news && ctx.Err() == nil {

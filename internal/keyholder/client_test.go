@@ -1,9 +1,11 @@
 package keyholder
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"log/slog"
 	"net"
 	"strings"
 	"testing"
@@ -24,5 +26,32 @@ func TestAwaySaysNotWhere(t *testing.T) {
 		if !errors.Is(got, ErrAway) || !strings.Contains(got.Error(), want) || strings.Contains(got.Error(), "192.0.2.1") || strings.Contains(got.Error(), "holder.example") {
 			t.Errorf("got %v, want %q", got, want)
 		}
+	}
+}
+
+// TestAwayIsSaidOnce: while a key holder is away the log says so once, and not at each try.
+func TestAwayIsSaidOnce(t *testing.T) {
+	b := newBench(t, Setup{})
+	b.begin()
+	tries := make(chan struct{}, 100)
+	var log lockedBuffer
+	c, err := Connect(t.Context(), ClientOptions{Log: slog.New(slog.NewTextHandler(&log, nil)), Dial: func(ctx context.Context) (net.Conn, error) {
+		tries <- struct{}{}
+		return b.dial("ingest.sock")(ctx)
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	b.end()
+	for range 5 { // the first one was answered
+		<-tries
+	}
+	if n := strings.Count(log.String(), "is not reached"); n != 1 {
+		t.Errorf("it is said %d times:\n%s", n, log.String())
+	}
+	b.begin()
+	if _, err := c.Tokens([]Name{person(1)}); err != nil {
+		t.Errorf("it is back: %v", err)
 	}
 }
