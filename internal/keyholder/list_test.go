@@ -508,3 +508,23 @@ func BenchmarkList(b *testing.B) {
 		})
 	}
 }
+
+// TestAskersKeepNobodyOut: who holds every connection that questions may have does not keep
+// ingest out.
+func TestAskersKeepNobodyOut(t *testing.T) {
+	b := newBench(t, Setup{})
+	b.begin()
+	for range maxConns {
+		conn, _, _, err := greet(t.Context(), b.dial("question.sock"), hello{faceQuestion, 0})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	if _, _, _, err := greet(t.Context(), b.dial("question.sock"), hello{faceQuestion, 0}); !errors.Is(err, errRoom) {
+		t.Errorf("one more: %v", err)
+	}
+	if _, err := b.client(ClientOptions{}).Tokens([]Name{person(1)}); err != nil {
+		t.Errorf("ingest: %v", err)
+	}
+}

@@ -18,8 +18,9 @@ import (
 )
 
 const (
-	maxConns     = 64 // of both interfaces
+	maxConns     = 64 // of each interface: who asks does not keep ingest out
 	helloTimeout = 10 * time.Second
+	askTimeout   = time.Minute // until somebody asks who has said hello; ingest stays
 	writeTimeout = 10 * time.Second
 	fileEvery    = 2 * time.Second
 )
@@ -160,10 +161,17 @@ func (h *Holder) talk(p *peer, f face) error {
 		delete(h.conns, p.conn)
 		h.mu.Unlock()
 	}()
-	if err := errors.Join(err, p.conn.SetReadDeadline(time.Time{})); err != nil {
+	if err != nil {
 		return err
 	}
 	for {
+		var until time.Time
+		if !p.ingest {
+			until = time.Now().Add(askTimeout)
+		}
+		if err := p.conn.SetReadDeadline(until); err != nil {
+			return err
+		}
 		q, err := readFrame(in)
 		if err != nil {
 			if errors.Is(err, errFrame) {
@@ -210,7 +218,13 @@ func (h *Holder) welcome(p *peer, f frame, who Identity) (room bool, err error) 
 	defer p.mu.Unlock()
 	w := welcome{Identity: who}
 	h.mu.Lock()
-	if len(h.conns) >= maxConns {
+	same := 0
+	for _, other := range h.conns {
+		if other.ingest == p.ingest {
+			same++
+		}
+	}
+	if same >= maxConns {
 		h.mu.Unlock()
 		return false, nil
 	}
