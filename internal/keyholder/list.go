@@ -49,6 +49,7 @@ const (
 	partRows    = 1024      // rows in one frame
 	partWait    = 30 * time.Second
 	listWait    = 15 * time.Minute // for all of an answer
+	turnWait    = 5 * time.Second  // for the end of another one
 )
 
 // PointsDigest is what the statement of a question about a list names: SHA-256 of its points.
@@ -116,7 +117,7 @@ type lists struct {
 	limit int // in ListWindow
 	now   func() time.Time
 
-	making sync.Mutex // held while a table is made: one at a time
+	making chan struct{} // full while a table is made: one at a time
 
 	mu      sync.Mutex
 	used    map[string]time.Time // when, by the digest of the nonce
@@ -147,7 +148,7 @@ type listedUsed struct {
 }
 
 func openLists(dir string, limit int, now func() time.Time) (*lists, error) {
-	l := &lists{path: filepath.Join(dir, "listed.json"), limit: limit, now: now, used: map[string]time.Time{}}
+	l := &lists{path: filepath.Join(dir, "listed.json"), limit: limit, now: now, making: make(chan struct{}, 1), used: map[string]time.Time{}}
 	b, err := os.ReadFile(l.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return l, nil
@@ -251,10 +252,14 @@ func (h *Holder) listing(body []byte, send func(frame, bool) error) error {
 	if known.Len() == 0 {
 		return ErrDirectory
 	}
-	if !h.lists.making.TryLock() {
+	turn := time.NewTimer(turnWait)
+	defer turn.Stop()
+	select {
+	case h.lists.making <- struct{}{}:
+		defer func() { <-h.lists.making }()
+	case <-turn.C:
 		return ErrBusy
 	}
-	defer h.lists.making.Unlock()
 	key, err := blind.NewKey()
 	if err != nil {
 		return err
