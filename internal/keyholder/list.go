@@ -4,16 +4,13 @@ import (
 	"bufio"
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -149,16 +146,12 @@ type listedUsed struct {
 
 func openLists(dir string, limit int, now func() time.Time) (*lists, error) {
 	l := &lists{path: filepath.Join(dir, "listed.json"), limit: limit, now: now, making: make(chan struct{}, 1), used: map[string]time.Time{}}
-	b, err := os.ReadFile(l.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return l, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading the questions about lists: %w", err)
-	}
-	damaged := fmt.Errorf("%s is damaged: restore it, or wait a month after its last write and remove it", l.path)
 	var f listedForm
-	if err := approval.DecodeUpTo(listedLimit, b, &f); err != nil || f.V != 1 {
+	damaged := fmt.Errorf("%s is damaged: restore it, or wait a month after its last write and remove it", l.path)
+	if there, err := readUsed(l.path, listedLimit, &f, damaged); err != nil || !there {
+		return l, err
+	}
+	if f.V != 1 {
 		return nil, damaged
 	}
 	for _, u := range f.Used {
@@ -173,8 +166,7 @@ func openLists(dir string, limit int, now func() time.Time) (*lists, error) {
 
 // spend uses a question up, before anything is answered.
 func (l *lists) spend(s *approval.Statement) error {
-	sum := sha256.Sum256([]byte(s.Nonce))
-	key := base64.RawURLEncoding.EncodeToString(sum[:])
+	key := nonceOf(s)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, was := l.used[key]; was {

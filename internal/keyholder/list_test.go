@@ -396,29 +396,38 @@ func TestListCutShort(t *testing.T) {
 		"a false answer":       func(q listAsk) []byte { return falsely(answer(q, 1, row), 0) },
 		"one to no word":       func(q listAsk) []byte { return falsely(answer(q, 1, row), Places-1) },
 	} {
-		here, there := net.Pipe()
-		go func() {
-			defer there.Close()
-			in := bufio.NewReader(there)
-			readFrame(in)
-			there.Write(appendFrame(nil, frame{op: opHelloOK, body: welcome{Identity: Identity{Org: org, Epoch: 1}}.encode()}))
-			f, err := readFrame(in)
-			if err != nil {
-				return
-			}
-			q, err := parseListAsk(f.body)
-			if err != nil {
-				t.Error(err)
-			}
-			there.Write(make(q))
-			there.SetReadDeadline(time.Now().Add(time.Second))
-			io.Copy(io.Discard, there)
-		}()
+		here := playHolder(t, func(q listAsk, conn net.Conn) {
+			conn.Write(make(q))
+			conn.SetReadDeadline(time.Now().Add(time.Second))
+			io.Copy(io.Discard, conn)
+		})
 		got, err := AskList(t.Context(), func(context.Context) (net.Conn, error) { return here, nil }, words("alice"), "O. Versight", noon, signs(t, keys["O. Versight"], approval.Approve), nil)
 		if (err == nil) != (name == "a row too many") { // the end of the table is the end of the answer
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
 	}
+}
+
+// playHolder takes a question about a list, as a holder in other hands may.
+func playHolder(t *testing.T, answer func(q listAsk, conn net.Conn)) (here net.Conn) {
+	here, there := net.Pipe()
+	go func() {
+		defer there.Close()
+		in := bufio.NewReader(there)
+		readFrame(in)
+		there.Write(appendFrame(nil, frame{op: opHelloOK, body: welcome{Identity: Identity{Org: org, Epoch: 1}}.encode()}))
+		f, err := readFrame(in)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		q, err := parseListAsk(f.body)
+		if err != nil {
+			t.Error(err)
+		}
+		answer(q, there)
+	}()
+	return here
 }
 
 // falsely puts bytes that are no point in the place of one of the points of an answer.
@@ -441,32 +450,19 @@ func TestListIsReadWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, place := range []int{0, 1, Places - 1} { // the first one is of a word
-		here, there := net.Pipe()
 		took := make(chan int, 1)
-		go func() {
-			defer there.Close()
-			in := bufio.NewReader(there)
-			readFrame(in)
-			there.Write(appendFrame(nil, frame{op: opHelloOK, body: welcome{Identity: Identity{Org: org, Epoch: 1}}.encode()}))
-			f, err := readFrame(in)
-			if err != nil {
-				t.Error(err)
-			}
-			q, err := parseListAsk(f.body)
-			if err != nil {
-				t.Error(err)
-			}
+		here := playHolder(t, func(q listAsk, conn net.Conn) {
 			h := listHead{points: q.points, rows: 3, width: 1, epoch: 1}
 			parts := 0
-			if _, err := there.Write(falsely(appendFrame(nil, frame{opListHead, 1, h.encode()}), place)); err == nil {
+			if _, err := conn.Write(falsely(appendFrame(nil, frame{opListHead, 1, h.encode()}), place)); err == nil {
 				for range 3 { // the row of a word among them, twice
-					if _, err := there.Write(appendFrame(nil, frame{opListPart, 1, row})); err == nil {
+					if _, err := conn.Write(appendFrame(nil, frame{opListPart, 1, row})); err == nil {
 						parts++
 					}
 				}
 			}
 			took <- parts
-		}()
+		})
 		_, err := AskList(t.Context(), func(context.Context) (net.Conn, error) { return here, nil }, words("alice"), "O. Versight", noon, signs(t, keys["O. Versight"], approval.Approve), nil)
 		if parts := <-took; err == nil || parts != 3 {
 			t.Errorf("a false point at place %d: %d parts were taken, %v", place, parts, err)

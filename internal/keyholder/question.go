@@ -293,16 +293,12 @@ type usedForm struct {
 
 func openQuestions(dir string, day int, now func() time.Time) (*questions, error) {
 	q := &questions{path: filepath.Join(dir, "asked.json"), day: day, now: now, used: map[string]usedUp{}, waiting: map[uuid.UUID]answered{}}
-	b, err := os.ReadFile(q.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return q, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading the capabilities used: %w", err)
-	}
-	damaged := fmt.Errorf("%s is damaged: restore it, or wait two days after its last write and remove it", q.path)
 	var f askedForm
-	if err := approval.DecodeUpTo(askedLimit, b, &f); err != nil || f.V != 1 {
+	damaged := fmt.Errorf("%s is damaged: restore it, or wait two days after its last write and remove it", q.path)
+	if there, err := readUsed(q.path, askedLimit, &f, damaged); err != nil || !there {
+		return q, err
+	}
+	if f.V != 1 {
 		return nil, damaged
 	}
 	for _, u := range f.Used {
@@ -316,10 +312,29 @@ func openQuestions(dir string, day int, now func() time.Time) (*questions, error
 	return q, nil
 }
 
+// readUsed reads what was used, if anything was.
+func readUsed(path string, limit int, v any, damaged error) (there bool, err error) {
+	b, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("reading the capabilities used: %w", err)
+	case approval.DecodeUpTo(limit, b, v) != nil:
+		return false, damaged
+	}
+	return true, nil
+}
+
+// nonceOf names a statement that is used once.
+func nonceOf(s *approval.Statement) string {
+	sum := sha256.Sum256([]byte(s.Nonce))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
 // spend uses a capability up, once, before anything is answered.
 func (q *questions) spend(s *approval.Statement, names []Answer) error {
-	sum := sha256.Sum256([]byte(s.Nonce))
-	key := base64.RawURLEncoding.EncodeToString(sum[:])
+	key := nonceOf(s)
 	id, err := uuid.Parse(s.ID)
 	if err != nil {
 		return err
