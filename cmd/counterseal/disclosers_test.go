@@ -139,7 +139,7 @@ func TestDisclosers(t *testing.T) {
 	targets := func(all bool) queueTargets {
 		t.Helper()
 		code, text := n.as(overseer, "POST", "/api/v1/acts/oversight.queue", url.Values{"case": {"C-17"}}, queueAsk{All: all})
-		if code != 200 || strings.Contains(text, "p1_") || strings.Contains(text, "m1_") {
+		if code != 200 || hasToken([]byte(text)) {
 			t.Fatalf("%d %s", code, text)
 		}
 		var a queueAnswer
@@ -297,6 +297,13 @@ func TestDisclosers(t *testing.T) {
 		t.Errorf("%s %v", f.Detail, err)
 	}
 	n.noName("alice example")
+}
+
+// hasToken reports whether a token stands in a text. Three of its characters stand in many a
+// seal by chance.
+func hasToken(b []byte) bool {
+	at, _ := event.NextToken(b)
+	return at >= 0
 }
 
 // listOf is a list with one person on it, whose token the key holder is said to have given.
