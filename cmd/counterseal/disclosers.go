@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"github.com/counterseal/counterseal/internal/ledger"
 	"github.com/counterseal/counterseal/internal/lifecycle"
 	"github.com/counterseal/counterseal/internal/oversight"
+	"github.com/counterseal/counterseal/internal/state"
 	"github.com/counterseal/counterseal/internal/vault"
 )
 
@@ -26,9 +26,11 @@ import (
 // whether there is one.
 type (
 	queueTargets struct {
-		Epoch   int           `json:"epoch"` // of the tokens that are made today
-		Targets []targetRow   `json:"targets"`
-		Shown   []targetShown `json:"shown"`
+		Org        string        `json:"org"`
+		Epoch      int           `json:"epoch"` // of the tokens that are made today
+		Targets    []targetRow   `json:"targets"`
+		Shown      []targetShown `json:"shown"`
+		Uncompared int           `json:"uncompared"` // whom something was about is not there, or cannot be read
 	}
 	// targetRow is something that is about people: a look, an authorisation, a grant of an
 	// incident or a broken glass, a request for a name or to erase one, an order.
@@ -44,7 +46,7 @@ type (
 	}
 	// targetAbout is one of the people: an alias on the way out, and a veil.
 	targetAbout struct {
-		Person string         `json:"person"`
+		Person string         `json:"person"` // empty where an alias would join what a case did
 		Veil   discloser.Veil `json:"veil"`
 	}
 	// targetShown is a look that listed people: whom, is sealed to the overseers, as for a notice.
@@ -74,13 +76,19 @@ func (q *queueTargets) add(r targetRow, named []string) {
 // targets gives everything about people that overseers watch or decide on; with all what is
 // over, too.
 func (s *server) targets(ctx context.Context, looks []oversight.Look, authorisations []cases.Authorisation, all bool) (queueTargets, error) {
-	q := queueTargets{Epoch: s.tokens.epoch, Targets: []targetRow{}, Shown: []targetShown{}}
+	q := queueTargets{Org: s.pipe.Org().String(), Epoch: s.tokens.epoch, Targets: []targetRow{}, Shown: []targetShown{}}
 	for i := range looks {
 		l := &looks[i]
+		if slices.Contains(l.Marks, oversight.Unread) {
+			q.Uncompared++
+		}
 		q.add(targetRow{Kind: "look", ID: l.ID, At: l.At, Case: l.Case, Who: cmp.Or(l.Person, oversight.PersonOf(l.Actor)), State: cmp.Or(l.Outcome, "waits"), Partial: len(l.Named) >= oversight.MaxNamed}, l.Named)
 	}
 	for i := range authorisations {
 		a := &authorisations[i]
+		if a.State == cases.Unread && !a.Inspector {
+			q.Uncompared++
+		}
 		if a.Inspector || a.State == cases.Unread || !all && a.State != cases.Requested && a.State != cases.Approved {
 			continue
 		}
@@ -92,6 +100,9 @@ func (s *server) targets(ctx context.Context, looks []oversight.Look, authorisat
 	}
 	for i := range reviews {
 		r := &reviews[i]
+		if r.Unread {
+			q.Uncompared++
+		}
 		q.add(targetRow{Kind: r.Kind, ID: r.ID, At: r.Opened, Case: r.Case, Who: r.Responder, State: "waits"}, r.Subjects)
 	}
 	if err := s.listedTargets(ctx, &q, authorisations); err != nil {
@@ -107,19 +118,49 @@ func (s *server) targets(ctx context.Context, looks []oversight.Look, authorisat
 	return q, nil
 }
 
-// listedTargets adds whom answers under authorisations listed, until they are told.
+// maxShownBytes bounds what an answer about the queue has of the lists that were shown.
+const maxShownBytes = 32 << 20
+
+// listedTargets adds whom answers under authorisations listed, until they are told: the newest,
+// as many as there is room for.
 func (s *server) listedTargets(ctx context.Context, q *queueTargets, authorisations []cases.Authorisation) error {
-	lists, err := s.lists(ctx)
+	rec := s.pipe.Recorder()
+	facts, err := rec.Facts(ctx, "look.shown")
 	if err != nil {
 		return err
 	}
+	of := map[string]*cases.Authorisation{}
 	for i := range authorisations {
-		a := &authorisations[i]
-		for _, l := range lists[a.ID] {
-			if l.sealed != nil && !a.Inspector && len(q.Shown) < maxLists {
-				q.Shown = append(q.Shown, targetShown{l.fact.Key, l.fact.Time.UTC().Truncate(time.Second), a.Case, oversight.PersonOf(l.fact.Actor), l.sealed})
-			}
+		of[authorisations[i].ID] = &authorisations[i]
+	}
+	slices.SortFunc(facts, func(a, b state.Fact) int { return cmp.Compare(b.Index, a.Index) })
+	room := maxShownBytes
+	for _, f := range facts {
+		var d shownDetail
+		if json.Unmarshal(f.Detail, &d) != nil {
+			q.Uncompared++
+			continue
 		}
+		a := of[d.Authorisation]
+		if a == nil || a.Inspector || d.Shown == nil {
+			continue
+		}
+		if room <= 0 {
+			q.Uncompared++
+			continue
+		}
+		sealed, err := rec.Payload(*d.Shown)
+		if errors.Is(err, ledger.ErrNoPayload) { // they were told
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if room -= len(sealed); room < 0 {
+			q.Uncompared++
+			continue
+		}
+		q.Shown = append(q.Shown, targetShown{f.Key, f.Time.UTC().Truncate(time.Second), a.Case, oversight.PersonOf(f.Actor), sealed})
 	}
 	return nil
 }
@@ -137,79 +178,78 @@ func (s *server) nameTargets(ctx context.Context, q *queueTargets, authorisation
 			Act, Authorisation string
 			Payload            ledger.Digest
 		}
-		if err := json.Unmarshal(f.Detail, &d); err != nil {
-			return fmt.Errorf("statement %d: %w", f.Index, err)
+		if json.Unmarshal(f.Detail, &d) != nil {
+			q.Uncompared++
+			continue
 		}
 		approved := map[string]string{actionUnmask: "unmask.approved", lifecycle.ErasureAction: "erasure.approved"}[d.Act]
 		if approved == "" || slices.ContainsFunc(authorisations, func(a cases.Authorisation) bool { return a.Inspector && a.ID == d.Authorisation }) {
 			continue
 		}
 		raw, err := rec.Payload(d.Payload)
-		if errors.Is(err, ledger.ErrNoPayload) {
-			continue
-		}
-		if err != nil {
+		if err != nil && !errors.Is(err, ledger.ErrNoPayload) {
 			return err
 		}
-		st, err := approval.Parse(raw)
-		if err != nil {
-			return fmt.Errorf("statement %d: %w", f.Index, err)
+		st, perr := approval.Parse(raw)
+		if perr != nil { // it is not kept, or of another form: one is no reason to see none
+			q.Uncompared++
+			continue
 		}
-		kind := "name"
+		r := targetRow{Kind: "name", ID: st.ID, At: f.Time, Case: st.Case, Who: oversight.PersonOf(f.Actor), State: "requested"}
 		if d.Act == lifecycle.ErasureAction {
-			kind = "erasure"
+			r.Kind = "erasure"
 		}
-		r := targetRow{Kind: kind, ID: st.ID, At: f.Time, Case: st.Case, Who: oversight.PersonOf(f.Actor), State: "requested"}
-		_, ok, err := rec.Fact(ctx, approved, st.ID)
+		done, ok, err := rec.Fact(ctx, approved, st.ID)
 		switch {
 		case err != nil:
 			return err
+		case ok && !s.now().Before(done.Time.Add(st.Grant())):
+			r.State = "over"
 		case ok:
 			r.State = "approved"
 		case !s.now().Before(st.ExpiresAt()):
 			r.State = "expired"
 		}
-		if r.State == "expired" && !all {
+		if (r.State == "expired" || r.State == "over") && !all {
 			continue
 		}
 		tokens, err := s.tokensOf(ctx, st)
 		if err != nil {
 			return err
 		}
+		if len(tokens) == 0 {
+			q.Uncompared++
+		}
 		q.add(r, tokens)
+		if r.Kind == "erasure" && len(q.Targets) > 0 { // the names of one person, of every epoch that its case joined
+			for i := range q.Targets[len(q.Targets)-1].About {
+				q.Targets[len(q.Targets)-1].About[i].Person = ""
+			}
+		}
 	}
 	return nil
 }
 
 // tokensOf gives whom a request for a name, or to erase names, is about. What is not in the
-// vault any more is left out.
+// vault any more, and what is of another form, is left out.
 func (s *server) tokensOf(ctx context.Context, st *approval.Statement) ([]string, error) {
 	var at []vault.Place
-	if st.Action == actionUnmask {
-		o, err := parseUnmaskObjects(st.Objects)
-		if err != nil {
-			return nil, err
-		}
+	if o, err := parseUnmaskObjects(st.Objects); st.Action == actionUnmask && err == nil {
 		at = append(at, vault.Place{Window: o.window, Index: o.index})
-	} else {
-		erased, err := lifecycle.ParseErasure(st.Objects)
-		if err != nil {
-			return nil, err
-		}
+	} else if erased, err := lifecycle.ParseErasure(st.Objects); err == nil {
 		for _, e := range erased {
 			at = append(at, e.At)
 		}
 	}
 	var out []string
 	for _, p := range at {
-		row, _, err := s.pipe.Vault().At(ctx, p.Window, p.Index)
-		if errors.Is(err, vault.ErrNoSeal) {
-			continue
-		}
+		t, err := s.pipe.Vault().TokenAt(ctx, p)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, string(row.Token))
+		if t != "" {
+			out = append(out, string(t))
+		}
 	}
 	return out, nil
 }
@@ -222,13 +262,16 @@ func (s *server) orderTargets(ctx context.Context, q *queueTargets, all bool) er
 		return err
 	}
 	for _, f := range orders {
-		o, err := s.readOrder(f)
-		if errors.Is(err, ledger.ErrNoPayload) {
+		var d containDetail
+		if json.Unmarshal(f.Detail, &d) == nil && d.Act == broker.Notify { // whom a notice is about is not theirs to see
 			continue
-		} else if err != nil {
-			return err
 		}
-		if o.order.Undoes != "" || o.order.Act == broker.Notify {
+		o, err := s.readOrder(f)
+		if err != nil { // it is not kept, or of another form: one is no reason to see none
+			q.Uncompared++
+			continue
+		}
+		if o.order.Undoes != "" {
 			continue
 		}
 		r, err := s.containRow(ctx, o)

@@ -22,6 +22,7 @@ import (
 	"github.com/counterseal/counterseal/internal/keyholder"
 	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/officer"
+	"github.com/counterseal/counterseal/internal/oversight"
 )
 
 func newDisclosers(env *environment) *cobra.Command {
@@ -145,14 +146,16 @@ func newDisclosersNew(env *environment) *cobra.Command {
 func newDisclosersAdd(env *environment) *cobra.Command {
 	var f listFlags
 	var note, names string
-	cmd := &cobra.Command{Use: "add LIST --key FILE --note TEXT [--names FILE]", Short: "Put one person on the list", Args: cobra.ExactArgs(1),
+	var place int
+	cmd := &cobra.Command{Use: "add LIST --key FILE --note TEXT | --place N [--names FILE]", Short: "Put one person on the list, or give one further names", Args: cobra.ExactArgs(1),
 		Long: "Add reads the names of one person, one a line, as the directory of the organisation has them:\n" +
 			"an account, a mail address, a SID, a display name. For the key holder one does; in a question\n" +
 			"by name only those that you write are compared, so write every one that you know. The note is\n" +
-			"what you are shown when somebody looks at them: the number of a file of yours, say.",
+			"what you are shown when somebody looks at them: the number of a file of yours, say. --place\n" +
+			"gives somebody who is on the list further names.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := need(cmd, "note"); err != nil {
-				return err
+			if (note == "") == (place == 0) {
+				return misused(cmd, "--note is about somebody new, --place names somebody who is on the list")
 			}
 			l, err := f.open(cmd, env, args[0])
 			if err != nil {
@@ -162,17 +165,24 @@ func newDisclosersAdd(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := l.Add(time.Now(), note, lines); err != nil {
-				return &exitError{code: exitUsage, err: err, hint: "one name a line, all of one person; to give somebody another name, remove them and add them with all"}
+			if place != 0 {
+				err = l.Name(place, lines)
+			} else if err = l.Add(time.Now(), note, lines); err == nil {
+				place = len(l.Entries)
+			}
+			if err != nil {
+				return &exitError{code: exitUsage, err: err, hint: "one name a line, all of one person; disclosers show prints the places"}
 			}
 			if err := l.save(); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(env.stdout, "added     %s, by %s\nnext      counterseal oversight disclosers ask %s --key FILE; until then nothing matches them\n", event.Printable(note), counted(len(l.Entries[len(l.Entries)-1].Names), "name", "names"), args[0])
+			e := &l.Entries[place-1]
+			_, err = fmt.Fprintf(env.stdout, "added     place %d, %s, by %s\nnext      counterseal oversight disclosers ask %s --key FILE, on the next of your days; until then nothing matches what is new\n", place, event.Printable(e.Note), counted(len(e.Names), "name", "names"), args[0])
 			return err
 		}}
 	f.add(cmd)
 	cmd.Flags().StringVar(&note, "note", "", "`text` for yourself, which names nobody")
+	cmd.Flags().IntVar(&place, "place", 0, "`number` of somebody on the list, who gets further names")
 	cmd.Flags().StringVar(&names, "names", "-", "`file` of the names of one person; - reads standard input")
 	return cmd
 }
@@ -237,7 +247,7 @@ func newDisclosersShow(env *environment) *cobra.Command {
 func printAsked(w io.Writer, l *discloser.List) error {
 	text := "never: nothing matches anybody yet"
 	if !l.Asked.IsZero() {
-		text = l.Asked.Format(time.RFC3339) + ", in epoch " + strconv.Itoa(l.Epoch)
+		text = l.Asked.Format(time.RFC3339) + ", about tokens of the epochs " + strings.Trim(fmt.Sprint(l.Epochs), "[]")
 	}
 	_, err := fmt.Fprintln(w, "asked     "+text)
 	return err
@@ -282,7 +292,7 @@ func newDisclosersAsk(env *environment) *cobra.Command {
 			"learn whose: what it is sent has one length and looks random, whether your list is empty or\n" +
 			"full. It answers " + strconv.Itoa(keyholder.DefaultQuota().Lists) + " such questions in 30 days and counts them, and the ledger says how\n" +
 			"many: ask on fixed days, such as the first of a month, so that the day tells nothing either.\n" +
-			"Ask again when you have added somebody, and after a new epoch of tokens.",
+			"Whom you add, and a new epoch of tokens, wait for the next of them.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l, err := f.open(cmd, env, args[0])
 			if err != nil {
@@ -315,7 +325,7 @@ func newDisclosersAsk(env *environment) *cobra.Command {
 			if l, err = openList(args[0], l.key); err != nil { // as it is now: somebody may have been added
 				return err
 			}
-			if err := l.Answered(time.Now(), got.Org, got.Epoch, words, got.Tags); err != nil {
+			if err := l.Answered(time.Now(), got.Org, got.Epochs, words, got.Tags); err != nil {
 				return &exitError{code: exitRefused, err: err, hint: "nothing was changed; look at --keyholder"}
 			}
 			if err := l.save(); err != nil {
@@ -330,7 +340,7 @@ func newDisclosersAsk(env *environment) *cobra.Command {
 					found++
 				}
 			}
-			for _, m := range l.missing(got.Epoch) {
+			for _, m := range l.missing(got.Epochs[0]) {
 				fmt.Fprintln(env.stdout, "MISSING   "+m)
 			}
 			_, err = fmt.Fprintf(env.stdout, "found     %d of %s\nleft      %s in 30 days\nnext      counterseal oversight disclosers check %s --key FILE\n", found, counted(len(l.Entries), "person", "people"), counted(got.Left, "more question", "more questions"), args[0])
@@ -347,6 +357,9 @@ func listError(err error, where string) error {
 	var quota *keyholder.QuotaError
 	switch {
 	case errors.As(err, &quota):
+		if quota.After == 0 {
+			return &exitError{code: exitRefused, err: errors.New("the key holder answers no lists"), hint: "`quota.lists` in its keyholder.yaml, read at its start, is how many in 30 days"}
+		}
 		return &exitError{code: exitRefused, err: errors.New("the key holder has answered as many lists as 30 days allow"),
 			hint: "ask again after " + time.Now().Add(quota.After).UTC().Format(time.RFC3339) + "; `quota.lists` in its keyholder.yaml, read at its start, is the number"}
 	case errors.Is(err, keyholder.ErrAway):
@@ -358,7 +371,7 @@ func listError(err error, where string) error {
 	case errors.Is(err, keyholder.ErrBusy):
 		return &exitError{code: exitFailed, err: err, hint: "ask again in a minute; nothing was used up"}
 	case errors.Is(err, keyholder.ErrDirectory):
-		return &exitError{code: exitRefused, err: err, hint: "put directory.yaml into its folder: who is in no directory is found by no list"}
+		return &exitError{code: exitRefused, err: err, hint: "put directory.yaml into its folder: who is in no directory is found by no list; its log says whether it is too large"}
 	}
 	return askedError(err)
 }
@@ -392,7 +405,10 @@ func newDisclosersCheck(env *environment) *cobra.Command {
 				return err
 			}
 			a := &q.queueTargets
-			matches, closed := compare(l.List, l.key, a)
+			if !l.Asked.IsZero() && l.Org.String() != a.Org {
+				return &exitError{code: exitFailed, err: errors.New("the list was asked for at the key holder of another organisation"), hint: "each organisation has a list of its own"}
+			}
+			matches, unread := compare(l.List, l.key, a)
 			if format == "jsonl" {
 				if err := printLines(env, matches); err != nil {
 					return err
@@ -404,13 +420,13 @@ func newDisclosersCheck(env *environment) *cobra.Command {
 			if format == "jsonl" {
 				w = env.stderr
 			}
-			if err := printCompared(w, l, a, len(matches), closed, time.Now()); err != nil {
+			if err := printCompared(w, l, a, len(matches), unread, time.Now()); err != nil {
 				return err
 			}
 			switch {
 			case failOn != "" && len(matches) > 0:
 				return &exitError{code: exitFound}
-			case failOn != "" && (len(l.missing(a.Epoch)) > 0 || closed > 0):
+			case failOn != "" && (len(l.missing(a.Epoch)) > 0 || unread+a.Uncompared > 0):
 				return &exitError{code: exitUnknown, err: errors.New("not everything could be compared")}
 			}
 			return nil
@@ -432,11 +448,14 @@ type discloserMatch struct {
 	Note   string        `json:"note"`
 }
 
-// compare finds what is about people on a list, the oldest first, and counts the lists that
-// the key does not open.
-func compare(l *discloser.List, k *officer.Key, q *queueTargets) (out []discloserMatch, closed int) {
+// compare finds what is about people on a list, the oldest first, and counts what named more
+// than is kept, or does not open.
+func compare(l *discloser.List, k *officer.Key, q *queueTargets) (out []discloserMatch, unread int) {
 	out = []discloserMatch{}
 	for _, t := range q.Targets {
+		if t.Partial {
+			unread++
+		}
 		for _, who := range t.About {
 			for _, e := range l.Match(who.Veil) {
 				out = append(out, discloserMatch{targetRow: t, Person: who.Person, Note: e.Note})
@@ -445,9 +464,8 @@ func compare(l *discloser.List, k *officer.Key, q *queueTargets) (out []disclose
 	}
 	for _, s := range q.Shown {
 		_, veils, err := openShown(k, s.Sealed)
-		if err != nil || veils == nil {
-			closed++
-			continue
+		if err != nil || veils == nil || len(veils) >= oversight.MaxNamed {
+			unread++
 		}
 		for _, v := range veils {
 			for _, e := range l.Match(v) {
@@ -456,7 +474,7 @@ func compare(l *discloser.List, k *officer.Key, q *queueTargets) (out []disclose
 		}
 	}
 	slices.SortStableFunc(out, func(a, b discloserMatch) int { return a.At.Compare(b.At) })
-	return out, closed
+	return out, unread
 }
 
 func printMatches(w io.Writer, matches []discloserMatch) error {
@@ -479,13 +497,10 @@ func printMatches(w io.Writer, matches []discloserMatch) error {
 // stale is after what time a list should be asked for again: people get other names.
 const stale = 35 * 24 * time.Hour
 
-func printCompared(w io.Writer, l *listFile, q *queueTargets, matches, closed int, now time.Time) error {
-	people, partial := len(q.Shown)-closed, 0
+func printCompared(w io.Writer, l *listFile, q *queueTargets, matches, unread int, now time.Time) error {
+	people := len(q.Shown)
 	for i := range q.Targets {
 		people += len(q.Targets[i].About)
-		if q.Targets[i].Partial {
-			partial++
-		}
 	}
 	var err error
 	line := func(name, text string) {
@@ -497,16 +512,16 @@ func printCompared(w io.Writer, l *listFile, q *queueTargets, matches, closed in
 	for _, m := range l.missing(q.Epoch) {
 		line("MISSING", m)
 	}
-	if closed > 0 {
-		line("MISSING", counted(closed, "look that listed people does", "looks that listed people do")+" not open with this key, or came before there were lists to compare")
+	if n := unread + q.Uncompared; n > 0 {
+		line("MISSING", counted(n, "look, request or order", "looks, requests and orders")+" of which the server has not all that it was about, or this key opens nothing")
 	}
-	if partial > 0 {
-		line("MISSING", counted(partial, "look names", "looks name")+" more people than are kept of one")
+	if old := l.uncovered(q.Epoch); old > 0 {
+		line("note", counted(old, "older epoch of tokens was", "older epochs of tokens were")+" not in the answer of the key holder: records of then are not compared")
 	}
 	if matches > 0 {
 		line("next", "counterseal oversight queue --format jsonl, authorise show ID, review list,\n          contain list: what was asked, by whom and why; and say nothing of the list")
 	}
-	if !l.Asked.IsZero() && l.Epoch >= q.Epoch && now.Sub(l.Asked) > stale {
+	if !l.Asked.IsZero() && slices.Contains(l.Epochs, q.Epoch) && now.Sub(l.Asked) > stale {
 		line("old", "the key holder was asked on "+l.Asked.Format(time.DateOnly)+": "+l.again())
 	}
 	return err
@@ -523,41 +538,57 @@ func (l *listFile) missing(epoch int) (out []string) {
 		place := fmt.Sprintf("place %d, %s: ", i+1, event.Printable(e.Note))
 		switch {
 		case e.Found < 0 && !e.Known():
-			out = append(out, place+"added since the key holder was asked, so nothing matches: "+l.again())
+			out = append(out, place+"added since the key holder was asked, so nothing matches: "+l.again()+", on the next of your days")
 		case e.Found == 0 && !e.Known():
 			out = append(out, place+"the directory of the key holder has none of the names, so nothing matches")
 		case e.Found == 0:
 			out = append(out, place+"the directory of the key holder has none of the names any more; what it gave before goes on to match")
 		}
 	}
-	if !l.Asked.IsZero() && l.Epoch < epoch {
-		out = append(out, fmt.Sprintf("tokens are of epoch %d, and the list of epoch %d: %s", epoch, l.Epoch, l.again()))
+	if !l.Asked.IsZero() && !slices.Contains(l.Epochs, epoch) {
+		out = append(out, fmt.Sprintf("the key holder was not asked about tokens of epoch %d: %s", epoch, l.again()))
 	}
 	return out
+}
+
+// uncovered is how many epochs before the one of today the key holder gave no tags of.
+func (l *listFile) uncovered(epoch int) (n int) {
+	for e := 1; e < epoch && !l.Asked.IsZero(); e++ {
+		if !slices.Contains(l.Epochs, e) {
+			n++
+		}
+	}
+	return n
 }
 
 // judge shows an officer of oversight whom on their list a request is about, before they sign
 // it, and refuses to approve where somebody is, or where it could not be found out, unless
 // they said that they know. token is whom a request for a name is about, names are those of a
-// question; without either it names nobody whom a list could have.
-func (l *listFile) judge(w io.Writer, token event.Token, names []keyholder.Spoken, approves, although bool) error {
+// question, org whose data; without either it names nobody whom a list could have.
+func (l *listFile) judge(w io.Writer, org string, token event.Token, names []keyholder.Spoken, approves, although bool) error {
 	entries, why := []*discloser.Entry{}, ""
 	switch {
 	case token != "":
 		entries = l.MatchToken(token)
-		if len(l.Entries) > 0 && (l.Unasked() > 0 || token.Epoch() > l.Epoch) {
+		if len(l.Entries) == 0 {
+			break
+		}
+		for _, m := range l.missing(token.Epoch()) {
+			fmt.Fprintf(w, "MISSING    %s\n", m)
+		}
+		switch {
+		case !l.Asked.IsZero() && l.Org.String() != org:
+			why = "the list was asked for at the key holder of another organisation"
+		case l.Unasked() > 0 || !slices.Contains(l.Epochs, token.Epoch()):
 			why = "the list was not compared as a whole"
-			for _, m := range l.missing(token.Epoch()) {
-				fmt.Fprintf(w, "MISSING    %s\n", m)
-			}
 		}
 	case len(names) > 0:
 		for _, n := range names {
 			found, compared := l.MatchName(n.Category, n.Text)
 			entries = append(entries, found...)
 			if !compared {
-				why = "not every name is one of a person"
-				fmt.Fprintf(w, "MISSING    a name of the category %s is compared with no list\n", event.Printable(n.Category))
+				why = "not every name was compared"
+				fmt.Fprintf(w, "MISSING    a name of the category %s cannot be compared with a list\n", event.Printable(n.Category))
 			}
 		}
 	default:

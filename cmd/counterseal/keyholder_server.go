@@ -469,9 +469,9 @@ func (s *server) stateTokenWindow(ctx context.Context) error {
 		"asked": st.Asked - last.Asked, "new": st.New - last.New, "refused": st.Refused - last.Refused,
 		"questions": st.Questions - last.Questions, "questions_refused": st.QuestionsRefused - last.QuestionsRefused,
 		"question_names": st.QuestionNames - last.QuestionNames,
-		"lists":          st.Lists, "lists_refused": st.ListsRefused - last.ListsRefused,
+		"lists":          st.Lists - last.Lists, "lists_recent": st.ListsRecent, "lists_refused": st.ListsRefused - last.ListsRefused,
 	}
-	if d["asked"] == int64(0) && d["questions"] == int64(0) && d["questions_refused"] == int64(0) && st.Lists <= last.Lists && d["lists_refused"] == int64(0) {
+	if d["asked"] == int64(0) && d["questions"] == int64(0) && d["questions_refused"] == int64(0) && d["lists"] == int64(0) && st.ListsRecent <= last.ListsRecent && d["lists_refused"] == int64(0) {
 		t.from, t.told = now, st
 		return nil
 	}

@@ -182,7 +182,7 @@ func (s *server) keepShown(ctx context.Context, actor, look, authorisation strin
 type shownList struct {
 	fact   state.Fact
 	detail shownDetail
-	sealed []byte // nil: it is gone
+	kept   bool // its payload is there: nobody was told yet, and it was not taken away
 }
 
 // lists gives what is kept of each authorisation.
@@ -199,11 +199,11 @@ func (s *server) lists(ctx context.Context) (map[string][]shownList, error) {
 			return nil, fmt.Errorf("statement %d: %w", f.Index, err)
 		}
 		if l.detail.Shown != nil {
-			switch l.sealed, err = rec.Payload(*l.detail.Shown); {
-			case errors.Is(err, ledger.ErrNoPayload):
-			case err != nil:
+			_, err := rec.Payload(*l.detail.Shown)
+			if err != nil && !errors.Is(err, ledger.ErrNoPayload) {
 				return nil, err
 			}
+			l.kept = err == nil
 		}
 		out[l.detail.Authorisation] = append(out[l.detail.Authorisation], l)
 	}
@@ -238,7 +238,7 @@ func (s *server) listed(ctx context.Context, book *noticeBook, ended []noticeRow
 		missing := 0
 		for _, l := range lists[e.Authorisation] {
 			switch {
-			case l.sealed != nil:
+			case l.kept:
 				r.Lists++
 			case !ok || sent.Index < l.fact.Index: // never kept, or taken away before anybody was told
 				missing++
@@ -273,10 +273,19 @@ func (s *server) noticeShown(ctx context.Context, _ string, body []byte) (any, e
 	if err != nil {
 		return nil, err
 	}
+	room := maxShownBytes // those beyond it come when these are told
 	for _, l := range lists[strings.TrimSuffix(row.Authorisation, listedSuffix)] {
-		if l.sealed != nil && len(out) < maxLists {
-			out = append(out, shownSealed{l.fact.Key, l.sealed})
+		if !l.kept || len(out) == maxLists {
+			continue
 		}
+		sealed, err := s.pipe.Recorder().Payload(*l.detail.Shown)
+		if err != nil {
+			return nil, err
+		}
+		if room -= len(sealed); room < 0 && len(out) > 0 {
+			break
+		}
+		out = append(out, shownSealed{l.fact.Key, sealed})
 	}
 	return out, nil
 }
@@ -295,7 +304,7 @@ func (s *server) tellListed(ctx context.Context, actor string, row noticeRow, op
 	tokens := make([][]string, len(opened))
 	of := make([]shownList, len(opened))
 	for i, o := range opened {
-		at := slices.IndexFunc(lists[authorisation], func(l shownList) bool { return l.fact.Key == o.Look && l.sealed != nil })
+		at := slices.IndexFunc(lists[authorisation], func(l shownList) bool { return l.fact.Key == o.Look && l.kept })
 		plain, err := s.pipe.UnwrapShown(o.Open, []byte(o.Look))
 		if at < 0 || err != nil || json.Unmarshal(plain, &tokens[i]) != nil || slices.ContainsFunc(opened[:i], func(before shownOpened) bool { return before.Look == o.Look }) {
 			return row, web.BadRequest("what was opened is of none of these lists", "counterseal oversight notices send ID --key FILE")

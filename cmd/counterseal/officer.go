@@ -205,7 +205,7 @@ func newOfficerSign(env *environment) *cobra.Command {
 				if q.name != nil {
 					token = q.name.row.Token
 				}
-				if err := l.judge(env.stdout, token, names, !refuse, although); err != nil {
+				if err := l.judge(env.stdout, s.Org, token, names, !refuse, although); err != nil {
 					return err
 				}
 			}

@@ -17,6 +17,7 @@ import (
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/keyring"
 	"github.com/counterseal/counterseal/internal/officer"
+	"github.com/counterseal/counterseal/internal/pseudonym"
 )
 
 var noon = time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
@@ -108,13 +109,13 @@ func TestList(t *testing.T) {
 	}
 	org := uuid.New()
 	one, two := TagOf(token(1)), TagOf(token(2))
-	if err := l.Answered(noon, org, 2, l.Words(), [][]Tag{{one, two}, {one}}); err == nil {
+	if err := l.Answered(noon, org, []int{2}, l.Words(), [][]Tag{{one, two}, {one}}); err == nil {
 		t.Error("an answer about fewer names is taken")
 	}
-	if err := l.Answered(noon, org, 2, l.Words(), [][]Tag{{one, two}, {one}, nil}); err != nil {
+	if err := l.Answered(noon, org, []int{2}, l.Words(), [][]Tag{{one, two}, {one}, nil}); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Answered(noon, uuid.New(), 2, l.Words(), [][]Tag{nil, nil, nil}); err == nil {
+	if err := l.Answered(noon, uuid.New(), []int{2}, l.Words(), [][]Tag{nil, nil, nil}); err == nil {
 		t.Error("the key holder of another organisation is taken")
 	}
 	b, err := l.Seal()
@@ -126,8 +127,8 @@ func TestList(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got.ID != l.ID || got.Org != org || got.Epoch != 2 || !got.Asked.Equal(noon) || len(got.Entries) != 2 {
-			t.Errorf("%d entries, %v %v", len(got.Entries), got.Asked, got.Epoch)
+		if got.ID != l.ID || got.Org != org || !slices.Equal(got.Epochs, []int{2}) || !got.Asked.Equal(noon) || len(got.Entries) != 2 {
+			t.Errorf("%d entries, %v %v", len(got.Entries), got.Asked, got.Epochs)
 		}
 		e := got.Entries[0]
 		if e.Note != "IG-1" || e.Found != 2 || !slices.Equal(e.Names, l.Entries[0].Names) || !e.Added.Equal(noon) || got.Entries[1].Found != 0 {
@@ -178,7 +179,7 @@ func TestTagsStay(t *testing.T) {
 	org := uuid.New()
 	ask := func(tags ...Tag) {
 		t.Helper()
-		if err := l.Answered(noon, org, 1, [][]byte{[]byte("alice")}, [][]Tag{tags}); err != nil {
+		if err := l.Answered(noon, org, []int{1}, [][]byte{[]byte("alice")}, [][]Tag{tags}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -190,20 +191,35 @@ func TestTagsStay(t *testing.T) {
 	if l.Entries[0].Found != 0 || l.Lost() != 1 || l.Unknown() != 0 || l.Unasked() != 1 || len(l.MatchToken(token(1))) != 1 {
 		t.Errorf("somebody who left the directory: found %d, lost %d, unknown %d, unasked %d", l.Entries[0].Found, l.Lost(), l.Unknown(), l.Unasked())
 	}
+	// A holder that gives many tags, true ones or not, drives no more than half of the others out.
 	var many []Tag
 	for i := range MaxTags + 7 {
 		many = append(many, TagOf(token(1000+i)))
 	}
 	ask(many...)
-	if len(l.MatchToken(token(1000))) != 1 || len(l.MatchToken(token(1))) != 0 || len(l.MatchToken(token(1000+MaxTags))) != 0 {
-		t.Error("the newest tags are not those that are kept")
+	if len(l.MatchToken(token(1000))) != 1 || len(l.MatchToken(token(1))) != 1 || len(l.MatchToken(token(1000+MaxTags-1))) != 0 {
+		t.Error("the newest tags and those of before are not those that are kept")
 	}
-	for i := range MaxNames - 2 {
+	if err := l.Name(1, []string{"Alice Example"}); err != nil || l.Entries[0].Found != -1 || len(l.MatchToken(token(1))) != 1 {
+		t.Errorf("a further name: %v, found %d", err, l.Entries[0].Found)
+	}
+	if err := l.Answered(noon, org, []int{1}, [][]byte{[]byte("alice"), []byte("alice example")}, [][]Tag{many, {TagOf(token(7))}}); err != nil || len(l.MatchToken(token(7))) != 1 {
+		t.Errorf("one name drives the tags of the other out: %v", err)
+	}
+	for _, bad := range []int{0, 3} {
+		if l.Name(bad, []string{"x"}) == nil {
+			t.Errorf("somebody at place %d gets a name", bad)
+		}
+	}
+	if l.Name(2, []string{"ALICE"}) == nil {
+		t.Error("the name of another person is taken")
+	}
+	for i := range MaxNames - 3 {
 		name := fmt.Sprintf("%d%s", i, strings.Repeat("\"", 250))
 		if err := l.Add(noon, strings.Repeat("\"", MaxNote), []string{name}); err != nil {
 			t.Fatal(err)
 		}
-		if err := l.Answered(noon, org, 1, [][]byte{[]byte(name)}, [][]Tag{many}); err != nil {
+		if err := l.Answered(noon, org, []int{1}, [][]byte{[]byte(name)}, [][]Tag{many}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -211,7 +227,7 @@ func TestTagsStay(t *testing.T) {
 	if err != nil || len(full) != len(empty) {
 		t.Errorf("%d bytes empty and %d full: %v", len(empty), len(full), err)
 	}
-	if again, err := Open(full, k); err != nil || len(again.Entries) != MaxNames {
+	if again, err := Open(full, k); err != nil || len(again.Entries) != MaxNames-1 {
 		t.Error(err)
 	}
 }
@@ -287,7 +303,7 @@ func FuzzInside(f *testing.F) {
 	if err := l.Add(noon, "IG-1", []string{"alice", "Alice Example"}); err != nil {
 		f.Fatal(err)
 	}
-	if err := l.Answered(noon, uuid.New(), 1, l.Words(), [][]Tag{{TagOf(token(1))}, nil}); err != nil {
+	if err := l.Answered(noon, uuid.New(), []int{1}, l.Words(), [][]Tag{{TagOf(token(1))}, nil}); err != nil {
 		f.Fatal(err)
 	}
 	b, err := l.Seal()
@@ -299,7 +315,7 @@ func FuzzInside(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(bytes.TrimRight(inside(f, l, k, sealed), "\x00"))
-	f.Add([]byte(`{"asked":"","entries":[],"epoch":0,"keys":[],"org":"","v":1}`))
+	f.Add([]byte(`{"asked":"","entries":[],"epochs":[],"keys":[],"org":"","v":1}`))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		padded := make([]byte, max(plainLen, len(in)))
 		copy(padded, in)
@@ -333,4 +349,35 @@ func inside(t testing.TB, l *List, k *officer.Key, f sealedForm) []byte {
 		t.Fatal(err)
 	}
 	return plain
+}
+
+// FuzzMatchName: whatever the door takes for one of the names of somebody on the list, the
+// list does as well.
+func FuzzMatchName(f *testing.F) {
+	k := overseer(f)
+	l := newList(f, k)
+	if err := l.Add(noon, "IG-1", []string{`CORP\alice`, "Alice Example", "alice@corp.example", "S-1-5-21-1-2-3-1104"}); err != nil {
+		f.Fatal(err)
+	}
+	if err := l.Add(noon, "IG-2", []string{"bob"}); err != nil {
+		f.Fatal(err)
+	}
+	d, err := pseudonym.ParseDirectory([]byte("apiVersion: directory/v1\ndomains: [CORP, corp.example]\npeople:\n  - {id: E-1, names: ['CORP\\alice', Alice Example], mails: [alice@corp.example], sids: [S-1-5-21-1-2-3-1104]}\n  - {id: E-2, names: [bob]}\n"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, s := range []string{"alice", "CN=alice", `CORP\CN=Alice Example`, "CN=alice@corp.example,OU=x", "<alice@corp.example>", "CORP/alice", "alice@CORP", "alice@corp.example", "arn:aws:iam::1:user/alice", "s-1-5-21-1-2-3-1104", "Bob", "bob@corp.example", "@", "/", "carol"} {
+		f.Add("person", s)
+		f.Add("mail", s)
+	}
+	f.Fuzz(func(t *testing.T, category, text string) {
+		found, compared := l.MatchName(category, text)
+		if who, err := d.Who(category, text); err == nil && who >= 0 && compared {
+			if !slices.ContainsFunc(found, func(e *Entry) bool { return e == &l.Entries[who] }) {
+				t.Errorf("%s %q is person %d at the door, and nobody on the list", category, text, who)
+			}
+		} else if err == nil && who >= 0 && (category == "person" || category == "mail") {
+			t.Errorf("%s %q is person %d at the door, and was not compared", category, text, who)
+		}
+	})
 }

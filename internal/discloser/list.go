@@ -58,11 +58,11 @@ func (e *Entry) Known() bool { return len(e.tags) > 0 }
 type List struct {
 	ID      uuid.UUID
 	Entries []Entry
-	// Org is the organisation whose key holder was asked, Asked when, and Epoch the newest
-	// epoch of tokens that it had; zero before.
-	Org   uuid.UUID
-	Asked time.Time
-	Epoch int
+	// Org is the organisation whose key holder was asked, Asked when, and Epochs those of the
+	// tokens that it knew, the newest first; zero before.
+	Org    uuid.UUID
+	Asked  time.Time
+	Epochs []int
 
 	to []keyring.PublicKey
 }
@@ -83,7 +83,7 @@ type boxForm struct {
 type plainForm struct {
 	Asked   string      `json:"asked"`
 	Entries []entryForm `json:"entries"`
-	Epoch   int         `json:"epoch"`
+	Epochs  []int       `json:"epochs"`
 	Keys    []string    `json:"keys"` // to which it is sealed
 	Org     string      `json:"org"`
 	V       int         `json:"v"`
@@ -142,25 +142,52 @@ func (l *List) Add(now time.Time, note string, names []string) error {
 	if err := e.check(); err != nil {
 		return err
 	}
+	var err error
+	if e.Names, err = l.fresh(names); err != nil {
+		return err
+	}
+	l.Entries = append(l.Entries, e)
+	return nil
+}
+
+// Name gives the person at a place, from 1, further names. What matches them already stays.
+func (l *List) Name(place int, names []string) error {
+	if place < 1 || place > len(l.Entries) {
+		return fmt.Errorf("the list has the places 1 to %d", len(l.Entries))
+	}
+	e := Entry{Names: slices.Clone(names)}
+	if err := e.check(); err != nil {
+		return err
+	}
+	names, err := l.fresh(names)
+	if err != nil {
+		return err
+	}
+	at := &l.Entries[place-1]
+	at.Names, at.Found = append(at.Names, names...), -1
+	return nil
+}
+
+// fresh gives names of one person that are not on the list, one spelling of each.
+func (l *List) fresh(names []string) ([]string, error) {
 	mine := map[string]bool{}
-	e.Names = slices.DeleteFunc(e.Names, func(text string) bool { // two spellings of one word
+	names = slices.DeleteFunc(slices.Clone(names), func(text string) bool {
 		word, _ := pseudonym.Spelling(text)
 		was := mine[word]
 		mine[word] = true
 		return was
 	})
-	if n := l.names() + len(e.Names); n > MaxNames {
-		return fmt.Errorf("the list would have %d names, and a question to the key holder has %d places: one name of each person does", n, MaxNames)
+	if n := l.names() + len(names); n > MaxNames {
+		return nil, fmt.Errorf("the list would have %d names, and a question to the key holder has %d places: one name of each person does", n, MaxNames)
 	}
 	for i := range l.Entries {
 		for _, text := range l.Entries[i].Names {
 			if word, _ := pseudonym.Spelling(text); mine[word] {
-				return fmt.Errorf("one of the names is on the list already: place %d, %s", i+1, l.Entries[i].Note)
+				return nil, fmt.Errorf("one of the names is on the list already: place %d, %s", i+1, l.Entries[i].Note)
 			}
 		}
 	}
-	l.Entries = append(l.Entries, e)
-	return nil
+	return names, nil
 }
 
 func (e *Entry) check() error {
@@ -189,7 +216,7 @@ func (l *List) Remove(place int) error {
 
 // Seal gives the file of the list.
 func (l *List) Seal() ([]byte, error) {
-	p := plainForm{Epoch: l.Epoch, Entries: []entryForm{}, Keys: []string{}, V: 1}
+	p := plainForm{Epochs: append([]int{}, l.Epochs...), Entries: []entryForm{}, Keys: []string{}, V: 1}
 	if !l.Asked.IsZero() {
 		p.Asked, p.Org = l.Asked.UTC().Format(timeForm), l.Org.String()
 	}
@@ -291,10 +318,10 @@ func parse(plain []byte) (*List, error) {
 	}
 	bad := errors.New("what is sealed is of another form")
 	var p plainForm
-	if len(plain) != plainLen || approval.DecodeUpTo(plainLen, text, &p) != nil || p.V != 1 || (p.Asked == "") != (p.Org == "") || p.Epoch < 0 {
+	if len(plain) != plainLen || approval.DecodeUpTo(plainLen, text, &p) != nil || p.V != 1 || (p.Asked == "") != (p.Org == "") || len(p.Epochs) > blind.MaxWidth {
 		return nil, bad
 	}
-	l := &List{Epoch: p.Epoch}
+	l := &List{Epochs: p.Epochs}
 	var err error
 	if p.Asked != "" {
 		if l.Asked, err = time.Parse(timeForm, p.Asked); err != nil {
@@ -353,11 +380,11 @@ func (l *List) Words() [][]byte {
 	return out
 }
 
-// Answered takes what the key holder of an organisation gave for words of the list: the tags
-// of each, nil for one that it does not know. Whoever came onto the list since is not asked
-// for yet; tags that a key holder gave before stay, since it may have lost somebody from its
-// directory, or a key, and their records are there.
-func (l *List) Answered(now time.Time, org uuid.UUID, epoch int, words [][]byte, tags [][]Tag) error {
+// Answered takes what the key holder of an organisation gave for words of the list, of tokens
+// of these epochs, the newest first: the tags of each, nil for one that it does not know. Whoever
+// came onto the list since is not asked for yet; tags that a key holder gave before stay, since
+// it may have lost somebody from its directory, or a key, and their records are there.
+func (l *List) Answered(now time.Time, org uuid.UUID, epochs []int, words [][]byte, tags [][]Tag) error {
 	if len(tags) != len(words) {
 		return fmt.Errorf("%d names were asked and %d answered", len(words), len(tags))
 	}
@@ -371,7 +398,7 @@ func (l *List) Answered(now time.Time, org uuid.UUID, epoch int, words [][]byte,
 	for i := range l.Entries {
 		e := &l.Entries[i]
 		found := 0
-		var all []Tag
+		var all [][]Tag
 		for _, text := range e.Names {
 			word, _ := pseudonym.Spelling(text)
 			t, was := gave[word]
@@ -382,29 +409,40 @@ func (l *List) Answered(now time.Time, org uuid.UUID, epoch int, words [][]byte,
 			if len(t) > 0 {
 				found++
 			}
-			all = append(all, t...)
+			all = append(all, t)
 		}
 		if found < 0 {
 			continue
 		}
-		e.Found = found
-		e.tags = newest(append(all, e.tags...))
+		e.Found, e.tags = found, merged(all, e.tags)
 	}
-	l.Asked, l.Org, l.Epoch = now.UTC().Truncate(time.Second), org, epoch
+	l.Asked, l.Org, l.Epochs = now.UTC().Truncate(time.Second), org, slices.Clone(epochs)
 	return nil
 }
 
-// newest gives the first MaxTags different ones.
-func newest(all []Tag) []Tag {
-	var out []Tag
+// merged gives at most MaxTags different tags: those of each name by turns, and those of
+// before, of which half of the room is kept whatever comes.
+func merged(gave [][]Tag, before []Tag) []Tag {
+	var fresh []Tag
 	have := map[Tag]bool{}
-	for _, t := range all {
-		if !have[t] && len(out) < MaxTags {
-			have[t] = true
-			out = append(out, t)
+	for i := 0; ; i++ {
+		some := false
+		for _, of := range gave {
+			if i < len(of) {
+				some = true
+				if !have[of[i]] {
+					have[of[i]] = true
+					fresh = append(fresh, of[i])
+				}
+			}
+		}
+		if !some {
+			break
 		}
 	}
-	return out
+	before = slices.DeleteFunc(slices.Clone(before), func(t Tag) bool { return have[t] })
+	fresh = fresh[:min(len(fresh), MaxTags-min(len(before), MaxTags/2))]
+	return append(fresh, before[:min(len(before), MaxTags-len(fresh))]...)
 }
 
 // Unasked is how many people came onto the list after the key holder was last asked: nothing
@@ -457,15 +495,25 @@ func (l *List) Match(v Veil) []*Entry {
 func (l *List) MatchToken(token event.Token) []*Entry { return l.Match(VeilOf(token)) }
 
 // MatchName gives everybody on the list whose name this may be, as somebody writes it in a
-// question. It takes one too many rather than one too few: alice@corp.example for alice.
+// question: by the code of the door, with a directory of the people on the list, and by parts
+// of the name. It takes one too many rather than one too few: alice@corp.example for alice.
 // compared is false for what is no name of a person, such as a device.
 func (l *List) MatchName(category, text string) (found []*Entry, compared bool) {
-	if category != "person" && category != "mail" {
+	var people [][]string
+	for i := range l.Entries {
+		people = append(people, l.Entries[i].Names)
+	}
+	d, err := pseudonym.DirectoryOf(people)
+	if err != nil || category != "person" && category != "mail" {
+		return nil, false
+	}
+	who, err := d.Who(category, text)
+	if err != nil {
 		return nil, false
 	}
 	asked := names(text)
 	for i := range l.Entries {
-		if slices.ContainsFunc(l.Entries[i].Names, func(own string) bool {
+		if i == who || slices.ContainsFunc(l.Entries[i].Names, func(own string) bool {
 			return slices.ContainsFunc(names(own), func(n string) bool { return slices.Contains(asked, n) })
 		}) {
 			found = append(found, &l.Entries[i])
@@ -492,7 +540,7 @@ func names(text string) []string {
 		add(string(canonical))
 	}
 	for _, s := range slices.Clone(out) {
-		s = strings.Trim(s, "<>")
+		s = strings.TrimPrefix(strings.Trim(s, "<>"), "cn=")
 		if i := strings.LastIndexAny(s, `/\`); i >= 0 {
 			s = s[i+1:]
 		}

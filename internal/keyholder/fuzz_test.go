@@ -38,7 +38,7 @@ func FuzzFrames(f *testing.F) {
 		f.Fatal(err)
 	}
 	for i, fr := range []frame{
-		{opList, 11, list}, {opListHead, 11, listHead{points: points, rows: 7, width: 3, epoch: 1}.encode()},
+		{opList, 11, list}, {opListHead, 11, listHead{points: points, rows: 7, width: 3, epochs: []int{1}}.encode()},
 		{opHello, 0, hello{faceIngest, 0}.encode()}, {opHelloOK, 0, welcome{Identity: Identity{Org: org, Epoch: 1}}.encode()},
 		{opToken, 7, names}, {opTokens, 7, appendBits(nil, make([][16]byte, 3))}, {opDirectory, 8, make([]byte, 8)},
 		{opChunk, 8, chunk{total: 3, bytes: []byte("abc")}.encode()}, {opAsk, 9, question}, {opFetch, 10, make([]byte, 16)}, {opFetched, 10, answers}, {opNo, 9, refusal{code: noQuota, after: 1e9}.encode()},

@@ -261,8 +261,9 @@ type Stats struct {
 	QuestionNames    int64 `json:"question_names"`    // names in them
 	QuestionsRefused int64 `json:"questions_refused"` //
 
-	Lists        int64 `json:"lists"`         // questions about lists of disclosers, answered in the last ListWindow
-	ListsRefused int64 `json:"lists_refused"` // since the start, as the counts above
+	Lists        int64 `json:"lists"`         // questions about lists of disclosers that were answered
+	ListsRefused int64 `json:"lists_refused"` //
+	ListsRecent  int64 `json:"lists_recent"`  // answered in the last ListWindow, also before the start
 }
 
 // Stats gives the counts.
@@ -281,9 +282,9 @@ func (h *Holder) Stats() Stats {
 	h.questions.mu.Lock()
 	s.Questions, s.QuestionNames, s.QuestionsRefused = h.questions.answered, h.questions.names, h.questions.refused
 	h.questions.mu.Unlock()
-	s.Lists = h.lists.recent()
+	s.ListsRecent = h.lists.recent()
 	h.lists.mu.Lock()
-	s.ListsRefused = h.lists.refused
+	s.Lists, s.ListsRefused = h.lists.answered, h.lists.refused
 	h.lists.mu.Unlock()
 	return s
 }

@@ -116,9 +116,10 @@ type lists struct {
 
 	making chan struct{} // full while a table is made: one at a time
 
-	mu      sync.Mutex
-	used    map[string]time.Time // when, by the digest of the nonce
-	refused int64
+	mu   sync.Mutex
+	used map[string]time.Time // when, by the digest of the nonce
+
+	answered, refused int64 // since the start
 }
 
 // recent is how many were answered in ListWindow.
@@ -164,6 +165,16 @@ func openLists(dir string, limit int, now func() time.Time) (*lists, error) {
 	return l, nil
 }
 
+// unused refuses a question that was used.
+func (l *lists) unused(s *approval.Statement) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, was := l.used[nonceOf(s)]; was {
+		return errors.New("capability: it was used")
+	}
+	return nil
+}
+
 // spend uses a question up, before anything is answered.
 func (l *lists) spend(s *approval.Statement) error {
 	key := nonceOf(s)
@@ -173,20 +184,21 @@ func (l *lists) spend(s *approval.Statement) error {
 		return errors.New("capability: it was used")
 	}
 	now := l.now().UTC()
-	kept := map[string]time.Time{key: now}
-	var oldest time.Time
+	kept := map[string]time.Time{}
 	for k, at := range l.used {
 		// A clock that goes back gives nothing back.
 		if now.Sub(at) < ListWindow {
 			kept[k] = at
-			if oldest.IsZero() || at.Before(oldest) {
-				oldest = at
-			}
 		}
 	}
-	if len(kept) > l.limit {
-		return fmt.Errorf("%d lists were answered in 30 days: %w", len(kept)-1, &QuotaError{After: max(0, oldest.Add(ListWindow).Sub(now))})
+	if over := len(kept) - l.limit; over >= 0 {
+		no := &QuotaError{}
+		if l.limit > 0 {
+			no.After = max(0, slices.SortedFunc(maps.Values(kept), time.Time.Compare)[over].Add(ListWindow).Sub(now))
+		}
+		return fmt.Errorf("%d lists were answered in 30 days: %w", len(kept), no)
 	}
+	kept[key] = now
 	f := listedForm{V: 1}
 	for _, k := range sortedKeys(kept) {
 		f.Used = append(f.Used, listedUsed{At: kept[k].UTC().Format(time.RFC3339), Digest: k})
@@ -200,6 +212,7 @@ func (l *lists) spend(s *approval.Statement) error {
 		return fmt.Errorf("%w: %w", errDisk, err)
 	}
 	l.used = kept
+	l.answered++
 	return nil
 }
 
@@ -244,6 +257,9 @@ func (h *Holder) listing(body []byte, send func(frame, bool) error) error {
 	if known.Len() == 0 {
 		return ErrDirectory
 	}
+	if err := h.lists.unused(s); err != nil { // before it keeps others waiting
+		return err
+	}
 	turn := time.NewTimer(turnWait)
 	defer turn.Stop()
 	select {
@@ -256,7 +272,7 @@ func (h *Holder) listing(body []byte, send func(frame, bool) error) error {
 	if err != nil {
 		return err
 	}
-	head := listHead{epoch: h.newest}
+	head := listHead{}
 	for _, p := range q.points {
 		answer, err := key.Answer(p)
 		if err != nil {
@@ -276,8 +292,12 @@ func (h *Holder) listing(body []byte, send func(frame, bool) error) error {
 	epochs := slices.Sorted(maps.Keys(h.makers))
 	slices.Reverse(epochs) // the newest first
 	epochs = epochs[:min(len(epochs), blind.MaxWidth/maxTokens)]
-	head.width *= len(epochs)
-	if head.rows = len(words); head.rows > maxRows || head.rows*blind.RowLen(head.width) > maxTable {
+	head.rows = len(words)
+	for len(epochs) > 1 && head.rows*blind.RowLen(head.width*len(epochs)) > maxTable {
+		epochs = epochs[:len(epochs)-1]
+	}
+	head.epochs = epochs
+	if head.width *= len(epochs); head.rows > maxRows || head.rows*blind.RowLen(head.width) > maxTable {
 		return fmt.Errorf("%w: a table of %d spellings is larger than %d bytes", ErrDirectory, head.rows, maxTable)
 	}
 	if err := h.lists.spend(s); err != nil {
@@ -322,10 +342,10 @@ func (h *Holder) tags(who *pseudonym.Spelt, epochs []int) []blind.Value {
 
 // Listed is what a key holder gave to a list.
 type Listed struct {
-	Org   uuid.UUID
-	Epoch int               // the newest
-	Left  int               // how many further questions it answers in ListWindow
-	Tags  [][]discloser.Tag // of each word, nil for one that its directory does not know
+	Org    uuid.UUID
+	Epochs []int             // of the tags, the newest first
+	Left   int               // how many further questions it answers in ListWindow
+	Tags   [][]discloser.Tag // of each word, nil for one that its directory does not know
 }
 
 // AskList asks the question interface for the tags of words, without saying which. sign signs
@@ -395,18 +415,14 @@ func AskList(ctx context.Context, dial Dial, words [][]byte, by string, now time
 	if err != nil {
 		return nil, errFrame
 	}
-	out := &Listed{Org: who.Org, Epoch: head.epoch, Left: head.left, Tags: make([][]discloser.Tag, len(words))}
-	opened := make([]bool, len(words))
+	out := &Listed{Org: who.Org, Epochs: head.epochs, Left: head.left, Tags: make([][]discloser.Tag, len(words))}
 	for _, part := range table {
 		for ; len(part) > 0; part = part[size:] {
-			word, tags, ok := rows.Open(part[:size])
-			if !ok {
-				continue
+			// A row that comes twice is no error: it would be one for a word of the list alone, and
+			// whoever asks again after it tells so.
+			if word, tags, ok := rows.Open(part[:size]); ok && len(out.Tags[word]) == 0 {
+				out.Tags[word] = tags
 			}
-			if opened[word] { // each word has one row
-				return nil, errFrame
-			}
-			opened[word], out.Tags[word] = true, tags
 		}
 	}
 	return out, nil
@@ -457,25 +473,44 @@ func parseListAsk(b []byte) (listAsk, error) {
 
 // listHead is the begin of its answer. rows rows of width values follow.
 type listHead struct {
-	points                   []blind.Point
-	rows, width, epoch, left int // left: further ones of ListWindow
+	points            []blind.Point
+	rows, width, left int   // left: further ones of ListWindow
+	epochs            []int // of the tags, the newest first
 }
 
 func (h listHead) encode() []byte {
 	b := appendPoints(nil, h.points)
 	b = binary.BigEndian.AppendUint32(b, uint32(h.rows))
 	b = binary.BigEndian.AppendUint16(b, uint16(h.width))
-	b = binary.BigEndian.AppendUint32(b, uint32(h.epoch))
-	return binary.BigEndian.AppendUint16(b, uint16(h.left))
+	b = binary.BigEndian.AppendUint16(b, uint16(h.left))
+	b = binary.BigEndian.AppendUint16(b, uint16(len(h.epochs)))
+	for _, e := range h.epochs {
+		b = binary.BigEndian.AppendUint32(b, uint32(e))
+	}
+	return b
 }
 
 func parseListHead(b []byte) (listHead, error) {
 	c := cursor{b: b}
-	h := listHead{points: c.points(), rows: int(c.uint(4)), width: int(c.uint(2)), epoch: int(c.uint(4)), left: int(c.uint(2))}
+	h := listHead{points: c.points(), rows: int(c.uint(4)), width: int(c.uint(2)), left: int(c.uint(2))}
+	n := c.uint(2)
+	if n < 1 || n > blind.MaxWidth {
+		c.bad = true
+	}
+	for range n {
+		e := int(c.uint(4))
+		if e < 1 || e > maxEpoch || len(h.epochs) > 0 && e >= h.epochs[len(h.epochs)-1] {
+			c.bad = true
+		}
+		if c.bad {
+			break
+		}
+		h.epochs = append(h.epochs, e)
+	}
 	if err := c.done(); err != nil {
 		return listHead{}, err
 	}
-	if h.width < 1 || h.width > blind.MaxWidth || h.rows > maxRows || h.rows*blind.RowLen(h.width) > maxTable || h.epoch < 1 || h.epoch > maxEpoch {
+	if h.width < 1 || h.width > blind.MaxWidth || h.rows > maxRows || h.rows*blind.RowLen(h.width) > maxTable {
 		return listHead{}, fmt.Errorf("%w: its table", errFrame)
 	}
 	return h, nil

@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -46,17 +48,19 @@ type person struct {
 type Entry struct{ Names, Mails, SIDs, Devices []string }
 
 type directoryFile struct {
-	APIVersion string   `yaml:"apiVersion"`
-	Domains    []string `yaml:"domains"`
-	People     []struct {
-		ID      string   `yaml:"id"`
-		Names   []string `yaml:"names"`
-		Mails   []string `yaml:"mails"`
-		SIDs    []string `yaml:"sids"`
-		Phones  []string `yaml:"phones"`
-		Devices []string `yaml:"devices"`
-		End     string   `yaml:"end"`
-	} `yaml:"people"`
+	APIVersion string            `yaml:"apiVersion"`
+	Domains    []string          `yaml:"domains"`
+	People     []directoryPerson `yaml:"people"`
+}
+
+type directoryPerson struct {
+	ID      string   `yaml:"id"`
+	Names   []string `yaml:"names"`
+	Mails   []string `yaml:"mails"`
+	SIDs    []string `yaml:"sids"`
+	Phones  []string `yaml:"phones"`
+	Devices []string `yaml:"devices"`
+	End     string   `yaml:"end"`
 }
 
 // ParseDirectory reads a directory/v1 file:
@@ -88,8 +92,12 @@ func ParseDirectory(data []byte) (*Directory, error) {
 	if f.APIVersion != "directory/v1" {
 		return nil, fmt.Errorf("directory file: apiVersion is not directory/v1")
 	}
+	return f.compile(sha256.Sum256(data))
+}
+
+func (f *directoryFile) compile(digest [32]byte) (*Directory, error) {
 	d := &Directory{
-		digest: sha256.Sum256(data), domains: map[string]bool{}, names: map[string]*person{}, mails: map[string]*person{},
+		digest: digest, domains: map[string]bool{}, names: map[string]*person{}, mails: map[string]*person{},
 		sids: map[string]*person{}, phones: map[string]*person{}, devices: map[string]bool{}, short: map[string]*person{}, dialled: map[string]bool{},
 	}
 	for _, s := range f.Domains {
@@ -203,6 +211,38 @@ func ParseDirectory(data []byte) (*Directory, error) {
 		}
 	}
 	return d, nil
+}
+
+// DirectoryOf makes a directory of people who are known by some names, each person by the
+// number of their names in the list. Its errors name entries by number.
+func DirectoryOf(people [][]string) (*Directory, error) {
+	f := directoryFile{APIVersion: "directory/v1"}
+	for i, all := range people {
+		p := directoryPerson{ID: strconv.Itoa(i)}
+		for _, text := range all {
+			text = strings.TrimSpace(text)
+			switch end, ok := sidAt([]byte(strings.ToUpper(text)), 0); {
+			case ok && end == len(text):
+				p.SIDs = append(p.SIDs, text)
+			case strings.Contains(text, "@"):
+				p.Mails = append(p.Mails, text)
+			default:
+				p.Names = append(p.Names, text)
+			}
+		}
+		f.People = append(f.People, p)
+	}
+	return f.compile([32]byte{})
+}
+
+// Who gives the number of the person for whom a name stands, as somebody writes it, one of
+// Categories; -1: for nobody in the directory.
+func (d *Directory) Who(category, text string) (int, error) {
+	k, canonical, err := d.Identity(category, text)
+	if err != nil || k != event.Person {
+		return -1, err
+	}
+	return slices.IndexFunc(d.people, func(p *person) bool { return p.canonical == string(canonical) }), nil
 }
 
 // look lists a text to be found in other text. What is too short to stand for
