@@ -343,6 +343,9 @@ func newDisclosersAsk(env *environment) *cobra.Command {
 			for _, m := range l.missing(got.Epochs[0]) {
 				fmt.Fprintln(env.stdout, "MISSING   "+m)
 			}
+			for _, n := range l.notes(got.Epochs[0]) {
+				fmt.Fprintln(env.stdout, "note      "+n)
+			}
 			_, err = fmt.Fprintf(env.stdout, "found     %d of %s\nleft      %s in 30 days\nnext      counterseal oversight disclosers check %s --key FILE\n", found, counted(len(l.Entries), "person", "people"), counted(got.Left, "more question", "more questions"), args[0])
 			return err
 		}}
@@ -515,8 +518,8 @@ func printCompared(w io.Writer, l *listFile, q *queueTargets, matches, unread in
 	if n := unread + q.Uncompared; n > 0 {
 		line("MISSING", counted(n, "look, request or order", "looks, requests and orders")+" of which the server has not all that it was about, or this key opens nothing")
 	}
-	if old := l.uncovered(q.Epoch); old > 0 {
-		line("note", counted(old, "older epoch of tokens was", "older epochs of tokens were")+" not in the answer of the key holder: records of then are not compared")
+	for _, n := range l.notes(q.Epoch) {
+		line("note", n)
 	}
 	if matches > 0 {
 		line("next", "counterseal oversight queue --format jsonl, authorise show ID, review list,\n          contain list: what was asked, by whom and why; and say nothing of the list")
@@ -539,14 +542,27 @@ func (l *listFile) missing(epoch int) (out []string) {
 		switch {
 		case e.Found < 0 && !e.Known():
 			out = append(out, place+"added since the key holder was asked, so nothing matches: "+l.again()+", on the next of your days")
+		case e.Found < 0:
+			out = append(out, place+"has names that the key holder was not asked for: "+l.again()+", on the next of your days")
 		case e.Found == 0 && !e.Known():
 			out = append(out, place+"the directory of the key holder has none of the names, so nothing matches")
-		case e.Found == 0:
-			out = append(out, place+"the directory of the key holder has none of the names any more; what it gave before goes on to match")
 		}
 	}
 	if !l.Asked.IsZero() && !slices.Contains(l.Epochs, epoch) {
 		out = append(out, fmt.Sprintf("the key holder was not asked about tokens of epoch %d: %s", epoch, l.again()))
+	}
+	return out
+}
+
+// notes say what nobody can mend, and what matches less than one may think.
+func (l *listFile) notes(epoch int) (out []string) {
+	for i := range l.Entries {
+		if e := &l.Entries[i]; e.Found == 0 && e.Known() {
+			out = append(out, fmt.Sprintf("place %d, %s: the directory of the key holder has none of the names any more; what it gave before goes on to match", i+1, event.Printable(e.Note)))
+		}
+	}
+	if old := l.uncovered(epoch); old > 0 {
+		out = append(out, counted(old, "older epoch of tokens was", "older epochs of tokens were")+" not in the answer of the key holder: records of then are not compared")
 	}
 	return out
 }

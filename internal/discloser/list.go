@@ -457,29 +457,6 @@ func (l *List) Unasked() int {
 	return n
 }
 
-// Lost is how many people the key holder knew once and does not know any more: they left the
-// directory. They match what it gave before.
-func (l *List) Lost() int {
-	n := 0
-	for i := range l.Entries {
-		if l.Entries[i].Found == 0 && len(l.Entries[i].tags) > 0 {
-			n++
-		}
-	}
-	return n
-}
-
-// Unknown is how many people the key holder never knew: nothing matches them.
-func (l *List) Unknown() int {
-	n := 0
-	for i := range l.Entries {
-		if l.Entries[i].Found == 0 && len(l.Entries[i].tags) == 0 {
-			n++
-		}
-	}
-	return n
-}
-
 // Match gives everybody on the list whom a veiled target is: one, as a rule.
 func (l *List) Match(v Veil) []*Entry {
 	var found []*Entry
