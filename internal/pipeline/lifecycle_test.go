@@ -86,6 +86,9 @@ func early(t testing.TB, p *Pipeline, comp string, segment uuid.UUID, findings [
 // judged as before, though the context that came first is gone with them. A key that
 // is gone without a statement is a failure that doctor names.
 func TestDestroyedIsPassedOver(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long: the race detector sees its code in the others")
+	}
 	in := demo.Play(demo.Options{Seed: 3, At: at, Scale: 0.1})
 	dir := t.TempDir()
 	docs := documents(t, in)

@@ -371,6 +371,9 @@ func TestSettleBeforeFollow(t *testing.T) {
 // TestNonInterference: with and without the contact with the hotline, everything
 // that the system holds is the same, receipt times and Refs aside.
 func TestNonInterference(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long: the race detector sees its code in the others")
+	}
 	held := map[bool]stored{}
 	for _, hotline := range []bool{true, false} {
 		in := demo.Play(demo.Options{Seed: 7, At: at, Hotline: hotline, Scale: 0.05})
@@ -713,6 +716,9 @@ func TestRepeatsAfterARestart(t *testing.T) {
 // TestDamagedEvidenceCostsOnlyItself: a flipped byte in a closed segment is named by
 // doctor; every other record is still found.
 func TestDamagedEvidenceCostsOnlyItself(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long: the race detector sees its code in the others")
+	}
 	in := demo.Play(demo.Options{Seed: 2, At: at, Scale: 0.1})
 	dir := t.TempDir()
 	docs := documents(t, in)

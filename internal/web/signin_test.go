@@ -210,6 +210,9 @@ func (d *door) browser() context.Context {
 	if fips140.Enforced() {
 		d.t.Skip("no part of a FIPS run: the WebSocket to the browser needs SHA-1")
 	}
+	if testing.Short() && !packs.Required("browser") {
+		d.t.Skip("long: other tests go the same ways without a browser")
+	}
 	var path string
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "headless_shell"} {
 		if p, err := exec.LookPath(name); err == nil {
