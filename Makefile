@@ -36,7 +36,7 @@ test:
 
 # The race detector needs a C compiler.
 # What plays whole processes is left out: its code runs in this process in the others.
-SLOW = TestScript|TestDemo|TestNoNamesAnywhere|TestNonInterference|TestPackageOfTheDemo|TestCanar|TestRemote|TestUnmaskByCommands|TestInspectorOpens|TestNameByCommands|TestDutyByCommands|TestCeremony|TestStolenServer|TestLiveAttempt|TestKill|TestPastRetention|TestFullDisk|TestGrantByCorrelation|TestChosenEvent|TestClockJumps|TestDirectoryFromBefore|TestAnOldBackup|TestReplayOfOriginals|TestSBOM|TestLongSyslogLine|TestUnmask|TestDuty|TestNameRefused|TestEraseOne|TestListedTold|TestNamesTold
+SLOW = TestScript|TestDemo|TestNoNamesAnywhere|TestNonInterference|TestPackageOfTheDemo|TestCanar|TestRemote|TestUnmaskByCommands|TestInspectorOpens|TestNameByCommands|TestDutyByCommands|TestCeremony|TestStolenServer|TestLiveAttempt|TestKill|TestPastRetention|TestFullDisk|TestGrantByCorrelation|TestChosenEvent|TestClockJumps|TestDirectoryFromBefore|TestAnOldBackup|TestReplayOfOriginals|TestSBOM|TestLongSyslogLine|TestUnmask|TestDuty|TestNameRefused|TestDisclosers|TestEraseOne|TestListedTold|TestNamesTold
 # So are packages of one goroutine; what readers and matchers share has tests of its own.
 ALONE = /internal/(demo|ocsf|packs|parse|pia|policy|query|report)$$|/sigma|/evtx$$|/rules$$|/cmd/counterseal$$
 race:
