@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/counterseal/counterseal/internal/approval"
@@ -20,6 +19,9 @@ import (
 	"github.com/counterseal/counterseal/internal/state"
 	"github.com/counterseal/counterseal/internal/vault"
 )
+
+// kindErasure is the kind of a target that is a request to erase the names of somebody.
+const kindErasure = "erasure"
 
 // What an overseer's machine compares with a list of protected disclosers. It is part of every
 // answer about the queue, the same for every list and for none: the server does not learn
@@ -46,7 +48,7 @@ type (
 	}
 	// targetAbout is one of the people: an alias on the way out, and a veil.
 	targetAbout struct {
-		Person string         `json:"person"` // empty where an alias would join what a case did
+		Person string         `json:"person"` // empty of an erasure
 		Veil   discloser.Veil `json:"veil"`
 	}
 	// targetShown is a look that listed people: whom, is sealed to the overseers, as for a notice.
@@ -59,13 +61,19 @@ type (
 	}
 )
 
-// add takes in what is about people. Hosts are none.
+// add takes in what is about people. Hosts are none. The tokens of an erasure are those of one
+// person in every epoch that its case joined: their aliases elsewhere would tell so.
 func (q *queueTargets) add(r targetRow, named []string) {
 	r.About = []targetAbout{}
 	for _, n := range named {
-		if event.IsToken([]byte(n)) {
-			r.About = append(r.About, targetAbout{n, discloser.VeilOf(event.Token(n))})
+		if !event.IsToken([]byte(n)) {
+			continue
 		}
+		who := targetAbout{Person: n, Veil: discloser.VeilOf(event.Token(n))}
+		if r.Kind == kindErasure {
+			who.Person = ""
+		}
+		r.About = append(r.About, who)
 	}
 	if len(r.About) > 0 {
 		r.At = r.At.UTC().Truncate(time.Second)
@@ -105,10 +113,14 @@ func (s *server) targets(ctx context.Context, looks []oversight.Look, authorisat
 		}
 		q.add(targetRow{Kind: r.Kind, ID: r.ID, At: r.Opened, Case: r.Case, Who: r.Responder, State: "waits"}, r.Subjects)
 	}
-	if err := s.listedTargets(ctx, &q, authorisations); err != nil {
+	of := map[string]*cases.Authorisation{}
+	for i := range authorisations {
+		of[authorisations[i].ID] = &authorisations[i]
+	}
+	if err := s.listedTargets(ctx, &q, of); err != nil {
 		return q, err
 	}
-	if err := s.nameTargets(ctx, &q, authorisations, all); err != nil {
+	if err := s.nameTargets(ctx, &q, of, all); err != nil {
 		return q, err
 	}
 	if err := s.orderTargets(ctx, &q, all); err != nil {
@@ -123,15 +135,11 @@ const maxShownBytes = 32 << 20
 
 // listedTargets adds whom answers under authorisations listed, until they are told: the newest,
 // as many as there is room for.
-func (s *server) listedTargets(ctx context.Context, q *queueTargets, authorisations []cases.Authorisation) error {
+func (s *server) listedTargets(ctx context.Context, q *queueTargets, of map[string]*cases.Authorisation) error {
 	rec := s.pipe.Recorder()
 	facts, err := rec.Facts(ctx, "look.shown")
 	if err != nil {
 		return err
-	}
-	of := map[string]*cases.Authorisation{}
-	for i := range authorisations {
-		of[authorisations[i].ID] = &authorisations[i]
 	}
 	slices.SortFunc(facts, func(a, b state.Fact) int { return cmp.Compare(b.Index, a.Index) })
 	room := maxShownBytes
@@ -167,7 +175,7 @@ func (s *server) listedTargets(ctx context.Context, q *queueTargets, authorisati
 
 // nameTargets adds requests of the last days for a name, and to erase names, that officers of
 // the organisation decide on.
-func (s *server) nameTargets(ctx context.Context, q *queueTargets, authorisations []cases.Authorisation, all bool) error {
+func (s *server) nameTargets(ctx context.Context, q *queueTargets, of map[string]*cases.Authorisation, all bool) error {
 	rec := s.pipe.Recorder()
 	facts, err := rec.FactsSince(ctx, "approval.requested", s.now().Add(-oversight.Kept))
 	if err != nil {
@@ -183,7 +191,7 @@ func (s *server) nameTargets(ctx context.Context, q *queueTargets, authorisation
 			continue
 		}
 		approved := map[string]string{actionUnmask: "unmask.approved", lifecycle.ErasureAction: "erasure.approved"}[d.Act]
-		if approved == "" || slices.ContainsFunc(authorisations, func(a cases.Authorisation) bool { return a.Inspector && a.ID == d.Authorisation }) {
+		if a := of[d.Authorisation]; approved == "" || a != nil && a.Inspector {
 			continue
 		}
 		raw, err := rec.Payload(d.Payload)
@@ -197,7 +205,7 @@ func (s *server) nameTargets(ctx context.Context, q *queueTargets, authorisation
 		}
 		r := targetRow{Kind: "name", ID: st.ID, At: f.Time, Case: st.Case, Who: oversight.PersonOf(f.Actor), State: "requested"}
 		if d.Act == lifecycle.ErasureAction {
-			r.Kind = "erasure"
+			r.Kind = kindErasure
 		}
 		done, ok, err := rec.Fact(ctx, approved, st.ID)
 		switch {
@@ -221,11 +229,6 @@ func (s *server) nameTargets(ctx context.Context, q *queueTargets, authorisation
 			q.Uncompared++
 		}
 		q.add(r, tokens)
-		if r.Kind == "erasure" && len(q.Targets) > 0 { // the names of one person, of every epoch that its case joined
-			for i := range q.Targets[len(q.Targets)-1].About {
-				q.Targets[len(q.Targets)-1].About[i].Person = ""
-			}
-		}
 	}
 	return nil
 }
@@ -279,7 +282,7 @@ func (s *server) orderTargets(ctx context.Context, q *queueTargets, all bool) er
 			return err
 		}
 		if over := r.State == broker.Failed || r.State == broker.Undone || r.State == "expired"; all || !over {
-			q.add(targetRow{Kind: o.order.Act, ID: r.ID, At: r.Asked, Case: r.Case, Who: r.By, State: strings.ToLower(r.State)}, []string{o.order.Target})
+			q.add(targetRow{Kind: o.order.Act, ID: r.ID, At: r.Asked, Case: r.Case, Who: r.By, State: r.State}, []string{o.order.Target})
 		}
 	}
 	return nil

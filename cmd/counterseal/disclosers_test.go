@@ -260,6 +260,15 @@ func TestDisclosers(t *testing.T) {
 	if got := kinds(other, targets(false), bob); !strings.Contains(got, "erasure requested") {
 		t.Errorf("names of somebody on the list are to be erased: %q", got)
 	}
+	before := n.targetsOf(false, bob)
+	n.erases(of.row.Token) // nobody knows any more whom the erasure is about
+	a = targets(false)
+	if got := n.targetsOf(false, bob); a.Uncompared < 1 || len(got) != len(before)-1 { // the request for the name is gone too
+		t.Errorf("%d not compared; of bob %q, before %q", a.Uncompared, got, before)
+	}
+	if got := n.targetsOf(false, ""); got != nil {
+		t.Errorf("somebody lost their alias to an erasure: %q", got)
+	}
 
 	// A new epoch of tokens: the list is asked for again, and finds the old ones and the new.
 	n.stop()
