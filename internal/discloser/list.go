@@ -127,7 +127,7 @@ func info(id uuid.UUID) keyring.SealInfo {
 	return keyring.SealInfo{Purpose: purpose, Org: id, Epoch: 1, Subject: id.String()}
 }
 
-// names are those of all people, in order.
+// names is how many there are, of all people.
 func (l *List) names() int {
 	n := 0
 	for i := range l.Entries {

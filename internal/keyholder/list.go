@@ -98,8 +98,8 @@ func judgeList(b []byte, points []blind.Point, roster *officer.Roster, org uuid.
 	if s.Action != ListAction || s.Org != org.String() || len(points) != Places || !slices.Equal(s.Objects, listObjects(points)) {
 		return nil, errors.New("capability: of another action, organisation or list")
 	}
-	by := roster.Find(c.Signed.Key)
-	if by == nil || by.Office != officer.Oversight || by.Inspector || by.Duty {
+	by := roster.Overseer(c.Signed.Key)
+	if by == nil {
 		return nil, errors.New("capability: not of an officer of oversight")
 	}
 	if c.Signed.Decision != approval.Approve || !c.Signed.Verify([]byte(c.Statement), by.Sign) {

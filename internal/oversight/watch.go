@@ -10,7 +10,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/counterseal/counterseal/internal/approval"
-	"github.com/counterseal/counterseal/internal/officer"
 	"github.com/counterseal/counterseal/internal/policy"
 )
 
@@ -284,11 +283,8 @@ func (b *Book) signer(raw []byte, signed *approval.Signed) (key string, err erro
 	if signed == nil || signed.Decision != approval.Approve {
 		return "", bad
 	}
-	who := roster.Find(signed.Key)
-	if who == nil || who.Office != officer.Oversight || who.Inspector || who.Duty {
-		return "", bad
-	}
-	if !signed.Verify(raw, who.Sign) {
+	who := roster.Overseer(signed.Key)
+	if who == nil || !signed.Verify(raw, who.Sign) {
 		return "", bad
 	}
 	return who.ID(), nil

@@ -22,18 +22,27 @@ var (
 	ErrSeveral = errors.New("this is not one name")
 )
 
+// readable gives a name as somebody writes it, without the space at its ends.
+func readable(text string) (string, error) {
+	text = strings.TrimSpace(text)
+	if text == "" || len(text) > MaxAsked || !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.Is(unicode.Cf, r) }) {
+		return "", errors.New("a name is 1 to 255 bytes of text without characters that cannot be seen")
+	}
+	return text, nil
+}
+
 // Identity gives the kind and the canonical form of a name as somebody writes it, one of
 // Categories: the same as a record gives that has it in a field of that category. The
 // directory joins spellings. A record may know domains that no directory lists, and then
 // takes name@domain for a name where this takes it for a mail address.
 func (d *Directory) Identity(category, text string) (event.TokenKind, []byte, error) {
 	h := hintOf(category)
-	text = strings.TrimSpace(text)
+	text, err := readable(text)
 	switch {
 	case h == hintNone || h == hintText:
 		return 0, nil, errors.New("the category of a name is one of " + strings.Join(Categories, ", "))
-	case text == "" || len(text) > MaxAsked || !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.Is(unicode.Cf, r) }):
-		return 0, nil, errors.New("a name is 1 to 255 bytes of text without characters that cannot be seen")
+	case err != nil:
+		return 0, nil, err
 	case strings.ContainsAny(text, ",;"):
 		return 0, nil, ErrSeveral
 	}

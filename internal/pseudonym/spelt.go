@@ -1,11 +1,8 @@
 package pseudonym
 
 import (
-	"errors"
 	"slices"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/counterseal/counterseal/internal/admit"
 	"github.com/counterseal/counterseal/internal/event"
@@ -15,9 +12,9 @@ import (
 // account with or without its domain, a display name, a mail address, a SID. It needs no
 // directory. Its errors hold nothing of the name.
 func Spelling(text string) (string, error) {
-	text = strings.TrimSpace(text)
-	if text == "" || len(text) > MaxAsked || !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.Is(unicode.Cf, r) }) {
-		return "", errors.New("a name is 1 to 255 bytes of text without characters that cannot be seen")
+	text, err := readable(text)
+	if err != nil {
+		return "", err
 	}
 	if _, name, ok := splitDomain([]byte(text)); ok {
 		text = string(name)
