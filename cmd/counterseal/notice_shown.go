@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,7 +16,6 @@ import (
 	"github.com/counterseal/counterseal/internal/attest"
 	"github.com/counterseal/counterseal/internal/broker"
 	"github.com/counterseal/counterseal/internal/cases"
-	"github.com/counterseal/counterseal/internal/complaint"
 	"github.com/counterseal/counterseal/internal/discloser"
 	"github.com/counterseal/counterseal/internal/event"
 	"github.com/counterseal/counterseal/internal/keyring"
@@ -45,15 +43,11 @@ const (
 type (
 	// shownForm is the payload of look.shown.
 	shownForm struct {
-		Boxes []shownBox `json:"boxes"`
-		Epoch int        `json:"epoch"`
-		Form  string     `json:"form"`
-		Look  string     `json:"look"`
-		Org   string     `json:"org"`
-	}
-	shownBox struct {
-		Box string `json:"box"`
-		Key string `json:"key"`
+		Boxes []keyring.Box `json:"boxes"`
+		Epoch int           `json:"epoch"`
+		Form  string        `json:"form"`
+		Look  string        `json:"look"`
+		Org   string        `json:"org"`
 	}
 	// shownDetail is the detail of look.shown.
 	shownDetail struct {
@@ -76,31 +70,23 @@ type (
 	}
 )
 
-func parseShown(b []byte) (*shownForm, [][]byte, error) {
+func parseShown(b []byte) (*shownForm, error) {
 	var f shownForm
 	if err := approval.DecodeUpTo(maxShown, b, &f); err != nil {
-		return nil, nil, fmt.Errorf("whom an answer showed: %w", err)
+		return nil, err
 	}
 	look, err := uuid.Parse(f.Look)
 	org, oerr := uuid.Parse(f.Org)
 	switch {
 	case f.Form != shownName && f.Form != shownFirst:
-		return nil, nil, errors.New("whom an answer showed: form is another one")
+		return nil, errors.New("form is another one")
 	case err != nil || look.String() != f.Look || oerr != nil || org.String() != f.Org:
-		return nil, nil, errors.New("whom an answer showed: look and org are UUIDs")
-	case f.Epoch < 1 || len(f.Boxes) == 0 || len(f.Boxes) > 4:
-		return nil, nil, errors.New("whom an answer showed: epoch is a number from 1, boxes are one to four")
+		return nil, errors.New("look and org are UUIDs")
+	case f.Epoch < 1:
+		return nil, errors.New("epoch is a number from 1")
 	}
-	var boxes [][]byte
-	for i, b := range f.Boxes {
-		box, err := base64.RawURLEncoding.Strict().DecodeString(b.Box)
-		key, kerr := hex.DecodeString(b.Key)
-		if err != nil || kerr != nil || len(key) != 32 || hex.EncodeToString(key) != b.Key {
-			return nil, nil, fmt.Errorf("whom an answer showed: boxes[%d] is no seal to a key", i)
-		}
-		boxes = append(boxes, box)
-	}
-	return &f, boxes, nil
+	_, err = keyring.ParseEach(f.Boxes, 0)
+	return &f, err
 }
 
 func shownInfo(org uuid.UUID, epoch int, look string) keyring.SealInfo {
@@ -108,27 +94,29 @@ func shownInfo(org uuid.UUID, epoch int, look string) keyring.SealInfo {
 }
 
 // openShown is the part of an overseer. What it gives is still closed to them, but for veils.
-func openShown(k complaint.Opener, raw []byte) (closed []byte, veils []discloser.Veil, err error) {
-	f, boxes, err := parseShown(raw)
+func openShown(k keyring.Opener, raw []byte) (closed []byte, veils []discloser.Veil, err error) {
+	closed, veils, err = openedShown(k, raw)
+	if err != nil {
+		err = fmt.Errorf("whom an answer showed: %w", err)
+	}
+	return closed, veils, err
+}
+
+func openedShown(k keyring.Opener, raw []byte) (closed []byte, veils []discloser.Veil, err error) {
+	f, err := parseShown(raw)
 	if err != nil {
 		return nil, nil, err
 	}
-	for i, b := range f.Boxes {
-		if b.Key != k.SealKey().String() {
-			continue
-		}
-		plain, err := k.OpenOnly(shownInfo(uuid.MustParse(f.Org), f.Epoch, f.Look), boxes[i])
-		if err != nil || f.Form == shownFirst {
-			return plain, nil, err
-		}
-		var in shownInside
-		if err := approval.DecodeUpTo(maxShown, plain, &in); err != nil {
-			return nil, nil, fmt.Errorf("whom an answer showed: what is sealed is %w", err)
-		}
-		closed, err := base64.RawURLEncoding.Strict().DecodeString(in.Closed)
-		return closed, in.Veils, err
+	plain, err := keyring.OpenEach(k, shownInfo(uuid.MustParse(f.Org), f.Epoch, f.Look), f.Boxes)
+	if err != nil || f.Form == shownFirst {
+		return plain, nil, err
 	}
-	return nil, nil, fmt.Errorf("whom an answer showed: it is sealed to other keys: %w", keyring.ErrNotForKey)
+	var in shownInside
+	if err := approval.DecodeUpTo(maxShown, plain, &in); err != nil {
+		return nil, nil, err
+	}
+	closed, err = base64.RawURLEncoding.Strict().DecodeString(in.Closed)
+	return closed, in.Veils, err
 }
 
 // keepShown keeps whom an answer under an authorisation that lists people showed.
@@ -157,12 +145,8 @@ func (s *server) keepShown(ctx context.Context, actor, look, authorisation strin
 			return err
 		}
 		f := shownForm{Epoch: epoch, Form: shownName, Look: look, Org: s.pipe.Org().String()}
-		for _, k := range keys {
-			box, err := keyring.SealTo(k, shownInfo(s.pipe.Org(), epoch, look), keyring.RoleOnly, inside)
-			if err != nil {
-				return err
-			}
-			f.Boxes = append(f.Boxes, shownBox{base64.RawURLEncoding.EncodeToString(box), k.ID().String()})
+		if f.Boxes, err = keyring.SealEach(keys, shownInfo(s.pipe.Org(), epoch, look), inside); err != nil {
+			return err
 		}
 		raw, err := approval.Canonical(&f)
 		if err != nil {

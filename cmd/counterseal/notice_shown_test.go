@@ -184,7 +184,7 @@ func FuzzShown(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	form := shownForm{Boxes: []shownBox{{base64.RawURLEncoding.EncodeToString(box), k.SealKey().String()}}, Epoch: 1, Form: shownName, Look: look, Org: org.String()}
+	form := shownForm{Boxes: []keyring.Box{{Box: base64.RawURLEncoding.EncodeToString(box), Key: k.SealKey().String()}}, Epoch: 1, Form: shownName, Look: look, Org: org.String()}
 	raw, err := json.Marshal(&form)
 	if err != nil {
 		f.Fatal(err)

@@ -44,10 +44,8 @@ const (
 	codeLen   = 20 // bytes of a code
 	codeGroup = 4  // characters between two hyphens
 	idLen     = 16 // bytes
-	maxKeys   = 4
 
 	plainLen  = keyring.PublicKeyLen + MaxText
-	boxLen    = keyring.SealOverhead + plainLen
 	answerLen = keyring.SealOverhead + MaxText
 )
 
@@ -171,21 +169,16 @@ type Sealed struct {
 	Epoch int             // of the officers
 	Keys  []keyring.KeyID // who can open it, each alone
 
-	boxes [][]byte
+	boxes []keyring.Box
 	bytes []byte
 }
 
 type sealedForm struct {
-	Boxes []boxForm `json:"boxes"`
-	Epoch int       `json:"epoch"`
-	Form  string    `json:"form"`
-	ID    string    `json:"id"`
-	Org   string    `json:"org"`
-}
-
-type boxForm struct {
-	Box string `json:"box"`
-	Key string `json:"key"`
+	Boxes []keyring.Box `json:"boxes"`
+	Epoch int           `json:"epoch"`
+	Form  string        `json:"form"`
+	ID    string        `json:"id"`
+	Org   string        `json:"org"`
 }
 
 func (s *Sealed) info() keyring.SealInfo {
@@ -196,9 +189,6 @@ func (s *Sealed) info() keyring.SealInfo {
 func Seal(c Code, text string, org uuid.UUID, epoch int, to []keyring.PublicKey) (*Sealed, error) {
 	if err := CheckText(text); err != nil {
 		return nil, err
-	}
-	if len(to) == 0 || len(to) > maxKeys {
-		return nil, errors.New("a complaint is sealed to one to four keys")
 	}
 	id, err := c.ID()
 	if err != nil {
@@ -212,12 +202,8 @@ func Seal(c Code, text string, org uuid.UUID, epoch int, to []keyring.PublicKey)
 	plain := append(answer.Public().Bytes(), pad(text)...)
 	defer clear(plain)
 	f := sealedForm{Epoch: epoch, Form: form, ID: id, Org: org.String()}
-	for _, k := range to {
-		box, err := keyring.SealTo(k, s.info(), keyring.RoleOnly, plain)
-		if err != nil {
-			return nil, err
-		}
-		f.Boxes = append(f.Boxes, boxForm{base64.RawURLEncoding.EncodeToString(box), k.ID().String()})
+	if f.Boxes, err = keyring.SealEach(to, s.info(), plain); err != nil {
+		return nil, fmt.Errorf("complaint: %w", err)
 	}
 	b, err := approval.Canonical(&f)
 	if err != nil {
@@ -243,20 +229,10 @@ func Parse(b []byte) (*Sealed, error) {
 		return nil, errors.New("complaint: org is not a UUID")
 	case f.Epoch < 1:
 		return nil, errors.New("complaint: epoch is a number from 1")
-	case len(f.Boxes) == 0 || len(f.Boxes) > maxKeys:
-		return nil, errors.New("complaint: boxes are one to four")
 	}
-	s := &Sealed{ID: f.ID, Org: org, Epoch: f.Epoch, bytes: trim(b)}
-	for i, one := range f.Boxes {
-		key, err := hex.DecodeString(one.Key)
-		if err != nil || len(key) != 32 || hex.EncodeToString(key) != one.Key {
-			return nil, fmt.Errorf("complaint: boxes[%d].key is not a digest", i)
-		}
-		box, err := base64.RawURLEncoding.Strict().DecodeString(one.Box)
-		if err != nil || len(box) != boxLen {
-			return nil, fmt.Errorf("complaint: boxes[%d].box is not a seal of %d bytes", i, boxLen)
-		}
-		s.Keys, s.boxes = append(s.Keys, keyring.KeyID(key)), append(s.boxes, box)
+	s := &Sealed{ID: f.ID, Org: org, Epoch: f.Epoch, boxes: f.Boxes, bytes: trim(b)}
+	if s.Keys, err = keyring.ParseEach(f.Boxes, plainLen); err != nil {
+		return nil, fmt.Errorf("complaint: %w", err)
 	}
 	return s, nil
 }
@@ -282,14 +258,6 @@ func digest(b []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Opener is a key that opens seals of one layer: the key of an officer.
-type Opener interface {
-	// OpenOnly opens a seal; its error wraps keyring.ErrNotForKey.
-	OpenOnly(info keyring.SealInfo, box []byte) ([]byte, error)
-	// SealKey names it.
-	SealKey() keyring.KeyID
-}
-
 // Opened is a complaint in the hands of the overseer.
 type Opened struct {
 	Text string
@@ -299,29 +267,23 @@ type Opened struct {
 }
 
 // Open opens a complaint. Its error wraps keyring.ErrNotForKey where the key is another one.
-func (s *Sealed) Open(k Opener) (*Opened, error) {
-	for i, id := range s.Keys {
-		if id != k.SealKey() {
-			continue
-		}
-		plain, err := k.OpenOnly(s.info(), s.boxes[i])
-		if err != nil {
-			return nil, err
-		}
-		defer clear(plain)
-		if len(plain) != plainLen {
-			return nil, errors.New("complaint: what it holds has another length")
-		}
-		o := &Opened{of: s}
-		if o.answer, err = keyring.ParsePublicKey(plain[:keyring.PublicKeyLen]); err != nil {
-			return nil, fmt.Errorf("complaint: the key for the answer: %w", err)
-		}
-		if o.Text, err = unpad(plain[keyring.PublicKeyLen:]); err != nil {
-			return nil, fmt.Errorf("complaint: %w", err)
-		}
-		return o, nil
+func (s *Sealed) Open(k keyring.Opener) (*Opened, error) {
+	plain, err := keyring.OpenEach(k, s.info(), s.boxes)
+	if err != nil {
+		return nil, fmt.Errorf("complaint: %w", err)
 	}
-	return nil, fmt.Errorf("complaint: it is sealed to other keys: %w", keyring.ErrNotForKey)
+	defer clear(plain)
+	if len(plain) != plainLen {
+		return nil, errors.New("complaint: what it holds has another length")
+	}
+	o := &Opened{of: s}
+	if o.answer, err = keyring.ParsePublicKey(plain[:keyring.PublicKeyLen]); err != nil {
+		return nil, fmt.Errorf("complaint: the key for the answer: %w", err)
+	}
+	if o.Text, err = unpad(plain[keyring.PublicKeyLen:]); err != nil {
+		return nil, fmt.Errorf("complaint: %w", err)
+	}
+	return o, nil
 }
 
 // Answer is complaint.answer/v1.

@@ -266,7 +266,7 @@ func TestListRefuses(t *testing.T) {
 	if err := l.Add(noon, "", []string{"person-3"}); err == nil {
 		t.Error("a name twice")
 	}
-	for _, keys := range [][]keyring.PublicKey{nil, make([]keyring.PublicKey, maxKeys+1)} {
+	for _, keys := range [][]keyring.PublicKey{nil, make([]keyring.PublicKey, keyring.MaxEach+1)} {
 		if _, err := New(keys); err == nil {
 			t.Errorf("a list for %d keys", len(keys))
 		}
@@ -344,7 +344,7 @@ func inside(t testing.TB, l *List, k *officer.Key, f sealedForm) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plain, err := k.OpenOnly(l.info(), raw)
+	plain, err := k.OpenOnly(info(l.ID), raw)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,6 @@ const (
 	MaxFile = 4 << 20
 
 	purpose  = "oversight/disclosers"
-	maxKeys  = 4
 	plainLen = 384 << 10 // of every list, whatever is on it
 	timeForm = "2006-01-02T15:04:05Z"
 )
@@ -69,14 +68,9 @@ type List struct {
 
 // sealedForm is the file.
 type sealedForm struct {
-	Boxes []boxForm `json:"boxes"`
-	Form  string    `json:"form"`
-	ID    string    `json:"id"`
-}
-
-type boxForm struct {
-	Box string `json:"box"`
-	Key string `json:"key"`
+	Boxes []keyring.Box `json:"boxes"`
+	Form  string        `json:"form"`
+	ID    string        `json:"id"`
 }
 
 // plainForm is what is sealed, padded with zero bytes.
@@ -99,7 +93,7 @@ type entryForm struct {
 
 // New begins a list that each of the keys opens.
 func New(to []keyring.PublicKey) (*List, error) {
-	if len(to) == 0 || len(to) > maxKeys {
+	if len(to) == 0 || len(to) > keyring.MaxEach {
 		return nil, errors.New("a list is sealed to one to four keys")
 	}
 	id, err := uuid.NewRandom()
@@ -119,8 +113,6 @@ func (l *List) LogValue() slog.Value { return slog.StringValue("list of protecte
 func (l *List) MarshalJSON() ([]byte, error) {
 	return nil, errors.New("a list of protected disclosers is never written into a document")
 }
-
-func (l *List) info() keyring.SealInfo { return info(l.ID) }
 
 // info binds a seal to the list. A list is of no organisation and no epoch of officers.
 func info(id uuid.UUID) keyring.SealInfo {
@@ -244,63 +236,49 @@ func (l *List) Seal() ([]byte, error) {
 	padded := make([]byte, plainLen)
 	defer clear(padded)
 	copy(padded, plain)
-	f := sealedForm{Boxes: []boxForm{}, Form: form, ID: l.ID.String()}
-	for _, k := range l.to {
-		box, err := keyring.SealTo(k, l.info(), keyring.RoleOnly, padded)
-		if err != nil {
-			return nil, err
-		}
-		f.Boxes = append(f.Boxes, boxForm{base64.RawURLEncoding.EncodeToString(box), k.ID().String()})
+	f := sealedForm{Form: form, ID: l.ID.String()}
+	if f.Boxes, err = keyring.SealEach(l.to, info(l.ID), padded); err != nil {
+		return nil, err
 	}
 	return approval.Canonical(&f)
 }
 
-// Opener is a key that opens seals of one layer: the key of an officer.
-type Opener interface {
-	// OpenOnly opens a seal; its error wraps keyring.ErrNotForKey.
-	OpenOnly(info keyring.SealInfo, box []byte) ([]byte, error)
-	// SealKey names it.
-	SealKey() keyring.KeyID
-}
-
 // Open opens the file of a list. Its error wraps keyring.ErrNotForKey where it is sealed to
 // other keys, and quotes nothing.
-func Open(b []byte, k Opener) (*List, error) {
-	bad := func(why string) (*List, error) { return nil, errors.New("list of disclosers: " + why) }
+func Open(b []byte, k keyring.Opener) (*List, error) {
+	l, err := open(b, k)
+	if err != nil {
+		return nil, fmt.Errorf("list of disclosers: %w", err)
+	}
+	return l, nil
+}
+
+func open(b []byte, k keyring.Opener) (*List, error) {
 	var f sealedForm
 	if err := approval.DecodeUpTo(MaxFile, trim(b), &f); err != nil {
-		return nil, fmt.Errorf("list of disclosers: %w", err)
+		return nil, err
 	}
 	id, err := uuid.Parse(f.ID)
 	switch {
 	case f.Form != form:
-		return bad("form is not " + form)
+		return nil, errors.New("form is not " + form)
 	case err != nil || id.String() != f.ID:
-		return bad("id is not a UUID")
-	case len(f.Boxes) == 0 || len(f.Boxes) > maxKeys:
-		return bad("boxes are one to four")
+		return nil, errors.New("id is not a UUID")
 	}
-	for _, one := range f.Boxes {
-		if one.Key != k.SealKey().String() {
-			continue
-		}
-		box, err := base64.RawURLEncoding.Strict().DecodeString(one.Box)
-		if err != nil {
-			return bad("a box is not base64url")
-		}
-		plain, err := k.OpenOnly(info(id), box)
-		if err != nil { // it is this key, so it is the box
-			return nil, errors.New("list of disclosers: its box was altered")
-		}
-		defer clear(plain)
-		l, err := parse(plain)
-		if err != nil {
-			return nil, fmt.Errorf("list of disclosers: %w", err)
-		}
-		l.ID = id
-		return l, nil
+	if _, err := keyring.ParseEach(f.Boxes, plainLen); err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("list of disclosers: it is sealed to other keys: %w", keyring.ErrNotForKey)
+	plain, err := keyring.OpenEach(k, info(id), f.Boxes)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(plain)
+	l, err := parse(plain)
+	if err != nil {
+		return nil, err
+	}
+	l.ID = id
+	return l, nil
 }
 
 func trim(b []byte) []byte {
@@ -331,7 +309,7 @@ func parse(plain []byte) (*List, error) {
 			return nil, bad
 		}
 	}
-	if len(p.Keys) == 0 || len(p.Keys) > maxKeys {
+	if len(p.Keys) == 0 || len(p.Keys) > keyring.MaxEach {
 		return nil, bad
 	}
 	for _, text := range p.Keys {
